@@ -1,0 +1,64 @@
+"""The exception tree: what went wrong, whose fault it is, and what to do about it."""
+
+from __future__ import annotations
+
+
+class LampyrError(Exception):
+    """Anything Lampyr reports to a person: a message that names what was attempted on what, and a hint.
+
+    `code` is the stable word of the CLI's JSON errors (SPEC 5).
+    """
+
+    code = "ERROR"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(LampyrError):
+    """The command line itself is wrong (exit code 2)."""
+
+    code = "USAGE"
+
+
+class ProjectError(LampyrError):
+    """The folder is not a project, or cannot be read or written."""
+
+    code = "PROJECT"
+
+
+class ConfigError(LampyrError):
+    """A setting is unknown, has the wrong type, or a value that is not allowed."""
+
+    code = "CONFIG"
+
+
+class BuildError(LampyrError):
+    """The project has problems that keep it from being deployed."""
+
+    code = "BUILD"
+
+
+class StateError(LampyrError):
+    """The state directory is in use, read-only, or damaged."""
+
+    code = "STATE"
+
+
+class PortError(LampyrError):
+    """The address cannot be listened on."""
+
+    code = "PORT"
+
+
+class BadRequest(ValueError):
+    """The client's body or headers cannot be read as what the handler asked for.
+
+    Not caught by the handler, it becomes the answer 400 BAD_REQUEST with this message (SPEC 2).
+    """
+
+
+class ClientDisconnect(Exception):
+    """The client left while its request body was being read (the client's fault, never logged as ours)."""

@@ -1,0 +1,57 @@
+"""Frames between the gateway and an instance: nine bytes of header, then a payload.
+
+A frame is `length:u32 stream:u32 kind:u8` and `length` bytes, big-endian, over an inherited Unix socketpair. Heads are
+byte fields joined by NUL: no field can hold a NUL because the gateway refuses it in requests and in responses, so both
+sides read a head with one `split` and no parser (0.3 µs; JSON takes 4 µs, and unpickling anything an instance sent
+would hand it the gateway).
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+HEADER = Struct("!IIB")
+HEADER_BYTES = HEADER.size
+
+# gateway -> instance
+REQUEST = 1  # head length u32, head, then the first bytes of the body; the body continues in BODY frames
+REQUEST_WHOLE = 2  # the same, and the body is complete
+BODY = 3  # more of a request body
+BODY_END = 4  # the request body is complete
+CREDIT = 5  # u32: the instance may send that many more bytes of this stream
+CANCEL = 6  # the client has left or the deadline has passed
+RETIRE = 7  # finish what runs, take nothing more, exit
+
+# instance -> gateway
+HELLO = 16  # ready for requests
+ANSWER = 17  # head length u32, head, body: a complete response
+HEAD = 18  # the head of a streamed response
+CHUNK = 19  # one chunk of a streamed response, sent on as it is
+END = 20  # the streamed response is complete
+FAIL = 21  # the handler failed; payload is the kind of failure, then NUL, then the traceback for the log
+BODY_CREDIT = 22  # u32: the gateway may send that many more bytes of this request's body
+DONE = 23  # what the response left to run after it (`after`) has finished; sent only after AFTER
+AFTER = 24  # the response is complete but the stream stays occupied until DONE
+
+# Fields of a request head; header names and values alternate from HEADERS on.
+ID, METHOD, ORIGIN, PATH, QUERY, PARAMS, IP, DEADLINE, REGION, HEADERS = range(10)
+
+# A stream may be this far ahead of its reader before its generator waits (both directions).
+WINDOW_BYTES = 256 * 1024
+
+
+def frame(stream: int, kind: int, payload: bytes = b"") -> bytes:
+    """One frame as bytes."""
+    return HEADER.pack(len(payload), stream, kind) + payload
+
+
+def head_frame(stream: int, kind: int, fields: list[bytes], body: bytes = b"") -> bytes:
+    """One frame that carries a head (byte fields without NUL) and the body bytes that go with it."""
+    head = b"\0".join(fields)
+    return HEADER.pack(4 + len(head) + len(body), stream, kind) + len(head).to_bytes(4, "big") + head + body
+
+
+def split_head(payload: bytes) -> tuple[list[bytes], bytes]:
+    """The fields of a head frame's payload and the body bytes behind them."""
+    end = 4 + int.from_bytes(payload[:4], "big")
+    return payload[4:end].split(b"\0"), payload[end:]

@@ -1,0 +1,61 @@
+"""The nouns that several rooms share: a function, its settings, and a problem found in a project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one function may do (SPEC 2). Times in seconds, memory in MiB, bodies in bytes; None means no limit."""
+
+    runtime: str = "standard"
+    max_duration: float | None = 10.0
+    first_byte_timeout: float | None = None
+    concurrency: int = 1
+    min_instances: int = 0
+    max_instances: int = 100
+    idle_timeout: float = 60.0
+    memory: int = 512
+    max_body: int = 4_500_000
+    secrets: tuple[str, ...] | None = None
+    network: str = "open"
+    rate_limit: str | None = None
+    budget: str | None = None
+    on_disconnect: str = "cancel"
+    regions: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing wrong in a project: where (file relative to the project, 1-based line or None), what, and what would be right."""
+
+    file: str
+    line: int | None
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """One route file: `route` is its public name ("/api/chat/[id]"), `parts` the folders that made it."""
+
+    route: str
+    parts: tuple[str, ...]
+    file: Path
+    methods: tuple[str, ...]
+    asgi: bool
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """What the syntax trees of a project say, before any of its code has run."""
+
+    root: Path
+    app: Path
+    public: Path | None
+    functions: tuple[Function, ...] = ()
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = field(default=())
