@@ -1,0 +1,123 @@
+"""A channel between two of our processes: JSON messages with file descriptors, over an inherited Unix socketpair."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from typing import Any
+
+LENGTH_BYTES = 4
+# A message is a deployment at the largest; a peer that announces more is broken or hostile.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_FDS = 8
+
+Message = dict[str, Any]
+
+
+class ChannelError(Exception):
+    """The peer sent what is not a message; the channel cannot be used any more."""
+
+
+class Channel:
+    """One end. `send` and `receive` block; `drain` does not, for those who wait in an event loop.
+
+    Descriptors travel with the first byte of their message (unix(7), SCM_RIGHTS) and arrive close-on-exec.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._data = bytearray()
+        self._fds: list[int] = []
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Two connected ends."""
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        return cls(left), cls(right)
+
+    @classmethod
+    def from_fd(cls, fd: int) -> Channel:
+        """The end that this process inherited as `fd`."""
+        os.set_inheritable(fd, False)
+        return cls(socket.socket(fileno=fd))
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+        self.sock.close()
+
+    def send(self, message: Message, fds: tuple[int, ...] = (), *, wait: bool = True) -> None:
+        """Send one message. Raises OSError when the peer is gone.
+
+        With `wait=False` a peer that does not read raises BlockingIOError instead of holding the caller.
+        """
+        if fds:
+            message = {**message, "fds": len(fds)}
+        text = json.dumps(message, separators=(",", ":")).encode()
+        data = memoryview(len(text).to_bytes(LENGTH_BYTES, "big") + text)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        flags = 0 if wait else socket.MSG_DONTWAIT
+        sent = self.sock.sendmsg([data], rights, flags)
+        while sent < len(data):
+            sent += self.sock.send(data[sent:], flags)
+
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """Wait for one message and its descriptors; None when the peer has closed. Raises ChannelError."""
+        while (ready := self._next()) is None:
+            if not self._read(0):
+                return None
+        return ready
+
+    def drain(self) -> tuple[list[tuple[Message, list[int]]], bool]:
+        """The messages that have arrived, and whether the peer is still there. Never waits. Raises ChannelError."""
+        messages = []
+        alive = True
+        try:
+            while alive and len(messages) < 64:
+                alive = self._read(socket.MSG_DONTWAIT)
+                while (ready := self._next()) is not None:
+                    messages.append(ready)
+        except (BlockingIOError, InterruptedError):
+            pass
+        return messages, alive
+
+    def _read(self, flags: int) -> bool:
+        try:
+            data, rights, *_ = self.sock.recvmsg(
+                65536, socket.CMSG_SPACE(MAX_FDS * 4), flags | socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return False
+        for level, kind, payload in rights:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                usable = len(payload) - len(payload) % 4
+                self._fds.extend(array.array("i", payload[:usable]))
+        self._data += data
+        return bool(data)
+
+    def _next(self) -> tuple[Message, list[int]] | None:
+        if len(self._data) < LENGTH_BYTES:
+            return None
+        length = int.from_bytes(self._data[:LENGTH_BYTES], "big")
+        if length > MAX_MESSAGE_BYTES:
+            raise ChannelError(f"a message of {length} bytes was announced; at most {MAX_MESSAGE_BYTES} are read")
+        end = LENGTH_BYTES + length
+        if len(self._data) < end:
+            return None
+        try:
+            message = json.loads(self._data[LENGTH_BYTES:end])
+        except ValueError as error:
+            raise ChannelError("a message is not JSON") from error
+        if not isinstance(message, dict):
+            raise ChannelError("a message is not a JSON object")
+        del self._data[:end]
+        # Messages that arrive in one read keep their own descriptors because each says how many it brought.
+        count = int(message.pop("fds", 0))
+        fds, self._fds = self._fds[:count], self._fds[count:]
+        return message, fds

@@ -1,0 +1,171 @@
+"""An instance: one process that answers the requests its gateway sends over one inherited socket."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import os
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
+
+from lampyr.runtime import wire
+from lampyr.runtime.invocation import Invocation
+from lampyr.runtime.program import Program
+
+READ_BYTES = 256 * 1024
+
+
+class Instance:
+    """Reads frames, starts an invocation per request, and writes what they answer.
+
+    Answers made while one batch of frames is read leave in one write; whatever comes later leaves at once, so that a
+    chunk is on its way when `yield` returns.
+    """
+
+    def __init__(self, program: Program, sock: socket.socket) -> None:
+        self.program = program
+        self.sock = sock
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(ThreadPoolExecutor(program.threads, "lampyr"))
+        self.running: dict[int, Invocation] = {}
+        self.retiring = False
+        self._inbox = b""
+        self._outbox: list[bytes] = []
+        self._unsent = b""
+        self._reading = False
+
+    def serve(self) -> NoReturn:
+        asyncio.set_event_loop(self.loop)
+        self.sock.setblocking(False)
+        self.loop.add_reader(self.sock, self.read)
+        self.send(wire.frame(0, wire.HELLO))
+        self.loop.run_forever()
+        atexit._run_exitfuncs()
+        leave(0)
+
+    def read(self) -> None:
+        """Take what the gateway sent; a gateway that is gone leaves nobody to answer."""
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            leave(0)
+        if not data:
+            leave(0)
+        if self._inbox:
+            data = self._inbox + data
+        self._reading = True
+        position, end = 0, len(data)
+        while end - position >= wire.HEADER_BYTES:
+            length, stream, kind = wire.HEADER.unpack_from(data, position)
+            start = position + wire.HEADER_BYTES
+            if end - start < length:
+                break
+            position = start + length
+            self.take(stream, kind, data[start:position])
+        self._inbox = data[position:] if position < end else b""
+        self._reading = False
+        if self._outbox:
+            self.flush()
+
+    def take(self, stream: int, kind: int, payload: bytes) -> None:
+        """Act on one frame."""
+        if kind in (wire.REQUEST, wire.REQUEST_WHOLE):
+            fields, body = wire.split_head(payload)
+            invocation = Invocation(self, stream, fields, body, whole=kind == wire.REQUEST_WHOLE)
+            self.running[stream] = invocation
+            invocation.task = start_now(self.loop, invocation.run())
+            return
+        if kind == wire.RETIRE:
+            self.retiring = True
+            if not self.running:
+                self.loop.stop()
+            return
+        running = self.running.get(stream)
+        if running is None:
+            return  # it ended while the frame was on its way
+        if kind == wire.BODY:
+            running.body.feed(payload)
+        elif kind == wire.BODY_END:
+            running.body.feed_end()
+        elif kind == wire.CREDIT:
+            running.add_credit(int.from_bytes(payload, "big"))
+        elif kind == wire.CANCEL:
+            running.cancel()
+
+    def ended(self, stream: int) -> None:
+        """An invocation is over, with everything it left to run."""
+        del self.running[stream]
+        if self.retiring and not self.running:
+            self.loop.stop()
+
+    def send(self, frame: bytes) -> None:
+        self._outbox.append(frame)
+        if not self._reading:
+            self.flush()
+
+    def flush(self) -> None:
+        data = self._unsent + b"".join(self._outbox)
+        self._outbox.clear()
+        was_waiting = bool(self._unsent)
+        try:
+            sent = self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            leave(0)
+        self._unsent = data[sent:]
+        if self._unsent and not was_waiting:
+            self.loop.add_writer(self.sock, self.flush)
+        elif was_waiting and not self._unsent:
+            self.loop.remove_writer(self.sock)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once, keeping what was printed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    os._exit(status)
+
+
+if sys.version_info >= (3, 12):
+
+    def start_now(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task whose first step has been taken: most handlers answer without ever waiting."""
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+
+else:
+
+    def start_now(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task whose first step has been taken: most handlers answer without ever waiting (5 µs less per request).
+
+        Before Python 3.12 a task hands its first step to `call_soon`; here it is caught and run. It has to be the real
+        task: anyio refuses to leave a cancel scope in another task than it was entered in.
+        """
+        steps: list[tuple[Callable[..., object], contextvars.Context | None]] = []
+
+        def catch(step: Callable[..., object], *, context: contextvars.Context | None = None) -> None:
+            steps.append((step, context))
+
+        loop.call_soon = catch  # type: ignore[assignment, method-assign]
+        try:
+            task = asyncio.Task(coroutine, loop=loop)
+        finally:
+            del loop.call_soon  # the instance attribute: the method shows again
+        step, context = steps[0]
+        assert context is not None
+        context.run(step)
+        return task
+
+
+def serve(program: Program, fd: int) -> NoReturn:
+    """Become an instance that serves the gateway behind the socket `fd`."""
+    Instance(program, socket.socket(fileno=fd)).serve()

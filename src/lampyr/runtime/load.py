@@ -1,0 +1,110 @@
+"""Importing one route file: its module, its handlers, and where an import that failed went wrong."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+from types import CodeType, ModuleType
+from typing import Any
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class _FreshLoader(SourceFileLoader):
+    """Compiles the project's own files at every import.
+
+    Python trusts a cached .pyc whose source has the same size and the same second of modification (PEP 3147), so a
+    quick second save would run old code.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)  # type: ignore[return-value]
+
+
+def add_paths(root: str, project: Sequence[str], site: Sequence[str]) -> None:
+    """Put the project's folders first and the environment's packages last on the import path."""
+    fresh = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_FreshLoader, [".py"]))
+
+    def hook(path: str) -> Any:
+        inside = path == root or path.startswith(root + "/")
+        if not inside or "/site-packages" in path or "/.venv/" in path:
+            raise ImportError
+        return fresh(path)
+
+    sys.path_hooks.insert(0, hook)
+    sys.path_importer_cache.clear()
+    sys.path[:0] = [path for path in project if path not in sys.path]
+    sys.path += [path for path in site if path not in sys.path]
+
+
+def load(file: str, base: str) -> ModuleType:
+    """Import the route file `file` as a submodule of the folders between `base` and it, so relative imports work."""
+    parts = file[len(base) + 1 : -len(".py")].split("/")
+    name = ""
+    for depth, part in enumerate(parts[:-1], 1):
+        name = f"{name}.{_word(part)}" if name else _word(part)
+        if "." not in part:
+            try:
+                import_module(name)
+                continue
+            except ModuleNotFoundError as error:
+                if error.name != name:
+                    raise
+        package = ModuleType(name)
+        package.__path__ = ["/".join([base, *parts[:depth]])]
+        sys.modules[name] = package
+    name = f"{name}.{parts[-1]}"
+    spec = spec_from_file_location(name, file, loader=_FreshLoader(name, file))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _word(folder: str) -> str:
+    # A dot in a module name would be a package border: `[...all]` has three.
+    return folder.replace(".", "·")
+
+
+def handlers(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The callables named after a method. Raises TypeError naming one that cannot be called."""
+    found: dict[str, Callable[..., Any]] = {}
+    for method in METHODS:
+        handler = getattr(module, method, None)
+        if handler is None:
+            continue
+        if not callable(handler):
+            raise TypeError(f"{method} is {type(handler).__name__}, not a function")
+        found[method] = handler
+    return found
+
+
+def failure(error: BaseException, root: str) -> dict[str, Any]:
+    """What to tell about an import that raised: the user's own file and line where there is one, and the traceback."""
+    file, line = None, None
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename.startswith(root + "/") and "/site-packages/" not in frame.filename:
+                file, line = frame.filename, frame.lineno
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
+    lines = ["Traceback (most recent call last):\n", *traceback.format_list(own)]
+    lines += traceback.format_exception_only(error)
+    return {
+        "file": file[len(root) + 1 :] if file and file.startswith(root + "/") else file,
+        "line": line,
+        "message": f"{type(error).__name__}: {error}" if str(error) else type(error).__name__,
+        "missing": error.name if isinstance(error, ModuleNotFoundError) else None,
+        "traceback": "".join(lines),
+    }
+
+
+def _ours(filename: str) -> bool:
+    return filename == __file__ or filename.startswith("<frozen importlib")

@@ -1,0 +1,46 @@
+"""What a route file exports, looked up once in the snapshot so that no instance has to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import Parameter, isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
+from typing import Any
+
+POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Handler:
+    """A function of a route file and how it wants to be called: with how many arguments, and whether in a thread."""
+
+    __slots__ = ("arity", "call", "in_thread")
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call = call
+        self.arity = _arity(call)
+        function = call if hasattr(call, "__code__") else getattr(call, "__call__", call)  # noqa: B004  an object whose class is callable
+        quick = iscoroutinefunction(function) or isasyncgenfunction(function) or isgeneratorfunction(function)
+        self.in_thread = not quick
+
+
+def _arity(call: Callable[..., Any]) -> int:
+    try:
+        parameters = signature(call).parameters.values()
+    except ValueError:  # a builtin without a signature
+        return 1
+    if any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters):
+        return 2
+    return min(2, sum(parameter.kind in POSITIONAL for parameter in parameters))
+
+
+class Program:
+    """The handlers of one route file by method, or its ASGI application."""
+
+    __slots__ = ("app", "file", "methods", "threads")
+
+    def __init__(self, file: str, methods: Mapping[str, Callable[..., Any]], app: Any, threads: int) -> None:
+        self.file = file
+        self.methods = {method: Handler(call) for method, call in methods.items()}
+        if "GET" in self.methods:
+            self.methods.setdefault("HEAD", self.methods["GET"])
+        self.app = app
+        self.threads = threads

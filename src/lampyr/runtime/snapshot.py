@@ -1,0 +1,173 @@
+"""Snapshots: the base, which has imported the runtime, and its children, each of which has imported one function.
+
+Both wait in `poll`, single-threaded and without an event loop, and fork when they are told to: the base forks function
+snapshots, a function snapshot forks instances. Everything that can be done before a fork is done before it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+from lampyr.runtime import context, instance, load, sandbox
+from lampyr.runtime.channel import Channel, Message
+from lampyr.runtime.program import Program
+from lampyr.runtime.reseed import reseed
+
+# The gateway sends this signal when a deadline has passed; the answer is a stack on the log pipe (faulthandler).
+STACK_SIGNAL = signal.SIGXCPU
+
+
+class Forker:
+    """Forks children on request over one channel and reports each that has ended."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.children: dict[int, int] = {}  # pidfd -> pid
+        self.poll = select.poll()
+        self.poll.register(channel.fileno(), select.POLLIN)
+
+    def next_request(self) -> tuple[Message, list[int]]:
+        """Wait for a request, reaping meanwhile. When the peer has closed, end the children and this process."""
+        while True:
+            for fd, _ in self.poll.poll():
+                if fd in self.children:
+                    self.reap(fd)
+                elif (request := self.channel.receive()) is not None:
+                    return request
+                else:
+                    self.end()
+
+    def forked(self, pid: int) -> None:
+        """Tell the peer about a new child. The pidfd cannot come to mean another process, as a pid can."""
+        pidfd = os.pidfd_open(pid)
+        self.children[pidfd] = pid
+        self.poll.register(pidfd, select.POLLIN)
+        self.channel.send({"forked": pid}, (pidfd,))
+
+    def reap(self, pidfd: int) -> None:
+        pid = self.children.pop(pidfd)
+        self.poll.unregister(pidfd)
+        os.close(pidfd)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self.end_orphans()
+        self.channel.send({"exited": pid, "status": status})
+
+    def end_orphans(self) -> None:
+        """End what an ended instance left behind: as its subreaper this process has become the parent."""
+        known = set(self.children.values())
+        while strangers := [pid for pid in _children() if pid not in known]:
+            for pid in strangers:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+    def end(self) -> NoReturn:
+        for pid in self.children.values():
+            os.kill(pid, signal.SIGKILL)
+        os._exit(0)
+
+    def close(self) -> None:
+        """In a child: let go of everything that belongs to its parent."""
+        self.channel.close()
+        for pidfd in self.children:
+            os.close(pidfd)
+
+
+def _children() -> list[int]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(pid) for pid in file.read().split()]
+
+
+def base(channel: Channel) -> NoReturn:
+    """Serve as the base snapshot: fork a function snapshot for every spec that arrives."""
+    sandbox.adopt_orphans()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    forker = Forker(channel)
+    while True:
+        spec, fds = forker.next_request()
+        pid = os.fork()
+        if pid == 0:
+            forker.close()
+            function(spec, Channel.from_fd(fds[0]), fds[1])
+        for fd in fds:
+            os.close(fd)
+        forker.forked(pid)
+
+
+def function(spec: Message, channel: Channel, log: int) -> NoReturn:
+    """Serve as the snapshot of one function: import it once, then fork an instance at every request."""
+    _speak_into(log)
+    os.setsid()
+    os.chdir(spec["root"])
+    os.environ.clear()
+    os.environ.update(spec["env"])
+    sandbox.adopt_orphans()
+    sandbox.enter(spec["memory_mib"])
+    started = time.perf_counter()
+    try:
+        program = _import(spec)
+    except BaseException as error:
+        channel.send({"failed": load.failure(error, spec["root"])})
+        os._exit(1)
+    # A stack asked for at a deadline has to come out even when Python code never runs again.
+    faulthandler.register(STACK_SIGNAL, file=2, all_threads=True)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    import_ms = (time.perf_counter() - started) * 1000
+    channel.send({"ready": sorted(program.methods), "import_ms": import_ms, "threads": _threads()})
+    forker = Forker(channel)
+    while True:
+        order, fds = forker.next_request()
+        pid = os.fork()
+        if pid == 0:
+            forker.close()
+            _become_instance(program, order, fds)
+        for fd in fds:
+            os.close(fd)
+        forker.forked(pid)
+
+
+def _import(spec: Message) -> Program:
+    load.add_paths(spec["root"], spec["project_paths"], spec["site"])
+    module = load.load(spec["file"], spec["base"])
+    program = Program(spec["file"], load.handlers(module), getattr(module, "app", None), spec["threads"])
+    for hook in context.hooks["before_snapshot"]:
+        hook()
+    return program
+
+
+def _become_instance(program: Program, order: dict[str, Any], fds: list[int]) -> NoReturn:
+    _speak_into(fds[1])
+    os.setsid()
+    sandbox.private_tmp(order["tmp"])
+    reseed()
+    gc.enable()
+    for hook in context.hooks["after_restore"]:
+        hook()
+    instance.serve(program, fds[0])
+
+
+def _speak_into(pipe: int) -> None:
+    """Make `pipe` this process's stdout and stderr, for Python and for C, line by line."""
+    os.dup2(pipe, 1)
+    os.dup2(pipe, 2)
+    os.close(pipe)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+if __name__ == "__main__":
+    base(Channel.from_fd(int(sys.argv[1])))
