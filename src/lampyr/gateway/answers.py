@@ -1,0 +1,29 @@
+"""The platform's own answers: errors in one JSON shape (SPEC 3), and the redirect to a clean path."""
+
+from __future__ import annotations
+
+import json
+
+from lampyr.core.codes import CODES
+
+Headers = list[tuple[bytes, bytes]]
+Answer = tuple[int, Headers, bytes]
+
+# What an answer says about time when no function was involved.
+NO_TIMING = (b"server-timing", b"queue;dur=0, init;dur=0;desc=warm")
+
+
+def error(code: str, message: str | None, id: str, *headers: tuple[bytes, bytes], **more: object) -> Answer:
+    """`{"error": {"code", "message", "id", ...}}` with `x-lampyr-error`; `message` None takes the code's own sentence.
+
+    The id and timing headers are the caller's: an error of a function has timings, an error of the front door has none.
+    """
+    status, sentence = CODES[code]
+    body = {"error": {"code": code, "message": message or sentence, "id": id, **more}}
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return status, [(b"content-type", b"application/json"), (b"x-lampyr-error", code.encode()), *headers], text
+
+
+def moved(location: str) -> Answer:
+    """308 to the clean path; the method and the body stay (RFC 9110 15.4.9)."""
+    return 308, [(b"location", location.encode("latin-1"))], b""
