@@ -1,0 +1,180 @@
+"""The gateway process: started by the supervisor with one channel, over which it is told everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+import uvloop
+
+from lampyr.gateway.http import Connection, Connections
+from lampyr.gateway.ids import Ids
+from lampyr.gateway.log import Log
+from lampyr.gateway.proxy import Proxy
+from lampyr.gateway.site import Site
+from lampyr.node.pool import Pool
+from lampyr.node.snapshots import Base
+from lampyr.runtime.channel import Channel, ChannelError, Message
+
+
+class Gateway:
+    """Holds the rooms of this process together and acts on what the supervisor and control say."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, supervisor: Channel) -> None:
+        self.loop = loop
+        self.supervisor = supervisor
+        self.control: Channel | None = None
+        self.base = Base(loop)
+        self.log = Log(loop)
+        self.proxy = Proxy()
+        self.connections = Connections()
+        self.servers: list[asyncio.Server] = []
+        self.tmp = ""
+        self.development = False
+        self._retiring: set[Pool] = set()
+        self._checks: dict[int, list[Callable[[], None]]] = {}
+        self._asked = 0
+        self._draining = False
+        loop.add_reader(supervisor.fileno(), self._hear, supervisor, self._from_supervisor)
+
+    def _hear(self, channel: Channel, act: Callable[[Message, list[int]], None]) -> None:
+        try:
+            messages, alive = channel.drain()
+        except ChannelError as error:
+            self.log.platform(f"a message between our own processes cannot be read: {error}")
+            messages, alive = [], False
+        for message, fds in messages:
+            act(message, fds)
+        if not alive:
+            self.loop.remove_reader(channel.fileno())
+            if channel is self.supervisor:
+                os._exit(0)  # nobody would ever end this process
+            channel.close()
+            self.control = None
+            self._checked(self._asked)
+
+    # --- the supervisor says
+
+    def _from_supervisor(self, message: Message, fds: list[int]) -> None:
+        if "listen" in message:
+            self.tmp = message["tmp"]
+            self.development = message["development"]
+            limit = message["max_connections"]
+            ids = Ids()
+            for fd in fds:
+                self.loop.create_task(self._listen(socket.socket(fileno=fd), ids, limit))
+        elif "base" in message:
+            self.base.connect(Channel.from_fd(fds[0]))
+        elif "control" in message:
+            self.control = Channel.from_fd(fds[0])
+            self.loop.add_reader(self.control.fileno(), self._hear, self.control, self._from_control)
+            if self.development:
+                self.proxy.freshen = self._freshen
+        elif "drain" in message:
+            self.loop.create_task(self._drain())
+
+    async def _listen(self, sock: socket.socket, ids: Ids, max_connections: int) -> None:
+        def accept() -> Connection:
+            return Connection(self.proxy.serve, ids.new, self.connections)
+
+        self.connections.limit = max_connections
+        self.servers.append(await self.loop.create_server(accept, sock=sock, backlog=2048))
+
+    async def _drain(self) -> None:
+        """Take nothing new, finish what runs, leave."""
+        if self._draining:
+            return
+        self._draining = True
+        for server in self.servers:
+            server.close()
+        self.connections.drain()
+        while self.connections.open or self._busy():
+            await asyncio.sleep(0.01)
+        self.log.close()
+        os._exit(0)
+
+    def _busy(self) -> bool:
+        pools = [*self._retiring, *(self.proxy.site.pools.values() if self.proxy.site else ())]
+        return any(instance.running for pool in pools for instance in pool.instances.values())
+
+    # --- control says
+
+    def _from_control(self, message: Message, fds: list[int]) -> None:
+        if "deployment" in message:
+            self._switch(message["deployment"])
+        elif "checked" in message:
+            self._checked(message["checked"])
+        elif "log" in message:
+            self.log.platform(message["log"])
+
+    def _switch(self, deployment: Message) -> None:
+        before = self.proxy.site
+        site = Site(deployment, self.base, self.log, self.tmp, self._told, before)
+        self.proxy.switch(site)
+        if before is None:
+            # What start-up allocated lives as long as the process: no collection needs to look at it again.
+            gc.collect()
+            gc.freeze()
+            self.supervisor.send({"ready": True})
+        else:
+            kept = {id(pool) for pool in site.pools.values()}
+            for pool in before.pools.values():
+                if id(pool) not in kept:
+                    self._retiring.add(pool)
+                    pool.retire(lambda pool=pool: self._retiring.discard(pool))  # type: ignore[misc]
+        for pool in site.pools.values():
+            if pool.function.problem is None:
+                pool.warm()
+
+    def _told(self, pool: Pool) -> None:
+        """The snapshot of `pool` has changed its state."""
+        snapshot = pool.snapshot
+        if snapshot.state == "failed":
+            failure = snapshot.failure
+            where = f"{failure['file']}:{failure['line'] or 1}"
+            self.log.platform(f"error: {pool.function.route} cannot be imported: {where}: {failure['message']}")
+            for line in failure["traceback"].rstrip("\n").split("\n"):
+                self.log.output(pool.function.route, None, line.encode(errors="replace"), self._masker())
+        if self.control is not None and snapshot.state in ("ready", "failed"):
+            self._tell_control({"loaded": pool.function.route, "files": snapshot.facts.get("files")})
+
+    def _masker(self):  # type: ignore[no-untyped-def]
+        assert self.proxy.site is not None
+        return self.proxy.site.masker
+
+    def _freshen(self, then: Callable[[], None]) -> None:
+        """Have control compare the disk with what is deployed; a new deployment, if any, arrives before the answer."""
+        if self.control is None:
+            then()
+            return
+        self._asked += 1
+        self._checks[self._asked] = [then]
+        self._tell_control({"check": self._asked})
+
+    def _checked(self, upto: int) -> None:
+        for number in [number for number in self._checks if number <= upto]:
+            for then in self._checks.pop(number):
+                then()
+
+    def _tell_control(self, message: Message) -> None:
+        assert self.control is not None
+        try:
+            self.control.send(message, wait=False)
+        except OSError:
+            self._checked(self._asked)
+
+
+def main() -> None:
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    gc.set_threshold(50_000, 20, 50)
+    Gateway(loop, Channel.from_fd(int(sys.argv[1])))
+    loop.run_forever()
+
+
+if __name__ == "__main__":
+    main()

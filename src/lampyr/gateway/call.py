@@ -1,0 +1,440 @@
+"""One invocation on its way through the gateway: waiting, running, answering, over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from lampyr.gateway import answers, compression
+from lampyr.runtime import wire
+
+if TYPE_CHECKING:
+    from lampyr.gateway.http import Exchange
+    from lampyr.gateway.proxy import Site
+    from lampyr.node.instance import Instance
+    from lampyr.node.pool import Pool
+
+# What a cancelled handler may take: its `finally` runs, then its process is ended.
+DEADLINE_GRACE_S = 0.05
+LEFT_GRACE_S = 1.0
+# A handler that is still there after this part of the grace does not listen; its stack is asked for from outside.
+STACK_AFTER_S = 0.02
+# Credit goes back to an instance in portions, so that a stream of small chunks costs few frames.
+CREDIT_BYTES = 32 * 1024
+
+# Framing is the gateway's business; a handler's own idea of it is dropped (RFC 9112 6, 9.6).
+FRAMING = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te"})
+
+
+class Call:
+    """A `Receiver` for its exchange and a `Caller` for its instance.
+
+    `outcome` is the word of SPEC 6: ok, error, timeout, crashed, client_closed, throttled.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_complete",
+        "_credit",
+        "_deadline",
+        "_encoder",
+        "_grace",
+        "_has_after",
+        "_masking",
+        "_owed",
+        "_site",
+        "_stack",
+        "_started",
+        "_stream",
+        "_window",
+        "begun_s",
+        "bytes_in",
+        "bytes_out",
+        "cold",
+        "exchange",
+        "fields",
+        "id",
+        "instance",
+        "open",
+        "outcome",
+        "pool",
+        "status",
+    )
+
+    def __init__(self, site: Site, pool: Pool, exchange: Exchange, fields: list[bytes]) -> None:
+        self._site = site
+        self.pool = pool
+        self.exchange = exchange
+        self.fields = fields
+        self.id = exchange.id
+        self.instance: Instance | None = None
+        self.begun_s = 0.0
+        self.cold = False
+        self.open = True  # the client still waits for (more of) an answer
+        self.outcome = "ok"
+        self.status = 0
+        self.bytes_in = len(exchange.body)
+        self.bytes_out = 0
+        self._complete = exchange.complete
+        self._stream = 0
+        self._started = False
+        self._has_after = False
+        self._encoder: compression.Encoder | None = None
+        self._masking = site.masker.stream() if site.masker else None
+        self._window = wire.WINDOW_BYTES - self.bytes_in  # what the instance lets us send of the body
+        self._body_left: list[bytes] = []  # arrived while the call waited for an instance
+        self._credit = wire.WINDOW_BYTES  # what we let the instance send
+        self._owed = 0  # sent by the instance, read by the client, not yet credited
+        self._grace: asyncio.TimerHandle | None = None
+        self._stack: asyncio.TimerHandle | None = None
+        settings = pool.function.settings
+        limit_s = settings.max_duration if settings.runtime == "standard" else settings.first_byte_timeout
+        if settings.max_duration is not None and (limit_s is None or settings.max_duration < limit_s):
+            limit_s = settings.max_duration
+        self._deadline = pool.loop.call_later(limit_s, self._expire, limit_s) if limit_s is not None else None
+
+    # --- towards the instance (Caller and Receiver)
+
+    def begin(self, instance: Instance) -> None:
+        """There is an instance: send it the request."""
+        exchange = self.exchange
+        self.instance = instance
+        self.begun_s = self.pool.loop.time()
+        self.cold = instance.served == 0
+        body, whole = exchange.body, self._complete
+        if self._body_left:
+            body = b"".join([body, *self._body_left])
+        settings = self.pool.function.settings
+        if settings.max_duration is not None:
+            left_s = settings.max_duration - (self.begun_s - exchange.started)
+            self.fields[wire.DEADLINE] = b"%.3f" % max(left_s, 0.0)
+        kind = wire.REQUEST_WHOLE if whole else wire.REQUEST
+        self._stream = instance.begin(self, kind, self.fields, body)
+
+    def body(self, piece: bytes) -> None:
+        self.bytes_in += len(piece)
+        if self.bytes_in > self.pool.function.settings.max_body:
+            self._refuse_body()
+            return
+        if self.instance is None:
+            self._body_left.append(piece)
+        else:
+            self.instance.send(wire.frame(self._stream, wire.BODY, piece))
+        self._window -= len(piece)
+        if self._window <= 0:
+            self.exchange.pause_body()
+
+    def body_end(self) -> None:
+        self._complete = True
+        if self.instance is not None:
+            self.instance.send(wire.frame(self._stream, wire.BODY_END))
+
+    def _refuse_body(self) -> None:
+        limit = self.pool.function.settings.max_body
+        self._give_up("error", "client", LEFT_GRACE_S)
+        self._answer_error("FUNCTION_PAYLOAD_TOO_LARGE", f"This function accepts bodies of up to {limit} bytes.")
+        self._over()
+
+    def more_body(self, count: int) -> None:
+        """The instance has read some of the body."""
+        if self._window <= 0 < self._window + count and self.open:
+            self.exchange.resume_body()
+        self._window += count
+
+    def left(self) -> None:
+        """The client is gone: nothing more is written, and the handler is cancelled unless it wants to go on."""
+        if not self.open:
+            return
+        self.open = False
+        self.outcome = "client_closed"
+        if self.instance is None:
+            self.pool.abandon(self)
+            self._over()
+        elif self.pool.function.settings.on_disconnect == "cancel":
+            self._cancel(b"client", LEFT_GRACE_S)
+        else:
+            self._owe(0)  # nobody reads any more, so nothing holds the handler back
+
+    def drained(self) -> None:
+        """The client reads again."""
+        if self._owed and self.open:
+            self._owe(0)
+
+    # --- towards the client (Caller)
+
+    def refused(self, code: str, failure: dict[str, object] | None = None) -> None:
+        """There will be no instance for this call."""
+        self.outcome = "throttled" if code == "FUNCTION_THROTTLED" else "error"
+        more = {"traceback": failure["traceback"]} if failure and self._site.shows_tracebacks else {}
+        headers = [(b"retry-after", b"1")] if code == "FUNCTION_THROTTLED" else []
+        self._answer_error(code, None, *headers, **more)
+        self._over()
+
+    def answer(self, fields: list[bytes], body: bytes) -> None:
+        """The whole response in one frame."""
+        if not self.open or self._started:
+            self._responded()
+            return
+        mask = self._site.masker
+        try:
+            status, headers = self._read_head(fields)
+            if mask:
+                body = mask.mask(body)
+            encoder = compression.choose(self._accepted(), status, headers) if len(body) >= 1024 else None
+            if encoder is not None:
+                body = encoder.feed(body) + encoder.end()
+                encoder.add_headers(headers)
+            self._add_timing(headers, (self.pool.loop.time() - self.begun_s) * 1000)
+            self.status = status
+            self.bytes_out = len(body)
+            self.exchange.answer(status, headers, body)
+        except ValueError as error:
+            self._nonsense(str(error))
+            return
+        self.open = False
+        self._responded()
+
+    def head(self, fields: list[bytes]) -> None:
+        """The head of a streamed response."""
+        if not self.open or self._started:
+            return
+        try:
+            status, headers = self._read_head(fields)
+            self._encoder = compression.choose(self._accepted(), status, headers)
+            length = None
+            if self._encoder is not None:
+                self._encoder.add_headers(headers)
+            elif self._masking is None:
+                length = self._announced(headers)
+            self._add_timing(headers, None)
+            self.status = status
+            self.exchange.start(status, headers, length)
+        except ValueError as error:
+            self._nonsense(str(error))
+            return
+        self._started = True
+        if self.pool.function.settings.runtime == "edge" and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+            limit_s = self.pool.function.settings.max_duration
+            if limit_s is not None:
+                left_s = limit_s - (self.pool.loop.time() - self.exchange.started)
+                self._deadline = self.pool.loop.call_later(max(left_s, 0.0), self._expire, limit_s)
+
+    def chunk(self, data: bytes) -> None:
+        """A piece of a streamed response: to the client at once."""
+        size = len(data)
+        self._credit -= size
+        if self._credit < -wire.WINDOW_BYTES:
+            assert self.instance is not None
+            self.instance.kill("it sent more than its window allows")
+            return
+        if self.open and self._started:
+            if self._masking is not None:
+                data = self._masking.feed(data)
+            if self._encoder is not None and data:
+                data = self._encoder.feed(data)
+            if data:
+                self.bytes_out += len(data)
+                self.exchange.write(data)
+            if not self.exchange.writable:
+                self._owed += size
+                return
+        self._owe(size)
+
+    def _owe(self, size: int) -> None:
+        self._owed += size
+        if self._owed >= CREDIT_BYTES or (size == 0 and self._owed):
+            assert self.instance is not None
+            self._credit += self._owed
+            self.instance.send(wire.frame(self._stream, wire.CREDIT, self._owed.to_bytes(4, "big")))
+            self._owed = 0
+
+    def end(self) -> None:
+        """The streamed response is complete."""
+        if self.open and self._started:
+            rest = self._masking.end() if self._masking is not None else b""
+            if self._encoder is not None:
+                rest = (self._encoder.feed(rest) if rest else b"") + self._encoder.end()
+            if rest:
+                self.bytes_out += len(rest)
+                self.exchange.write(rest)
+            self.open = False
+            self.exchange.end()
+        self._responded()
+
+    def fail(self, kind: str, text: str) -> None:
+        """The handler failed; `text` is for the log, but for a bad request, where it is for the client."""
+        if kind == "bad_request" and self.open and not self._started:
+            self.outcome = "error"
+            self._answer_error("BAD_REQUEST", self._masked_text(text))
+        elif kind != "cancelled":
+            self.outcome = "error"
+            self._site.log.failure(self, text)
+            code = "FUNCTION_OUT_OF_MEMORY" if kind == "memory" else "FUNCTION_INVOCATION_FAILED"
+            more = {"traceback": self._masked_text(text)} if self._site.shows_tracebacks else {}
+            self._answer_error(code, None, **more)
+        else:
+            self._answer_error("FUNCTION_INVOCATION_FAILED", None)
+        self._responded()
+
+    def lost(self, why: str) -> None:
+        """The process has ended before the response was complete."""
+        if self.outcome == "ok":
+            self.outcome = "crashed"
+            self._site.log.crash(self, why)
+        self._answer_error("FUNCTION_CRASHED", None)
+        self.instance = None
+        self._over()
+
+    def after(self) -> None:
+        """The response that follows leaves work to do; the stream stays until `done`."""
+        self._has_after = True
+
+    def done(self) -> None:
+        self._over()
+
+    # --- endings
+
+    def _responded(self) -> None:
+        """Nothing more comes for the client. What the handler left to run gets a deadline of its own."""
+        if not self._has_after:
+            self._over()
+            return
+        self._stop_timers()
+        limit_s = self.pool.function.settings.max_duration
+        if limit_s is not None:
+            self._deadline = self.pool.loop.call_later(limit_s, self._expire_after)
+
+    def _expire_after(self) -> None:
+        self._cancel(b"deadline", DEADLINE_GRACE_S)
+
+    def _expire(self, limit_s: float) -> None:
+        """The deadline: the client gets its 504 now, the handler is cancelled, the process ends if that does not help."""
+        self._deadline = None
+        settings = self.pool.function.settings
+        edge = settings.runtime == "edge"
+        elapsed_ms = round((self.pool.loop.time() - self.exchange.started) * 1000, 1)
+        limit = "first_byte_timeout" if edge and limit_s != settings.max_duration else "max_duration"
+        code = "EDGE_FUNCTION_INVOCATION_TIMEOUT" if edge else "FUNCTION_INVOCATION_TIMEOUT"
+        message = f"The function did not {'begin its response' if limit[0] == 'f' else 'finish'} within {limit_s:g} s."
+        if self.open or self.outcome == "client_closed":
+            self._give_up("timeout", "deadline", DEADLINE_GRACE_S)
+            more = {"limit": limit, "limit_ms": round(limit_s * 1000), "elapsed_ms": elapsed_ms}
+            self._answer_error(code, message, **more)
+        if self.instance is None:
+            self._over()
+
+    def _give_up(self, outcome: str, why: str, grace_s: float) -> None:
+        self.outcome = outcome
+        if self.instance is None:
+            self.pool.abandon(self)
+        else:
+            self._cancel(why.encode(), grace_s)
+
+    def _cancel(self, why: bytes, grace_s: float) -> None:
+        instance = self.instance
+        if instance is None or self._grace is not None:
+            return
+        instance.send(wire.frame(self._stream, wire.CANCEL, why))
+        loop = self.pool.loop
+        if why == b"deadline":
+            self._stack = loop.call_later(STACK_AFTER_S, instance.print_stack)
+        self._grace = loop.call_later(grace_s, self._kill, why)
+
+    def _kill(self, why: bytes) -> None:
+        """The handler did not listen. Where others run in the same process they may finish first."""
+        instance = self.instance
+        assert instance is not None
+        reason = "it did not stop at its deadline" if why == b"deadline" else "it did not stop when its client left"
+        if len(instance.running) == 1:
+            instance.kill(reason)
+        else:
+            self.pool.recycle(instance, reason)
+
+    def _nonsense(self, what: str) -> None:
+        self.outcome = "error"
+        self._site.log.failure(self, f"the response cannot be sent: {what}\n")
+        if self.instance is not None and not self._started:
+            self._answer_error("FUNCTION_INVOCATION_FAILED", None)
+        self._give_up("error", "client", LEFT_GRACE_S)
+
+    def _over(self) -> None:
+        """The invocation has ended: free its place, write its line."""
+        self._stop_timers()
+        if self.instance is not None:
+            self.instance.release(self._stream)
+            self.instance = None
+        self._site.log.access(self)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._deadline, self._grace, self._stack):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._grace = self._stack = None
+
+    def _answer_error(self, code: str, message: str | None, *headers: tuple[bytes, bytes], **more: object) -> None:
+        """An error if nothing was sent yet; a visibly broken end otherwise."""
+        if not self.open:
+            return
+        self.open = False
+        if self._started:
+            self._flush_masking()
+            self.exchange.cut()
+            return
+        status, all_headers, body = answers.error(code, message, self.id, *headers, **more)
+        self.status = status
+        self._add_timing(all_headers, None)
+        self.bytes_out = len(body)
+        self.exchange.answer(status, all_headers, body)
+
+    def _flush_masking(self) -> None:
+        """Bytes yielded before a failure are delivered, those held back for masking too."""
+        rest = self._masking.end() if self._masking is not None else b""
+        if rest and self._encoder is not None:
+            rest = self._encoder.feed(rest)
+        if rest:
+            self.exchange.write(rest)
+
+    # --- small print
+
+    def _read_head(self, fields: list[bytes]) -> tuple[int, answers.Headers]:
+        """Status and headers as the instance wrote them, masked, without framing. Raises ValueError."""
+        status = int(fields[0])
+        if not 200 <= status <= 599:
+            raise ValueError(f"status {status} is not between 200 and 599")
+        mask = self._site.masker
+        pairs = iter(fields[1:])
+        headers = [(name, value) for name, value in zip(pairs, pairs, strict=True) if name not in FRAMING]
+        if mask:
+            headers = [(name, mask.mask(value)) for name, value in headers]
+        return status, headers
+
+    def _announced(self, headers: answers.Headers) -> int | None:
+        """Take a handler's own content-length out of `headers`."""
+        for index, (name, value) in enumerate(headers):
+            if name == b"content-length":
+                del headers[index]
+                return int(value) if value.isdigit() else None
+        return None
+
+    def _accepted(self) -> bytes | None:
+        for name, value in self.exchange.headers:
+            if name == b"accept-encoding":
+                return value
+        return None
+
+    def _add_timing(self, headers: answers.Headers, exec_ms: float | None) -> None:
+        began = self.begun_s or self.pool.loop.time()
+        queue_ms = max(began - self.exchange.started, 0.0) * 1000
+        init_ms = self.instance.init_ms if self.cold and self.instance is not None else 0.0
+        queue_ms = max(queue_ms - init_ms, 0.0)
+        text = b"queue;dur=%.2f, init;dur=%.2f;desc=%s" % (queue_ms, init_ms, b"cold" if self.cold else b"warm")
+        if exec_ms is not None:
+            text += b", exec;dur=%.2f" % exec_ms
+        headers.append((b"server-timing", text))
+
+    def _masked_text(self, text: str) -> str:
+        mask = self._site.masker
+        return mask.mask(text.encode(errors="replace")).decode(errors="replace") if mask else text
+

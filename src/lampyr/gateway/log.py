@@ -1,0 +1,101 @@
+"""The server's log on stderr: access lines, what functions print, failures. It never holds up a request."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lampyr.gateway.call import Call
+    from lampyr.gateway.masking import Masker
+
+# POSIX promises that a pipe which polls writable takes this much without blocking (pipe(7), PIPE_BUF).
+WRITE_BYTES = 4096
+FLUSH_AFTER_S = 0.02
+# A reader that does not read (a paused terminal, a full pipe) costs lines, not requests.
+MAX_WAITING_LINES = 10_000
+
+# C0 and C1 controls but tab could move the cursor or retitle the terminal of whoever reads the log.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0, 9), *range(10, 32), *range(127, 160))}
+
+
+class Log:
+    """Collects lines and writes them a few times a second; `masker` takes the secrets out first."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int = 2) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._lines: list[str] = []
+        self._rest = b""
+        self._dropped = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def line(self, text: str) -> None:
+        if len(self._lines) >= MAX_WAITING_LINES:
+            self._dropped += 1
+            return
+        self._lines.append(text)
+        if self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_AFTER_S, self._flush)
+
+    def platform(self, text: str) -> None:
+        """A line of the platform's own."""
+        self.line(f"lampyr: {text}")
+
+    def output(self, route: str, id: str | None, line: bytes, masker: Masker) -> None:
+        """A line that a function wrote to stdout or stderr."""
+        if masker:
+            line = masker.mask(line)
+        text = line.decode(errors="replace").translate(_CONTROLS)
+        self.line(f"{route} | {text}" if id is None else f"{route} {id} | {text}")
+
+    def access(self, call: Call) -> None:
+        """One line per invocation: what, how it ended, how long it took."""
+        exchange = call.exchange
+        took_ms = (self._loop.time() - exchange.started) * 1000
+        path = exchange.target.partition("?")[0].translate(_CONTROLS)
+        ended = "" if call.outcome == "ok" else f" {call.outcome}"
+        cold = " cold" if call.cold else ""
+        self.line(f"{exchange.method} {path} {call.status or '-'}{ended} {took_ms:.1f} ms{cold} {call.id}")
+
+    def failure(self, call: Call, text: str) -> None:
+        """A handler's traceback, line by line under the invocation's id."""
+        for line in text.rstrip("\n").split("\n"):
+            self.output(call.pool.function.route, call.id, line.encode(errors="replace"), call.masker)
+
+    def crash(self, call: Call, why: str) -> None:
+        self.platform(f"{call.pool.function.route} {call.id}: the process ended: {why}")
+
+    def _flush(self) -> None:
+        self._timer = None
+        if self._lines:
+            text = "\n".join(self._lines)
+            self._lines.clear()
+            if self._dropped:
+                text += f"\nlampyr: {self._dropped} log lines were dropped because nobody read them"
+                self._dropped = 0
+            self._rest += text.encode(errors="replace") + b"\n"
+        self._write()
+        if self._rest:
+            self._timer = self._loop.call_later(FLUSH_AFTER_S, self._flush)
+
+    def _write(self) -> None:
+        while self._rest and self._poll.poll(0):
+            try:
+                written = os.write(self._fd, self._rest[:WRITE_BYTES])
+            except BlockingIOError:
+                return
+            except OSError:  # nobody will ever read it
+                self._rest = b""
+                return
+            self._rest = self._rest[written:]
+
+    def close(self) -> None:
+        """Write what can still be written."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._flush()

@@ -1,0 +1,181 @@
+"""Where each request goes: to a file, to a function, or back to the client with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from lampyr.core.routing import Match, Missing, Moved, Refused
+from lampyr.gateway import answers, static
+from lampyr.gateway.call import Call
+
+if TYPE_CHECKING:
+    from lampyr.gateway.http import Exchange
+    from lampyr.gateway.site import Site
+
+ENV_JS = "/_lampyr/env.js"
+WEBSOCKET = "WebSockets are not carried; stream server-sent events instead."
+
+
+class Proxy:
+    """Serves exchanges from `site`. In development `freshen(then)` first has the deployment checked against the disk."""
+
+    def __init__(self) -> None:
+        self.site: Site | None = None
+        self.freshen: Callable[[Callable[[], None]], None] | None = None
+        self._early: list[Exchange] = []
+
+    def switch(self, site: Site) -> None:
+        """The new deployment takes over in one assignment."""
+        self.site = site
+        early, self._early = self._early, []
+        for exchange in early:
+            self._serve_from(site, exchange)
+
+    def serve(self, exchange: Exchange) -> None:
+        """Take a request from the front door."""
+        if self.freshen is not None:
+            parked = Parked(exchange)
+            self.freshen(lambda: self._unpark(parked))
+        elif self.site is not None:
+            self._serve_from(self.site, exchange)
+        else:
+            self._unpark(Parked(exchange))
+
+    def _unpark(self, parked: Parked) -> None:
+        if parked.gone:
+            return
+        exchange = parked.exchange
+        if self.site is None:
+            self._early.append(exchange)
+            return
+        exchange.receiver = None
+        if not exchange.complete:
+            exchange.resume_body()
+        self._serve_from(self.site, exchange)
+
+    def _serve_from(self, site: Site, exchange: Exchange) -> None:
+        where = site.router.resolve(exchange.target)
+        if type(where) is Match:
+            if site.files is not None and (file := site.files.find(where.file_path)) is not None:
+                static.serve(site.files, exchange, file)
+            else:
+                self._call(site, exchange, where)
+        elif type(where) is Moved:
+            self._answer(exchange, answers.moved(where.location))
+        elif type(where) is Refused:
+            self._answer(exchange, answers.error("BAD_REQUEST", where.message, exchange.id))
+        elif type(where) is Missing:
+            self._missing(site, exchange, where)
+
+    def _missing(self, site: Site, exchange: Exchange, where: Missing) -> None:
+        if site.files is not None and (file := site.files.find(where.path)) is not None:
+            static.serve(site.files, exchange, file)
+        elif where.path == ENV_JS and exchange.method in ("GET", "HEAD"):
+            headers = [(b"content-type", b"text/javascript; charset=utf-8"), (b"cache-control", b"no-cache")]
+            self._answer(exchange, (200, headers, site.env_js))
+        else:
+            self._answer(exchange, answers.error("NOT_FOUND", None, exchange.id))
+
+    def _answer(self, exchange: Exchange, answer: answers.Answer) -> None:
+        status, headers, body = answer
+        headers.append(answers.NO_TIMING)
+        exchange.answer(status, headers, body)
+
+    # --- functions
+
+    def _call(self, site: Site, exchange: Exchange, match: Match) -> None:
+        function = match.function
+        if function.problem is not None:
+            self._answer(exchange, self._broken(site, exchange, function.problem))
+            return
+        method = exchange.method
+        if not function.asgi and method not in function.methods and not (method == "HEAD" and "GET" in function.methods):
+            self._answer(exchange, self._not_allowed(exchange, function.methods))
+            return
+        if exchange.content_length is not None and exchange.content_length > function.settings.max_body:
+            message = f"This function accepts bodies of up to {function.settings.max_body} bytes."
+            self._answer(exchange, answers.error("FUNCTION_PAYLOAD_TOO_LARGE", message, exchange.id))
+            return
+        headers = exchange.headers
+        ip, origin = exchange.peer, "http://" + exchange.host
+        if site.trusted and any(ip_address(ip) in network for network in site.trusted):
+            ip, origin = self._forwarded(site, exchange)
+        if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers):
+            self._answer(exchange, answers.error("BAD_REQUEST", WEBSOCKET, exchange.id))
+            return
+        fields = [
+            exchange.id.encode(),
+            method.encode(),
+            origin.encode("latin-1"),
+            match.path.encode("latin-1"),
+            match.query.encode("latin-1"),
+            json.dumps(match.params).encode() if match.params else b"",
+            ip.encode(),
+            b"",
+            b"",
+        ]
+        for pair in headers:
+            fields += pair
+        if method in ("GET", "HEAD"):
+            exchange.body = b""
+        call = Call(site, site.pools[function.route], exchange, fields)
+        exchange.receiver = call
+        call.pool.lease(call)
+
+    def _broken(self, site: Site, exchange: Exchange, problem: object) -> answers.Answer:
+        more = {"problem": problem_text(problem)} if site.shows_tracebacks else {}
+        return answers.error("FUNCTION_INVOCATION_FAILED", None, exchange.id, **more)
+
+    def _not_allowed(self, exchange: Exchange, methods: tuple[str, ...]) -> answers.Answer:
+        allowed = {*methods, "OPTIONS", *(("HEAD",) if "GET" in methods else ())}
+        allow = (b"allow", ", ".join(sorted(allowed)).encode())
+        if exchange.method == "OPTIONS":
+            return 204, [allow], b""
+        return answers.error("METHOD_NOT_ALLOWED", None, exchange.id, allow)
+
+    def _forwarded(self, site: Site, exchange: Exchange) -> tuple[str, str]:
+        """The client as a trusted proxy names it: the last address in X-Forwarded-For that is not itself trusted."""
+        told = {name: value.decode("latin-1") for name, value in exchange.headers if name.startswith(b"x-forwarded-")}
+        ip = exchange.peer
+        for hop in reversed(told.get(b"x-forwarded-for", "").split(",")):
+            try:
+                address = ip_address(hop.strip())
+            except ValueError:
+                break
+            ip = str(address)
+            if not any(address in network for network in site.trusted):
+                break
+        scheme = told.get(b"x-forwarded-proto", "http").strip().lower()
+        host = told.get(b"x-forwarded-host", exchange.host).strip()
+        return ip, ("https://" if scheme == "https" else "http://") + host
+
+
+class Parked:
+    """An exchange that waits for the deployment to be checked: its body waits with it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.gone = False
+        exchange.receiver = self
+        if not exchange.complete:
+            exchange.pause_body()
+
+    def body(self, piece: bytes) -> None:
+        self.exchange.body += piece
+
+    def body_end(self) -> None:
+        self.exchange.complete = True
+
+    def left(self) -> None:
+        self.gone = True
+
+    def drained(self) -> None:
+        pass
+
+
+def problem_text(problem: object) -> str:
+    file, line = getattr(problem, "file", "?"), getattr(problem, "line", None)
+    return f"{file}:{line or 1}: {getattr(problem, 'message', '')}"

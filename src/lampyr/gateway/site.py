@@ -1,0 +1,70 @@
+"""What is deployed at this moment: routes, pools, files, secrets to mask. A new deployment is a new site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any
+
+from lampyr.core.routing import Router
+from lampyr.gateway.log import Log
+from lampyr.gateway.masking import Masker
+from lampyr.gateway.static import Files
+from lampyr.node.instance import Instance
+from lampyr.node.logs import Sink
+from lampyr.node.pool import Pool
+from lampyr.node.snapshots import Base
+from lampyr.runtime.channel import Message
+from lampyr.types import Function, Problem, Settings
+
+
+class Site:
+    """Immutable but for its pools. `shows_tracebacks`: development on loopback only (SPEC 3)."""
+
+    def __init__(
+        self, message: Message, base: Base, log: Log, tmp: str, told: Callable[[Pool], None], before: Site | None
+    ) -> None:
+        self.id: str = message["id"]
+        self.log = log
+        self.shows_tracebacks: bool = message["shows_tracebacks"]
+        self.masker = Masker(message["secrets"])
+        self.files = Files(Path(message["public"])) if message["public"] else None
+        self.env_js: bytes = message["env_js"].encode()
+        self.trusted: list[IPv4Network | IPv6Network] = [ip_network(one) for one in message["trusted_proxies"]]
+        self.functions = [_function(one) for one in message["functions"]]
+        self.router = Router(self.functions)
+        self._versions: dict[str, str] = {one["route"]: one["version"] for one in message["functions"]}
+        self.pools: dict[str, Pool] = {}
+        for function, one in zip(self.functions, message["functions"], strict=True):
+            old = before.pools.get(function.route) if before else None
+            if old is not None and before is not None and before._versions[function.route] == one["version"]:
+                self.pools[function.route] = old
+            else:
+                sink = partial(self._sink, function.route)
+                spec = {**one["spec"], "route": function.route}
+                self.pools[function.route] = Pool(function, base, spec, one["env"], tmp, sink, told)
+
+    def _sink(self, route: str, stream: str, instance: Instance | None) -> Sink:
+        def sink(line: bytes) -> None:
+            # With one request at a time the last caller wrote it; with several nobody can know from outside.
+            caller = instance.caller if instance is not None else None
+            known = caller.id if caller is not None and self.pools[route].concurrency == 1 else None
+            self.log.output(route, known, line, self.masker)
+
+        return sink
+
+
+def _function(message: dict[str, Any]) -> Function:
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in message["settings"].items()}
+    problem = message["problem"]
+    return Function(
+        route=message["route"],
+        parts=tuple(message["parts"]),
+        file=Path(message["file"]),
+        methods=tuple(message["methods"]),
+        asgi=message["asgi"],
+        settings=Settings(**settings),
+        problem=Problem(**problem) if problem else None,
+    )

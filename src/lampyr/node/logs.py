@@ -1,0 +1,68 @@
+"""The pipe behind an untrusted process's stdout or stderr: read without waiting, cut into lines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+READ_BYTES = 64 * 1024
+# A longer line is passed on in parts, so that a function which never ends its line cannot grow the gateway.
+MAX_LINE_BYTES = 16 * 1024
+
+Sink = Callable[[bytes], None]
+
+
+class LogPipe:
+    """The reading end; `writer` is the descriptor to hand to the process and to close here afterwards."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sink: Sink) -> None:
+        self._loop = loop
+        self._sink = sink
+        self._tail = b""
+        self._reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._reader, False)
+        loop.add_reader(self._reader, self.read)
+
+    def handed_over(self) -> None:
+        """The process has its copy of the writing end."""
+        os.close(self.writer)
+        self.writer = -1
+
+    def read(self) -> bool:
+        """Pass on the lines that have arrived; False when there is nothing to read now."""
+        try:
+            data = os.read(self._reader, READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.close()
+            return False
+        *lines, tail = (self._tail + data).split(b"\n")
+        for line in lines:
+            self._sink(line)
+        while len(tail) > MAX_LINE_BYTES:
+            self._sink(tail[:MAX_LINE_BYTES])
+            tail = tail[MAX_LINE_BYTES:]
+        self._tail = tail
+        return True
+
+    def close(self) -> None:
+        """Stop reading. A child that the process left behind may hold the pipe; nobody listens to it any more."""
+        if self._reader < 0:
+            return
+        self._loop.remove_reader(self._reader)
+        os.close(self._reader)
+        self._reader = -1
+        if self.writer >= 0:
+            self.handed_over()
+        if self._tail:
+            self._sink(self._tail)
+            self._tail = b""
+
+    def finish(self) -> None:
+        """The process has ended: pass on what is left in the pipe (at most what a pipe holds, 1 MiB), then close."""
+        for _ in range(16):
+            if self._reader < 0 or not self.read():
+                break
+        self.close()

@@ -1,0 +1,231 @@
+"""Snapshots as the gateway sees them: the base, and the processes that have imported one function each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal
+
+from lampyr.node.logs import LogPipe, Sink
+from lampyr.runtime.channel import Channel, ChannelError, Message
+
+# An import that takes longer hangs; a person waiting would have given up as well.
+IMPORT_TIMEOUT_S = 60.0
+# After a failed import the next attempt waits this long, then twice as long, so that requests cannot burn a core.
+FIRST_RETRY_S = 1.0
+LAST_RETRY_S = 30.0
+
+Forked = Callable[[int, int], None]
+
+
+class Forks:
+    """Our end of a process that forks on request: orders out, and back pidfds, exits and whatever else it says."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel: Channel,
+        told: Callable[[Message], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._channel = channel
+        self._told = told
+        self._lost = lost
+        self._ordered: deque[Forked] = deque()
+        self.alive = True
+        loop.add_reader(channel.fileno(), self._read)
+
+    def order(self, message: Message, fds: tuple[int, ...], forked: Forked) -> bool:
+        """Ask for a child; `forked(pid, pidfd)` follows in the order of asking. False: the process is gone or stuck."""
+        if not self.say(message, fds):
+            return False
+        self._ordered.append(forked)
+        return True
+
+    def say(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
+        if not self.alive:
+            return False
+        try:
+            self._channel.send(message, fds, wait=False)
+        except OSError:  # BlockingIOError too: who does not read a few hundred bytes is stuck
+            self.close()
+            self._loop.call_soon(self._lost)
+            return False
+        return True
+
+    def _read(self) -> None:
+        try:
+            messages, alive = self._channel.drain()
+        except ChannelError:
+            messages, alive = [], False
+        for message, fds in messages:
+            if "forked" in message and fds and self._ordered:
+                self._ordered.popleft()(int(message["forked"]), fds[0])
+            else:
+                for fd in fds:
+                    os.close(fd)
+                self._told(message)
+        if not alive and self.alive:
+            self.close()
+            self._lost()
+
+    def close(self) -> None:
+        """Hang up; the process takes that as the order to end."""
+        if self.alive:
+            self.alive = False
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+
+
+class Base:
+    """The base snapshot. The supervisor starts a new one when it has died and hands over its channel."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._forks: Forks | None = None
+        self._waiting: list[Callable[[], None]] = []
+
+    def connect(self, channel: Channel) -> None:
+        self._forks = Forks(self.loop, channel, lambda message: None, self._gone)
+        waiting, self._waiting = self._waiting, []
+        for start in waiting:
+            start()
+
+    def _gone(self) -> None:
+        self._forks = None
+
+    def fork(self, message: Message, fds: tuple[int, ...], forked: Forked) -> bool:
+        return self._forks is not None and self._forks.order(message, fds, forked)
+
+    def when_connected(self, start: Callable[[], None]) -> None:
+        self._waiting.append(start)
+
+
+class Snapshot:
+    """The process that has imported one function: absent until needed, back from the base after a death.
+
+    `state` is "absent", "importing", "ready" or "failed"; `failure` says why it failed (see runtime.load.failure).
+    """
+
+    def __init__(
+        self, base: Base, spec: Message, env: dict[str, str], sink: Callable[[str], Sink], changed: Callable[[], None]
+    ) -> None:
+        self._base = base
+        self._loop = base.loop
+        self._spec = spec
+        self._env = env
+        self._sink = sink
+        self._changed = changed
+        self._forks: Forks | None = None
+        self._pidfd = -1
+        self._pipes: list[LogPipe] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._retry_s = FIRST_RETRY_S
+        self._retry_at = 0.0
+        self.state: Literal["absent", "importing", "ready", "failed"] = "absent"
+        self.failure: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}
+        self.exits: dict[int, Callable[[int], None]] = {}
+
+    def wanted(self) -> None:
+        """Someone needs an instance: import the function if that has not been done or may be tried again."""
+        if self.state == "absent" or (self.state == "failed" and self._loop.time() >= self._retry_at):
+            self._import()
+
+    def _import(self) -> None:
+        self.state = "importing"
+        ours, theirs = Channel.pair()
+        self._pipes = [LogPipe(self._loop, self._sink("stdout")), LogPipe(self._loop, self._sink("stderr"))]
+        fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
+        sent = self._base.fork(self._spec, fds, self._forked)
+        theirs.close()
+        for pipe in self._pipes:
+            pipe.handed_over()
+        if not sent:
+            ours.close()
+            self._drop()
+            self.state = "importing"
+            self._base.when_connected(self._import)
+            return
+        self._forks = Forks(self._loop, ours, self._told, self._gone)
+        # The environment goes over the function's own channel: the base, and so its other children, never see it.
+        self._forks.say({"env": self._env})
+        self._timer = self._loop.call_later(IMPORT_TIMEOUT_S, self._stuck)
+
+    def _forked(self, pid: int, pidfd: int) -> None:
+        self._pidfd = pidfd
+        if self._forks is None:  # it was closed meanwhile
+            self._drop()
+
+    def _told(self, message: Message) -> None:
+        if "ready" in message:
+            self._settle("ready")
+            self.facts = message
+            self._retry_s = FIRST_RETRY_S
+            self._changed()
+        elif "failed" in message:
+            self._fail(message["failed"])
+        elif "exited" in message:
+            ended = self.exits.pop(int(message["exited"]), None)
+            if ended is not None:
+                ended(int(message["status"]))
+
+    def _stuck(self) -> None:
+        message = f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s"
+        self._fail({"file": self._spec["file"], "line": None, "message": message, "traceback": message + "\n"})
+
+    def _gone(self) -> None:
+        if self.state == "importing":
+            message = "the process ended while it was importing the function"
+            self._fail({"file": self._spec["file"], "line": None, "message": message, "traceback": message + "\n"})
+        elif self.state == "ready":
+            self._settle("absent")
+            self._drop()
+            self._changed()
+
+    def _fail(self, failure: dict[str, Any]) -> None:
+        self._settle("failed")
+        self.failure = failure
+        self._retry_at = self._loop.time() + self._retry_s
+        self._retry_s = min(self._retry_s * 2, LAST_RETRY_S)
+        self._drop()
+        self._changed()
+
+    def _settle(self, state: Literal["absent", "ready", "failed"]) -> None:
+        self.state = state
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def fork(self, order: Message, fds: tuple[int, ...], forked: Forked) -> bool:
+        """Ask for an instance. False when the snapshot has just died; it will be back when it is wanted."""
+        assert self._forks is not None
+        return self._forks.order(order, fds, forked)
+
+    def read_log(self) -> None:
+        for pipe in self._pipes:
+            pipe.read()
+
+    def _drop(self) -> None:
+        if self._forks is not None:
+            self._forks.close()
+            self._forks = None
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            os.close(self._pidfd)
+            self._pidfd = -1
+        for pipe in self._pipes:
+            pipe.finish()
+        self._pipes = []
+
+    def close(self) -> None:
+        """Let the process go. Its instances, if any are left, end with it."""
+        self._settle("absent")
+        self._drop()
