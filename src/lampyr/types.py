@@ -8,7 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What one function may do (SPEC 2). Times in seconds, memory in MiB, bodies in bytes; None means no limit."""
+    """What one function may do (SPEC 2). Times in seconds, memory in MiB, bodies in bytes; None means no limit.
+
+    Exceptions: `rate_limit` None is the default (60/minute on methods other than GET, HEAD, OPTIONS), "none" is no
+    limit; `secrets` None is all of the project; `regions` None is where the runtime goes by default.
+    """
 
     runtime: str = "standard"
     max_duration: float | None = 10.0
@@ -29,7 +33,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing wrong in a project: where (file relative to the project, 1-based line or None), what, and what would be right."""
+    """One thing wrong in a project: where (`file` relative to the project, 1-based `line`), what, and the cure."""
 
     file: str
     line: int | None
@@ -39,7 +43,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
-    """One route file: `route` is its public name ("/api/chat/[id]"), `parts` the folders that made it."""
+    """One route file: `route` is its public name ("/api/chat/[id]"), `parts` the folders that made it.
+
+    `problem` is the first error of this file: it cannot run, the others can. `dependencies` is what the file's own
+    PEP 723 metadata asks for; None means the project's.
+    """
 
     route: str
     parts: tuple[str, ...]
@@ -47,6 +55,8 @@ class Function:
     methods: tuple[str, ...]
     asgi: bool
     settings: Settings
+    problem: Problem | None = None
+    dependencies: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
