@@ -38,8 +38,17 @@ def add_paths(root: str, project: Sequence[str], site: Sequence[str]) -> None:
 
     sys.path_hooks.insert(0, hook)
     sys.path_importer_cache.clear()
+    # The project's packages come before those that happen to be installed beside Lampyr, after the standard library.
+    ours = [index for index, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
+    where = ours[0] if ours else len(sys.path)
+    sys.path[where:where] = [path for path in site if path not in sys.path]
     sys.path[:0] = [path for path in project if path not in sys.path]
-    sys.path += [path for path in site if path not in sys.path]
+
+
+def project_files(root: str) -> list[str]:
+    """The project's own files that have been imported: a change of one of them makes a snapshot stale."""
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return sorted({file for file in files if file and file.startswith(root + "/") and "/site-packages/" not in file})
 
 
 def load(file: str, base: str) -> ModuleType:

@@ -96,19 +96,25 @@ def base(channel: Channel) -> NoReturn:
         pid = os.fork()
         if pid == 0:
             forker.close()
-            function(spec, Channel.from_fd(fds[0]), fds[1])
+            function(spec, Channel.from_fd(fds[0]), fds[1:])
         for fd in fds:
             os.close(fd)
         forker.forked(pid)
 
 
-def function(spec: Message, channel: Channel, log: int) -> NoReturn:
-    """Serve as the snapshot of one function: import it once, then fork an instance at every request."""
-    _speak_into(log)
+def function(spec: Message, channel: Channel, logs: list[int]) -> NoReturn:
+    """Serve as the snapshot of one function: import it once, then fork an instance at every request.
+
+    Its environment comes over its own channel, so that neither the base nor a sibling ever holds its secrets.
+    """
+    _speak_into(*logs)
     os.setsid()
-    os.chdir(spec["root"])
+    received = channel.receive()
+    if received is None:
+        os._exit(0)
     os.environ.clear()
-    os.environ.update(spec["env"])
+    os.environ.update(received[0]["env"])
+    os.chdir(spec["root"])
     sandbox.adopt_orphans()
     sandbox.enter(spec["memory_mib"])
     started = time.perf_counter()
@@ -123,7 +129,8 @@ def function(spec: Message, channel: Channel, log: int) -> NoReturn:
     gc.freeze()
     gc.disable()
     import_ms = (time.perf_counter() - started) * 1000
-    channel.send({"ready": sorted(program.methods), "import_ms": import_ms, "threads": _threads()})
+    facts = {"import_ms": import_ms, "threads": _threads(), "files": load.project_files(spec["root"])}
+    channel.send({"ready": sorted(program.methods), **facts})
     forker = Forker(channel)
     while True:
         order, fds = forker.next_request()
@@ -146,8 +153,10 @@ def _import(spec: Message) -> Program:
 
 
 def _become_instance(program: Program, order: dict[str, Any], fds: list[int]) -> NoReturn:
-    _speak_into(fds[1])
+    _speak_into(*fds[1:])
     os.setsid()
+    # Daemons of an instance come back to it while it lives, and so end with it instead of with a sibling.
+    sandbox.adopt_orphans()
     sandbox.private_tmp(order["tmp"])
     reseed()
     gc.enable()
@@ -156,11 +165,11 @@ def _become_instance(program: Program, order: dict[str, Any], fds: list[int]) ->
     instance.serve(program, fds[0])
 
 
-def _speak_into(pipe: int) -> None:
-    """Make `pipe` this process's stdout and stderr, for Python and for C, line by line."""
-    os.dup2(pipe, 1)
-    os.dup2(pipe, 2)
-    os.close(pipe)
+def _speak_into(stdout: int, stderr: int) -> None:
+    """Make the pipes this process's stdout and stderr, for Python and for C, line by line."""
+    for pipe, fd in ((stdout, 1), (stderr, 2)):
+        os.dup2(pipe, fd)
+        os.close(pipe)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 

@@ -1,0 +1,89 @@
+"""A trial import of every function, in the very processes that will serve it: what cannot be imported is not served."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lampyr.build import environment, spec
+from lampyr.config import Config
+from lampyr.runtime.channel import Channel
+from lampyr.types import Function, Problem, Project
+
+IMPORT_TIMEOUT_S = 60.0
+
+
+def problems(project: Project, config: Config, env: Mapping[str, str]) -> Iterator[Problem]:
+    """One problem for each function that cannot be imported."""
+    for function, facts in imports(project, config, env):
+        if "failed" in facts:
+            yield problem_of(function, project, facts["failed"])
+
+
+def imports(
+    project: Project, config: Config, env: Mapping[str, str]
+) -> Iterator[tuple[Function, dict[str, Any]]]:
+    """Import each function in a snapshot of its own: `{"ready", "import_ms", "threads", "files"}` or `{"failed"}`."""
+    packages = environment.packages(project.root)
+    ours, theirs = Channel.pair()
+    base = subprocess.Popen(
+        [sys.executable, "-P", "-m", "lampyr.runtime.snapshot", str(theirs.fileno())],
+        pass_fds=(theirs.fileno(),),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    theirs.close()
+    try:
+        for function in project.functions:
+            if function.problem is None:
+                yield function, _import(ours, spec.of(function, project, config, packages), dict(env))
+    finally:
+        ours.close()
+        base.wait()
+
+
+def _import(base: Channel, what: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
+    ours, theirs = Channel.pair()
+    try:
+        # What the import prints goes to stderr, like everything that is not a command's payload.
+        base.send(what, (theirs.fileno(), 2, 2))
+        theirs.close()
+        ours.send({"env": env})
+        ours.sock.settimeout(IMPORT_TIMEOUT_S)
+        received = ours.receive()
+    except TimeoutError:
+        return {"failed": _failure(what, f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s")}
+    except OSError as error:
+        return {"failed": _failure(what, f"the import process ended: {error}")}
+    finally:
+        ours.close()
+    _forget(base)
+    if received is None:
+        return {"failed": _failure(what, "the process ended while it was importing the function")}
+    return received[0]
+
+
+def _forget(base: Channel) -> None:
+    """Let go of what the base says about its children: here nobody waits for them."""
+    for _, fds in base.drain()[0]:
+        for fd in fds:
+            os.close(fd)
+
+
+def _failure(what: dict[str, Any], message: str) -> dict[str, Any]:
+    return {"file": what["file"], "line": None, "message": message, "missing": None, "traceback": message}
+
+
+def problem_of(function: Function, project: Project, failure: Mapping[str, Any]) -> Problem:
+    """A failed import in the words of a build error."""
+    file = str(failure["file"] or function.file)
+    missing = failure.get("missing")
+    hint = "run it with `python` to see the whole traceback, or start `lampyr dev`"
+    if missing:
+        hint = f"add {missing.partition('.')[0]!r} to the project's dependencies and install them"
+    return Problem(
+        file=file.removeprefix(str(project.root) + "/"), line=failure["line"], message=failure["message"], hint=hint
+    )

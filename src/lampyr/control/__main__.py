@@ -1,0 +1,171 @@
+"""The control process: makes deployments and, in development, keeps them true to the disk. Traffic needs it not."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from pathlib import Path
+
+from lampyr import config
+from lampyr.build import environment
+from lampyr.build.scan import scan
+from lampyr.control import deployment, tree
+from lampyr.errors import LampyrError
+from lampyr.runtime.channel import Channel, Message
+from lampyr.types import Function, Project
+
+# Between requests the disk is looked at this often, so that an import begins while the person still reaches for
+# the browser.
+LOOK_EVERY_S = 0.3
+
+
+class Control:
+    """Deploys once in production; in development whenever the disk differs from what is deployed."""
+
+    def __init__(self, supervisor: Channel, told: Message) -> None:
+        self.supervisor = supervisor
+        self.root = Path(told["root"])
+        self.mode = str(told["mode"])
+        self.provided: dict[str, str] = told.get("provided", {})
+        self.development = self.mode == "development"
+        self.shows_tracebacks = self.development and bool(told["loopback"])
+        self.gateway: Channel | None = None
+        self.deployed: Message | None = None
+        self._state: tree.State = {}
+        self._public: tree.State = {}
+        self._loaded: dict[str, set[str]] = {}
+        self._generation: dict[str, int] = {}
+        self._reported: set[str] = set()
+
+    def run(self) -> None:
+        poll = select.poll()
+        poll.register(self.supervisor.fileno(), select.POLLIN)
+        while True:
+            ready = poll.poll(LOOK_EVERY_S * 1000 if self.development and self.gateway else None)
+            for fd, _ in ready:
+                if fd == self.supervisor.fileno():
+                    self._hear_supervisor(poll)
+                elif self.gateway is not None and fd == self.gateway.fileno():
+                    self._hear_gateway(poll)
+            if not ready:
+                self.freshen()
+
+    def _hear_supervisor(self, poll: select.poll) -> None:
+        received = self.supervisor.receive()
+        if received is None:
+            os._exit(0)
+        message, fds = received
+        if "gateway" in message:
+            if self.gateway is not None:
+                poll.unregister(self.gateway.fileno())
+                self.gateway.close()
+            self.gateway = Channel.from_fd(fds[0])
+            poll.register(self.gateway.fileno(), select.POLLIN)
+            if self.deployed is None:
+                self.freshen()
+            else:
+                self._send({"deployment": self.deployed})
+
+    def _hear_gateway(self, poll: select.poll) -> None:
+        assert self.gateway is not None
+        received = self.gateway.receive()
+        if received is None:
+            poll.unregister(self.gateway.fileno())
+            self.gateway.close()
+            self.gateway = None
+            return
+        message, _ = received
+        if "check" in message:
+            self.freshen()
+            self._send({"checked": message["check"]})
+        elif "loaded" in message:
+            files = message["files"]
+            if files is None:
+                self._loaded.pop(message["loaded"], None)
+            else:
+                self._loaded[message["loaded"]] = set(files)
+
+    def _send(self, message: Message) -> None:
+        if self.gateway is not None:
+            try:
+                self.gateway.send(message)
+            except OSError:
+                pass  # a new gateway is on its way; it gets the deployment then
+
+    # --- deploying
+
+    def freshen(self) -> None:
+        """Deploy if the disk is not what was deployed. A project that cannot be deployed leaves the old one serving."""
+        state = tree.look(self.root)
+        public = tree.files_in(self.root / "public")
+        if self.deployed is not None and state == self._state and public == self._public:
+            return
+        touched = tree.changed(self._state, state)
+        added = {path for path in touched if (path in state) != (path in self._state)}
+        self._state, self._public = state, public
+        started = time.perf_counter()
+        try:
+            settings = config.load(self.root)
+            project = scan(self.root, settings)
+            env = environment.read(self.root, self.mode, os.environ)
+        except LampyrError as error:
+            self._failed(error)
+            return
+        for name, value in self.provided.items():
+            env.values.setdefault(name, value)
+        self._age(project, touched, everything=bool(added) or any(_for_all(path) for path in touched))
+        first = self.deployed is None
+        self.deployed = deployment.compose(
+            f"{time.time_ns() // 1_000_000:011x}",
+            project,
+            settings,
+            env,
+            environment.packages(self.root),
+            shows_tracebacks=self.shows_tracebacks,
+            version_of=self._version,
+        )
+        if not first:
+            self._report(project, (time.perf_counter() - started) * 1000)
+        self._send({"deployment": self.deployed})
+
+    def _failed(self, error: LampyrError) -> None:
+        if self.deployed is None:
+            self.supervisor.send({"refused": error.message, "hint": error.hint})
+        else:
+            self._send({"log": f"error: {error.message}" + (f" (hint: {error.hint})" if error.hint else "")})
+
+    def _age(self, project: Project, touched: set[str], *, everything: bool) -> None:
+        """Functions that loaded a touched file need a new snapshot; a file nobody is known to have loaded ages all."""
+        known = set().union(*self._loaded.values()) if self._loaded else set()
+        everything = everything or bool(touched - known - {str(function.file) for function in project.functions})
+        for function in project.functions:
+            loaded = self._loaded.get(function.route)
+            if everything or loaded is None or touched & (loaded | {str(function.file)}):
+                self._generation[function.route] = self._generation.get(function.route, 0) + 1
+
+    def _version(self, function: Function) -> str:
+        return f"{self._generation.get(function.route, 0)}/{function.settings!r}/{function.problem!r}"
+
+    def _report(self, project: Project, took_ms: float) -> None:
+        """Say what changed: errors by file and line, or that all is well."""
+        for problem in project.errors:
+            where = f"{problem.file}:{problem.line}" if problem.line else problem.file
+            self._send({"log": f"error: {where}: {problem.message}"})
+        self._send({"log": f"reloaded, {len(project.functions)} functions, {took_ms:.0f} ms"})
+
+
+def _for_all(path: str) -> bool:
+    return not path.endswith(".py")
+
+
+def main() -> None:
+    supervisor = Channel.from_fd(int(sys.argv[1]))
+    received = supervisor.receive()
+    if received is not None:
+        Control(supervisor, received[0]).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""The supervisor: holds the sockets, starts the other processes, restarts what dies, reaps every orphan."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lampyr.errors import LampyrError
+from lampyr.runtime import sandbox
+from lampyr.runtime.channel import Channel, ChannelError, Message
+
+# A process that died more often than this within a minute will not be cured by another start.
+MAX_RESTARTS_A_MINUTE = 10
+# Variables that a process of ours needs to run at all; everything else is the functions' business.
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "NO_COLOR")
+
+
+class Child:
+    """One of our own processes, and our end of its channel."""
+
+    def __init__(self, module: str, env: dict[str, str], *more: int) -> None:
+        ours, theirs = Channel.pair()
+        fds = (theirs.fileno(), *more)
+        # -P: a file of the current folder must never pass for one of our modules. A session of its own: Ctrl-C in a
+        # terminal reaches the supervisor alone, which ends the others in order.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, *map(str, fds)],
+            pass_fds=fds,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+        self.channel = ours
+        self.module = module
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def say(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        try:
+            self.channel.send(message, fds)
+        except OSError:
+            pass  # it has died; its end is about to be noticed
+
+
+class Supervisor:
+    """Runs until it is told to stop. `listening`: the public sockets; `settings`: what the gateway is told about them.
+
+    `control`: what control is told; `ready()` is called once the first deployment is being served.
+    """
+
+    def __init__(
+        self,
+        listening: list[socket.socket],
+        settings: Message,
+        control: Message,
+        ready: Callable[[], None],
+        drain_limit_s: float,
+    ) -> None:
+        self._listening = listening
+        self._settings = settings
+        self._control = control
+        self._ready = ready
+        self._drain_limit_s = drain_limit_s
+        self._env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        self._children: dict[int, Child] = {}
+        self._helpers: dict[int, subprocess.Popen[bytes]] = {}
+        self._adopted: set[int] = set()
+        self._died: list[float] = []
+        self._signals: list[int] = []
+        self._drain_until: float | None = None
+        self._refused: LampyrError | None = None
+        self._was_ready = False
+
+    # --- life
+
+    def run(self, *helpers: subprocess.Popen[bytes]) -> int:
+        """Serve until a signal. Returns the exit code: 0 after SIGTERM, 130 after SIGINT. Raises LampyrError."""
+        sandbox.adopt_orphans()
+        self._helpers = {helper.pid: helper for helper in helpers}
+        wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        before = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        old = {signum: signal.signal(signum, self._noted) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        try:
+            self._start_control(self._start_gateway())
+            while self._turn(wake):
+                pass
+        finally:
+            self._end_all()
+            for signum, handler in old.items():
+                signal.signal(signum, handler)
+            signal.set_wakeup_fd(before)
+            os.close(wake)
+            os.close(waker)
+        if self._refused is not None:
+            raise self._refused
+        return 130 if self._signals and self._signals[0] == signal.SIGINT else 0
+
+    def _noted(self, signum: int, _: object) -> None:
+        self._signals.append(signum)
+
+    def _turn(self, wake: int) -> bool:
+        """Wait for something to happen and act on it; False when all is over."""
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        channels = {child.channel.fileno(): child for child in self._children.values() if child.channel.sock.fileno() >= 0}
+        for fd in channels:
+            poll.register(fd, select.POLLIN)
+        left_s = self._drain_until - time.monotonic() if self._drain_until is not None else None
+        for fd, _ in poll.poll(max(left_s, 0) * 1000 if left_s is not None else None):
+            if fd == wake:
+                os.read(wake, 4096)
+            else:
+                self._hear(channels[fd])
+        self._reap()
+        if self._refused is not None or len(self._signals) > 1:
+            return False
+        if self._signals and self._drain_until is None:
+            self._drain()
+        if self._drain_until is not None:
+            return self._find("lampyr.gateway") is not None and time.monotonic() < self._drain_until
+        return True
+
+    def _drain(self) -> None:
+        """Take no new connection, let the gateway finish what runs."""
+        self._drain_until = time.monotonic() + self._drain_limit_s
+        for sock in self._listening:
+            sock.close()
+        gateway = self._find("lampyr.gateway")
+        if gateway is not None:
+            gateway.say({"drain": True})
+
+    def _hear(self, child: Child) -> None:
+        try:
+            messages, alive = child.channel.drain()
+        except (ChannelError, OSError):
+            messages, alive = [], False
+        for message, _ in messages:
+            if "ready" in message and not self._was_ready:
+                self._was_ready = True
+                self._ready()
+            elif "refused" in message:
+                self._refused = LampyrError(message["refused"], message.get("hint", ""))
+        if not alive:
+            child.channel.close()
+
+    # --- the processes
+
+    def _find(self, module: str) -> Child | None:
+        return next((child for child in self._children.values() if child.module == module), None)
+
+    def _start(self, module: str, env: dict[str, str] | None = None) -> Child:
+        child = Child(module, self._env if env is None else env)
+        self._children[child.pid] = child
+        return child
+
+    def _start_gateway(self) -> Child:
+        gateway = self._start("lampyr.gateway")
+        gateway.say({**self._settings, "listen": True}, tuple(sock.fileno() for sock in self._listening))
+        self._start_base(gateway)
+        return gateway
+
+    def _start_base(self, gateway: Child) -> None:
+        base = self._start("lampyr.runtime.snapshot")
+        gateway.say({"base": True}, (base.channel.fileno(),))
+        base.channel.close()
+
+    def _start_control(self, gateway: Child) -> None:
+        # Control reads the process environment for the functions, so it alone gets all of it.
+        control = self._start("lampyr.control", dict(os.environ))
+        control.say(self._control)
+        self._connect(gateway, control)
+
+    def _connect(self, gateway: Child, control: Child) -> None:
+        one, other = Channel.pair()
+        gateway.say({"control": True}, (one.fileno(),))
+        control.say({"gateway": True}, (other.fileno(),))
+        one.close()
+        other.close()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._adopted.discard(pid)
+            child = self._children.pop(pid, None)
+            if child is None:
+                helper = self._helpers.pop(pid, None)
+                if helper is not None:
+                    helper.returncode = os.waitstatus_to_exitcode(status)
+                continue
+            child.process.returncode = os.waitstatus_to_exitcode(status)
+            child.channel.close()
+            if self._drain_until is None:
+                self._replace(child)
+
+    def _replace(self, dead: Child) -> None:
+        now = time.monotonic()
+        self._died = [when for when in self._died if now - when < 60] + [now]
+        if len(self._died) > MAX_RESTARTS_A_MINUTE:
+            self._refused = LampyrError(
+                f"{dead.module} ended {len(self._died)} times within a minute (last exit: {dead.process.returncode})",
+                "look at the lines above for the cause; the server has stopped so that it does not spin",
+            )
+            return
+        gateway = self._find("lampyr.gateway")
+        if dead.module == "lampyr.gateway":
+            base = self._find("lampyr.runtime.snapshot")
+            if base is not None:
+                # Its channel led to the dead gateway. It leaves by itself; forgotten, it is not replaced a second time.
+                del self._children[base.pid]
+                self._helpers[base.pid] = base.process
+            gateway = self._start_gateway()
+            control = self._find("lampyr.control")
+            if control is not None:
+                self._connect(gateway, control)
+        elif dead.module == "lampyr.runtime.snapshot" and gateway is not None:
+            self._adopted |= _children_of(os.getpid()) - self._children.keys() - self._helpers.keys()
+            self._start_base(gateway)
+        elif dead.module == "lampyr.control" and gateway is not None:
+            self._start_control(gateway)
+
+    def _end_all(self) -> None:
+        """Leave no process behind: ours first, then whatever of theirs has become our child."""
+        deadline = time.monotonic() + 5.0
+        while time.monotonic() < deadline:
+            for pid in _children_of(os.getpid()):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
+        for child in self._children.values():
+            child.process.returncode = -signal.SIGKILL
+            child.channel.close()
+        for helper in self._helpers.values():
+            helper.returncode = -signal.SIGKILL
+
+
+def _children_of(pid: int) -> set[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:  # not Linux, or the process is gone
+        return set()
+    return {int(child) for child in text.split()}

@@ -1,0 +1,188 @@
+"""Composition root: the only place that knows every floor. Checks, locks, listens, and hands over to the supervisor."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import IO
+
+from lampyr import config
+from lampyr.build import check
+from lampyr.build.scan import scan
+from lampyr.errors import BuildError, PortError, StateError
+from lampyr.node.supervisor import Supervisor
+from lampyr.types import Problem, Project
+
+# A stop signal waits this long for what runs; in development nobody wants to wait.
+DRAIN_LIMIT_S = {"production": 30.0, "development": 3.0}
+BACKLOG = 2048
+
+
+def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json: bool) -> int:
+    """Serve the project at `root` until a signal; returns the exit code. Raises LampyrError."""
+    root = root.resolve()
+    settings = config.load(root)
+    project = scan(root, settings)
+    _tell(project, fatal=mode == "production")
+    lock = _lock(state_dir)
+    tmp = _fresh_tmp(state_dir)
+    listening = _listen(host, port)
+    if mode == "production":
+        _try_imports(project, settings)
+    name = f"[{host}]" if ":" in host else host
+    url = f"http://{name}:{listening[0].getsockname()[1]}"
+
+    def ready() -> None:
+        line = json.dumps({"event": "ready", "url": url, "console": None}) if as_json else f"lampyr: ready {url}"
+        print(line, flush=True)
+
+    gateway = {
+        "tmp": str(tmp),
+        "development": mode == "development",
+        "max_connections": settings.server.max_connections,
+    }
+    control = {
+        "root": str(root),
+        "mode": mode,
+        "loopback": all(_is_loopback(sock) for sock in listening),
+    }
+    try:
+        return Supervisor(listening, gateway, control, ready, DRAIN_LIMIT_S[mode]).run()
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+        lock.close()
+
+
+def _tell(project: Project, *, fatal: bool) -> None:
+    """Problems go to stderr; in production errors end the start, in development the other routes go on working."""
+    for problem in project.warnings:
+        print(f"lampyr: warning: {_text(problem)}", file=sys.stderr)
+    for problem in project.errors:
+        print(f"lampyr: error: {_text(problem)}", file=sys.stderr)
+        if problem.hint:
+            print(f"hint: {problem.hint}", file=sys.stderr)
+    if project.errors and fatal:
+        raise BuildError(_count(len(project.errors)), "mend what is named above; `lampyr build` checks without serving")
+
+
+def _count(errors: int) -> str:
+    return f"the project cannot be served: {errors} error{'s' if errors > 1 else ''}"
+
+
+def _text(problem: Problem) -> str:
+    where = f"{problem.file}:{problem.line}" if problem.line else problem.file
+    return f"{where}: {problem.message}" if where else problem.message
+
+
+def _try_imports(project: Project, settings: config.Config) -> None:
+    """Import every function once, as its snapshot will: what cannot be imported is not served."""
+    failed = 0
+    for problem in check.problems(project, settings, "production"):
+        failed += 1
+        print(f"lampyr: error: {_text(problem)}", file=sys.stderr)
+        if problem.hint:
+            print(f"hint: {problem.hint}", file=sys.stderr)
+    if failed:
+        raise BuildError(_count(failed), "mend what is named above; `lampyr build` checks without serving")
+
+
+def _lock(state_dir: Path) -> IO[str]:
+    """One server per state directory. The lock goes with the process, however it ends (flock(2))."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        lock = open(state_dir / "lock", "a+")
+    except OSError as error:
+        raise StateError(
+            f"the state directory {state_dir} cannot be written: {error.strerror}",
+            "make it writable, or name another with --state-dir",
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip()
+        lock.close()
+        raise StateError(
+            f"the state directory {state_dir} is in use by another server" + (f" (pid {owner})" if owner else ""),
+            "stop that server, or give this one its own with --state-dir",
+        ) from None
+    try:
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+    except OSError as error:
+        raise StateError(
+            f"the state directory {state_dir} cannot be written: {error.strerror}", "free some space on its disk"
+        ) from error
+    return lock
+
+
+def _fresh_tmp(state_dir: Path) -> Path:
+    """The folder of the instances' private temporary folders, without what an earlier server left."""
+    tmp = state_dir.resolve() / "tmp"
+    shutil.rmtree(tmp, ignore_errors=True)
+    try:
+        tmp.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StateError(
+            f"the state directory {state_dir} cannot be written: {error.strerror}",
+            "make it writable, or name another with --state-dir",
+        ) from error
+    return tmp
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on every address of `host`, all on one port. Raises PortError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise PortError(f"the host {host!r} cannot be resolved: {error.strerror}", "use an address, e.g. 127.0.0.1") from error
+    listening: list[socket.socket] = []
+    for family, _, _, _, address in dict.fromkeys(found):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        wanted = listening[0].getsockname()[1] if listening else port
+        try:
+            sock.bind((address[0], wanted, *address[2:]))
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            if listening and family == socket.AF_INET6:
+                continue  # a machine without IPv6 on loopback still serves the name over IPv4
+            raise _port_error(host, port, error) from error
+        listening.append(sock)
+    return listening
+
+
+def _port_error(host: str, port: int, error: OSError) -> PortError:
+    owner = _owner(port)
+    by = f" by {owner}" if owner else ""
+    reason = f"it is in use{by}" if error.errno == 98 else (error.strerror or str(error)).lower()
+    return PortError(f"cannot listen on {host}:{port}: {reason}", "choose another port with --port, or 0 for any free one")
+
+
+def _owner(port: int) -> str | None:
+    """The process that listens on `port`, where the system lets us know."""
+    import psutil  # 20 ms that only this error pays
+
+    try:
+        for one in psutil.net_connections("tcp"):
+            if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port and one.pid:
+                return f"{psutil.Process(one.pid).name()} (pid {one.pid})"
+    except psutil.Error:
+        pass
+    return None
+
+
+def _is_loopback(sock: socket.socket) -> bool:
+    address = sock.getsockname()[0]
+    return bool(address.startswith("127.") or address == "::1")
+
+
