@@ -1,0 +1,211 @@
+"""The settings of a project: lampyr.toml, or [tool.lampyr] in pyproject.toml, read and checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lampyr import tomltext
+from lampyr.errors import ConfigError
+from lampyr.settings import Wrong, defaults, did_you_mean, section
+
+_SECTIONS = ("server", "functions", "providers", "budget", "prices")
+_PROVIDER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_WELL_KNOWN = {
+    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "anthropic": ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """[server]: times in seconds."""
+
+    host: str
+    port: int
+    trusted_proxies: tuple[str, ...]
+    max_connections: int
+    stream_keepalive: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """[providers.NAME]: an AI API. `paths` and `models` None allow all that its kind has; `timeout` in seconds."""
+
+    name: str
+    kind: str
+    base_url: str | None
+    secret: str | None
+    paths: tuple[str, ...] | None
+    models: tuple[str, ...] | None
+    timeout: float
+    retries: int
+    fallback: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLimits:
+    """[budget]: what all functions together may use (values.parse_budget reads each), and who is told."""
+
+    limit: tuple[str, ...]
+    webhook: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """[prices.MODEL]: US dollars per million tokens."""
+
+    input: float
+    cached_input: float | None
+    output: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where settings were written, so that a later complaint can name file and line."""
+
+    file: str
+    text: str
+    prefix: tuple[str, ...]
+
+    def line(self, *path: str) -> int | None:
+        """The line where the key is written, or the nearest table above it."""
+        return tomltext.line_of(self.text, self.prefix + path)
+
+    def refuse(self, message: str, hint: str, *path: str) -> NoReturn:
+        """Raise ConfigError with file, line and section of the key `path`."""
+        line = self.line(*path)
+        table = _header(self.prefix + path[:-1])
+        raise ConfigError(f"{self.file}{f':{line}' if line else ''}: {table}{message}", hint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of a project. `functions` and `routes` hold only what was set, checked (see types.Settings)."""
+
+    server: Server
+    functions: Mapping[str, Any] = field(default_factory=dict)
+    routes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    budget: BudgetLimits
+    machine_per_hour: float | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    source: Source | None = None
+
+
+def load(root: Path) -> Config:
+    """Read the settings of the project at `root`; defaults where there is no file.
+
+    Raises ConfigError naming file, line and key, and saying what is allowed.
+    """
+    for name, prefix in (("lampyr.toml", ()), ("pyproject.toml", ("tool", "lampyr"))):
+        text = _text(root / name)
+        if text is None:
+            continue
+        try:
+            data: Any = tomltext.parse(text)
+        except tomltext.TomlError as error:
+            raise ConfigError(f"{name}:{error.line}: not valid TOML: {error}", "see https://toml.io") from None
+        source = Source(file=name, text=text, prefix=prefix)
+        for depth, key in enumerate(prefix):
+            data = data.get(key, {})
+            if not isinstance(data, dict):
+                Source(file=name, text=text, prefix=()).refuse(f"{key} must be a table", "", *prefix[: depth + 1])
+        return read(data, source)
+    return read({}, Source(file="lampyr.toml", text="", prefix=()))
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        line = file.read_bytes()[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{file.name}:{line}: not UTF-8", "save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{file.name} cannot be read: {error.strerror}", "check the file's permissions") from None
+
+
+def read(data: Mapping[str, Any], source: Source) -> Config:
+    """Check what a settings file holds. Raises ConfigError."""
+    for key, value in data.items():
+        if key not in _SECTIONS:
+            allowed = ", ".join(f"[{name}]" for name in _SECTIONS)
+            source.refuse(f'unknown key "{key}"; allowed: {allowed}', did_you_mean(key, _SECTIONS), key)
+        if not isinstance(value, dict):
+            source.refuse(f'"{key}" must be a table', f"write [{key}] and its keys below", key)
+    functions = data.get("functions", {})
+    routes = {key: value for key, value in functions.items() if key.startswith("/")}
+    plain = {key: value for key, value in functions.items() if key not in routes}
+    prices = data.get("prices", {})
+    models = {key: value for key, value in prices.items() if isinstance(value, dict)}
+    rest = {key: value for key, value in prices.items() if key not in models}
+    return Config(
+        server=Server(**defaults("server") | _section(source, "server", data.get("server", {}), "server")),
+        functions=_section(source, "functions", plain, "functions"),
+        routes={key: _section(source, "functions", value, "functions", key) for key, value in routes.items()},
+        providers=_providers(source, data.get("providers", {})),
+        budget=BudgetLimits(**defaults("budget") | _section(source, "budget", data.get("budget", {}), "budget")),
+        machine_per_hour=_section(source, "prices", rest, "prices").get("machine_per_hour"),
+        prices={
+            model: Price(**defaults("prices.MODEL") | _section(source, "prices.MODEL", value, "prices", model))
+            for model, value in models.items()
+        },
+        source=source,
+    )
+
+
+def _section(source: Source, name: str, data: object, *path: str) -> dict[str, Any]:
+    """The checked settings of one table. Raises ConfigError at the first that is unknown or not allowed."""
+    if not isinstance(data, dict):
+        source.refuse(f'"{path[-1]}" must be a table', "", *path)
+    known = section(name)
+    checked = {}
+    for key, value in data.items():
+        if key not in known:
+            near = did_you_mean(key, known)
+            if name == "functions" and len(path) == 1 and isinstance(value, dict):
+                near = f'settings of one function stand below its route: [functions."/{key}"]'
+            source.refuse(f'unknown key "{key}"; allowed: {", ".join(known)}', near, *path, key)
+        found = known[key].read(value)
+        if isinstance(found, Wrong):
+            source.refuse(found.message, found.hint, *path, key)
+        checked[key] = found
+    return checked
+
+
+def _providers(source: Source, data: Mapping[str, Any]) -> dict[str, Provider]:
+    providers = {name: _provider(source, name, value) for name, value in data.items()}
+    for name, provider in providers.items():
+        for other in provider.fallback:
+            if other not in providers or other == name:
+                allowed = ", ".join(sorted(set(providers) - {name})) or "none: there is no other provider"
+                message = f'fallback names "{other}"; allowed: {allowed}'
+                source.refuse(message, did_you_mean(other, providers), "providers", name, "fallback")
+    return providers
+
+
+def _provider(source: Source, name: str, data: object) -> Provider:
+    path = ("providers", name)
+    if not _PROVIDER_NAME.fullmatch(name):
+        source.refuse(f'"{name}" cannot name a provider; allowed: letters, digits, - and _', "", *path)
+    values = defaults("providers.NAME") | _section(source, "providers.NAME", data, *path)
+    if values["kind"] is None:
+        kinds = section("providers.NAME")["kind"].kind.choices
+        values["kind"] = name if name in kinds else "openai-compatible"
+    base_url, secret = _WELL_KNOWN.get(values["kind"], (None, None))
+    values["base_url"] = values["base_url"] or base_url
+    values["secret"] = values["secret"] or secret
+    if values["kind"] == "openai-compatible" and values["base_url"] is None:
+        source.refuse("base_url is missing", f'say where "{name}" is: base_url = "https://..."', *path, "base_url")
+    return Provider(name=name, **values)
+
+
+def _header(path: tuple[str, ...]) -> str:
+    """A table's header as it stands in the file, to begin a message with; "" at the top."""
+    keys = [key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"' for key in path]
+    return f"[{'.'.join(keys)}] " if keys else ""
