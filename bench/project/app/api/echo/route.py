@@ -1,0 +1,8 @@
+from lampyr import Request, Response
+
+rate_limit = "none"
+
+
+async def POST(req: Request) -> Response:
+    body = await req.json()
+    return Response.json({"result": body["prompt"], "length": len(body["prompt"])})

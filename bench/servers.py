@@ -1,0 +1,101 @@
+"""The two servers under measurement, each pinned to one core, and what their process trees cost."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parent
+SERVER_CORE, CLIENT_CORE = 0, max(os.sched_getaffinity(0))
+
+
+class Server:
+    """A running server: where it listens, and its process tree."""
+
+    def __init__(self, name: str, port: int, process: subprocess.Popen[str]) -> None:
+        self.name, self.port, self.process = name, port, process
+
+    def tree(self) -> list[psutil.Process]:
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def cpu_s(self) -> float:
+        """User and system seconds of every process of the tree that lives, and of those it has reaped."""
+        total = 0.0
+        for process in self.tree():
+            try:
+                total += sum(process.cpu_times()[:4])
+            except psutil.NoSuchProcess:
+                pass
+        return total
+
+
+def _pin(core: int) -> None:
+    os.sched_setaffinity(0, {core})
+
+
+@contextmanager
+def lampyr(project: Path | None = None) -> Iterator[Server]:
+    """`lampyr start` on a copy of the bench project."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "project"
+        shutil.copytree(project or HERE / "project", root)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lampyr", "start", str(root), "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=lambda: _pin(SERVER_CORE),
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r":(\d+)$", line.strip())
+        if found is None:
+            raise RuntimeError(f"lampyr did not start: {line!r}; run it by hand on {project or HERE / 'project'}")
+        try:
+            yield Server("lampyr", int(found[1]), process)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@contextmanager
+def uvicorn() -> Iterator[Server]:
+    """uvicorn with Starlette, access log off."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "baseline:app", "--port", str(port), "--no-access-log"]
+    process = subprocess.Popen(
+        [*command, "--loop", "uvloop", "--http", "httptools", "--log-level", "error"],
+        cwd=HERE,
+        text=True,
+        preexec_fn=lambda: _pin(SERVER_CORE),
+    )
+    try:
+        _await_port(port)
+        yield Server("uvicorn", port, process)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _await_port(port: int) -> None:
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"nothing listens on port {port}")
