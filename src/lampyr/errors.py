@@ -53,6 +53,12 @@ class PortError(LampyrError):
     code = "PORT"
 
 
+class ModelError(LampyrError):
+    """A local model is unknown, cannot be fetched, or is not the file that was pinned."""
+
+    code = "MODEL"
+
+
 class BadRequest(ValueError):
     """The client's body or headers cannot be read as what the handler asked for.
 

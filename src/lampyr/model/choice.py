@@ -1,0 +1,79 @@
+"""Which model answers on this machine, and why; and the command that starts its process."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from lampyr.model import catalog
+
+IDLE_SECONDS = 300.0
+
+# Where the package index has xllamacpp ready-made (CPU wheels of 2026); elsewhere pip would try to compile llama.cpp.
+WHEELS = {
+    ("linux", "x86_64"),
+    ("linux", "aarch64"),
+    ("darwin", "x86_64"),
+    ("darwin", "arm64"),
+    ("win32", "AMD64"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Who answers: `backend` is "local" or "echo", `model` the id on the wire; `reason` and `hint` tell why the echo."""
+
+    backend: str
+    model: str
+    path: Path | None = None
+    reason: str = ""
+    hint: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """One line for a terminal or a page."""
+        if self.backend == "local":
+            return f"{self.model} answers on this machine"
+        return f"the echo answers because {self.reason}" if self.reason else "the echo answers"
+
+
+def status(name: str = catalog.DEFAULT) -> Status:
+    """Who would answer a call for the local model `name` now. Loads nothing; reads the file once to check its hash."""
+    model = catalog.named(name)
+    if find_spec("xllamacpp") is None:
+        return Status(backend="echo", model="echo", **_no_engine())
+    path = catalog.find(model)
+    if path is None:
+        return _echo(f"the model {model.title} is not on this machine", f"lampyr model pull {model.name}")
+    if not catalog.is_genuine(path, model):
+        return _echo(f"{path} is damaged: its hash is not the pinned one", f"lampyr model pull {model.name}")
+    return Status(backend="local", model=model.id, path=path)
+
+
+def _echo(reason: str, hint: str) -> Status:
+    return Status(backend="echo", model="echo", reason=reason, hint=hint)
+
+
+def _no_engine() -> dict[str, str]:
+    machine = (sys.platform, platform.machine())
+    if machine in WHEELS:
+        return {"reason": "the package xllamacpp is not installed", "hint": "pip install 'lampyr[local]'"}
+    return {
+        "reason": f"there is no ready-made xllamacpp for {' '.join(machine)}",
+        "hint": "build it from source (it needs CMake, a C++ compiler and Rust): pip install 'lampyr[local]'",
+    }
+
+
+def command(
+    fd: int, *, name: str = catalog.DEFAULT, echo: bool = False, idle_seconds: float = IDLE_SECONDS
+) -> list[str]:
+    """What to execute for a model process that serves the listening socket `fd` (to be inherited, see `pass_fds`).
+
+    `echo` makes it the echo whatever is installed (`kind = "echo"`). It ends with 0 after `idle_seconds` without a
+    connection; its caller keeps the socket and starts it again when that becomes readable.
+    """
+    options = ["--model", name, "--idle", str(idle_seconds), *(["--echo"] if echo else [])]
+    return [sys.executable, "-m", "lampyr.model", str(fd), *options]
