@@ -1,0 +1,213 @@
+"""Settings and handlers of a route file, read from its syntax tree without running it (SPEC 2)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from lampyr.settings import Wrong, did_you_mean, section
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_FORGOTTEN = ("default", "handler")
+
+
+class Finding(NamedTuple):
+    """Something to tell about one line of a file."""
+
+    line: int
+    message: str
+    hint: str = ""
+
+
+@dataclass(slots=True)
+class Module:
+    """What a route file says about itself. `lines` are the lines of its settings."""
+
+    methods: tuple[str, ...] = ()
+    asgi: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+
+
+class _Binding(NamedTuple):
+    """One name that running the module gives a value. `plain` is False below if, try, for, with at module level."""
+
+    name: str
+    node: ast.AST
+    value: ast.expr | None
+    plain: bool
+
+    @property
+    def line(self) -> int:
+        return getattr(self.node, "lineno", 1)
+
+
+def read(tree: ast.Module) -> Module:
+    """What the module exports and sets, and what is wrong with that."""
+    module = Module()
+    bindings = list(_bindings(tree.body, True))
+    _read_settings(module, bindings)
+    _read_exports(module, bindings)
+    _warn(module, bindings, tree)
+    return module
+
+
+def _bindings(body: Iterable[ast.stmt], plain: bool) -> Iterator[_Binding]:
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield _Binding(node.name, node, None, plain)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                yield _Binding(alias.asname or alias.name.partition(".")[0], node, None, plain)
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                yield from _targets(target, node, node.value, plain)
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            yield from _targets(node.target, node, node.value, plain)
+        elif isinstance(node, ast.AugAssign):
+            yield from _targets(node.target, node, None, plain)
+        else:
+            yield from _nested(node)
+
+
+def _targets(target: ast.expr, node: ast.AST, value: ast.expr | None, plain: bool) -> Iterator[_Binding]:
+    if isinstance(target, ast.Name):
+        yield _Binding(target.id, node, value, plain)
+        return
+    for inner in ast.walk(target):
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+            yield _Binding(inner.id, node, None, plain)
+
+
+def _nested(node: ast.stmt) -> Iterator[_Binding]:
+    """Names bound by a compound statement and by the blocks inside it."""
+    for target in (getattr(node, "target", None), *(item.optional_vars for item in getattr(node, "items", ()))):
+        if target is not None:
+            yield from _targets(target, node, None, False)
+    for name in ("body", "orelse", "finalbody"):
+        yield from _bindings(getattr(node, name, ()), False)
+    for block in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+        yield from _bindings(block.body, False)
+
+
+def _read_settings(module: Module, bindings: Iterable[_Binding]) -> None:
+    known = section("functions")
+    for name, node, value, plain in bindings:
+        if name not in known or not _is_assignment(node):
+            continue
+        line = getattr(node, "lineno", 1)
+        module.lines[name] = line
+        allowed = known[name].allowed
+        if not plain:
+            module.errors.append(
+                Finding(
+                    line,
+                    f"{name} is set conditionally; settings must be plain literals at the "
+                    f"top level of the file; allowed: {allowed}",
+                    f"write {name} = ... once, unindented",
+                )
+            )
+            continue
+        try:
+            literal = _literal(value)
+        except ValueError:
+            message = f"{name} is computed, and settings are read without running the file; allowed: {allowed}"
+            module.errors.append(Finding(line, message, "write the value itself, or give the variable another name"))
+            continue
+        found = known[name].read(literal)
+        if isinstance(found, Wrong):
+            module.errors.append(Finding(line, *found))
+        else:
+            module.settings[name] = found
+
+
+def _is_assignment(node: ast.AST) -> bool:
+    """Whether binding the name was meant as a setting; `import secrets` and `def budget()` are the user's own."""
+    return not isinstance(node, (ast.Import, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+
+
+def _literal(value: ast.expr | None) -> Any:
+    """The value of a literal. Raises ValueError for anything that would have to be run."""
+    if value is None or any(isinstance(node, ast.BinOp) for node in ast.walk(value)):
+        raise ValueError
+    try:
+        return ast.literal_eval(value)
+    except (TypeError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError from None
+
+
+def _read_exports(module: Module, bindings: list[_Binding]) -> None:
+    exported = {}
+    for binding in bindings:
+        if binding.name not in METHODS and binding.name != "app":
+            continue
+        if binding.name == "app" and isinstance(binding.node, ast.Import):
+            continue  # `import app.lib` binds the project's own package
+        if finding := _not_callable(binding):
+            module.errors.append(finding)
+        exported[binding.name] = binding
+    module.asgi = "app" in exported
+    module.methods = tuple(method for method in METHODS if method in exported)
+    if module.asgi and module.methods:
+        message = f"the file exports both app and {', '.join(module.methods)}"
+        hint = "keep the ASGI application or the handlers, or give one of them another name"
+        module.errors.append(Finding(exported["app"].line, message, hint))
+    if not exported:
+        star = any(binding.name == "*" for binding in bindings)
+        hint = "import them by name: from ... import GET" if star else f"define one of {', '.join(METHODS)}, or app"
+        module.warnings.append(Finding(1, "the route has no handler", hint))
+
+
+def _not_callable(binding: _Binding) -> Finding | None:
+    name, node, value = binding.name, binding.node, binding.value
+    kind = "an ASGI application" if name == "app" else "a handler"
+    try:
+        literal = _literal(value)
+    except ValueError:
+        computed = isinstance(
+            value, (ast.JoinedStr, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.BinOp)
+        )
+        if computed:
+            return Finding(binding.line, f"{name} is not a function, and {kind} must be one", f"def {name}(req): ...")
+    else:
+        shown = type(literal).__name__
+        return Finding(
+            binding.line,
+            f"{name} is {shown}, not a function, and {kind} must be callable",
+            "" if name == "app" else f"write def {name}(req): ...",
+        )
+    if name in METHODS and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return _wrong_signature(node)
+    return None
+
+
+def _wrong_signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Finding | None:
+    taken = node.args
+    positional = len(taken.posonlyargs) + len(taken.args) - len(taken.defaults)
+    named = [arg.arg for arg, default in zip(taken.kwonlyargs, taken.kw_defaults, strict=True) if default is None]
+    if positional <= 2 and not named:
+        return None
+    hint = f"parameters of the URL are in req.params: def {node.name}(req): ..."
+    return Finding(node.lineno, f"{node.name} takes more than a handler is given: nothing, (req) or (req, ctx)", hint)
+
+
+def _warn(module: Module, bindings: Iterable[_Binding], tree: ast.Module) -> None:
+    """Warn of names that look as if they were meant for Lampyr, where the file itself does not use them."""
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    known = section("functions")
+    for binding in bindings:
+        name = binding.name
+        if name in used or name in known or isinstance(binding.node, (ast.Import, ast.ImportFrom)):
+            continue
+        if name.upper() in METHODS and name not in METHODS:
+            message = f"{name} is not a handler: their names are in capitals"
+            module.warnings.append(Finding(binding.line, message, f'did you mean "{name.upper()}"?'))
+        elif name in _FORGOTTEN:
+            message = f"{name} is not used: a route file exports {', '.join(METHODS)} or app"
+            module.warnings.append(Finding(binding.line, message, "name it after the method it answers"))
+        elif binding.value is not None and (near := did_you_mean(name, known)):
+            module.warnings.append(Finding(binding.line, f"{name} is not a setting", near))

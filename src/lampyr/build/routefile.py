@@ -1,0 +1,100 @@
+"""One route file: its handlers, its settings, its own dependencies, and everything wrong with them."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lampyr.build import conflicts, literals, metadata
+from lampyr.build.literals import Finding, Module
+from lampyr.config import Config
+from lampyr.core.segments import public_name
+from lampyr.settings import defaults
+from lampyr.types import Function, Problem, Settings
+
+
+class Report(NamedTuple):
+    """What was read: the function, complete even where the file has errors."""
+
+    function: Function
+    errors: list[Problem]
+    warnings: list[Problem]
+
+
+def read(root: Path, file: Path, parts: tuple[str, ...], config: Config) -> Report:
+    """Read the route file of the folders `parts`. Never raises for what is in the file."""
+    name = file.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
+    route = public_name(parts)
+    module, own = _module(file)
+    settings = _resolve(module, config, route)
+    errors = [
+        Problem(file=name, line=line, message=message, hint=hint) for line, message, hint in _sorted(module.errors)
+    ]
+    if wrong := conflicts.malformed(parts):
+        errors.insert(0, Problem(file=name, line=None, message=wrong[0], hint=wrong[1]))
+    notes = [
+        Problem(file=name, line=line, message=message, hint=hint) for line, message, hint in _sorted(module.warnings)
+    ]
+    function = Function(
+        route=route,
+        parts=parts,
+        file=file,
+        methods=module.methods,
+        asgi=module.asgi,
+        settings=settings,
+        problem=errors[0] if errors else None,
+        dependencies=own,
+    )
+    return Report(function, errors, notes)
+
+
+def _sorted(findings: Iterable[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: finding.line)
+
+
+def _module(file: Path) -> tuple[Module, tuple[str, ...] | None]:
+    """The module, and the dependencies it names for itself."""
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        return Module(errors=[Finding(1, f"the file cannot be read: {error.strerror}")]), None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source, str(file))
+        module = literals.read(tree)
+    except SyntaxError as error:
+        return Module(errors=[Finding(error.lineno or 1, f"syntax error: {error.msg}")]), None
+    except ValueError as error:  # a NUL
+        return Module(errors=[Finding(source.partition(b"\0")[0].count(b"\n") + 1, f"not Python: {error}")]), None
+    except (RecursionError, MemoryError):
+        return Module(errors=[Finding(1, "the file is nested too deeply to be read")]), None
+    try:
+        own = metadata.read(source.decode("utf-8-sig", "replace"))
+    except metadata.MetadataError as error:
+        module.errors.append(Finding(error.line, str(error), "see https://peps.python.org/pep-0723/"))
+        return module, None
+    return module, own.dependencies if own else None
+
+
+def _resolve(module: Module, config: Config, route: str) -> Settings:
+    """Defaults of the runtime, then the project's, then the project's for this function, then the file's (SPEC 2)."""
+    chosen: dict[str, Any] = {**config.functions, **config.routes.get(route, {}), **module.settings}
+    runtime = chosen.get("runtime", "standard")
+    edge = runtime == "edge"
+    values = defaults("functions", edge=edge) | chosen
+    if not edge:
+        if "first_byte_timeout" in module.settings:
+            message = (
+                'first_byte_timeout has no effect: it is for runtime = "edge", the standard runtime has max_duration'
+            )
+            module.warnings.append(Finding(module.lines["first_byte_timeout"], message))
+        values["first_byte_timeout"] = None
+    if values["min_instances"] > values["max_instances"]:
+        line = max(module.lines.get("min_instances", 1), module.lines.get("max_instances", 1))
+        message = f"min_instances = {values['min_instances']} is more than max_instances = {values['max_instances']}"
+        module.errors.append(Finding(line, message, "min_instances may be up to max_instances"))
+    return Settings(**values)

@@ -1,0 +1,106 @@
+"""What a project says before any of its code has run: its functions, and everything that is wrong with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lampyr.build import conflicts, folders, routefile
+from lampyr.build.folders import ROUTE_FILE
+from lampyr.config import Config
+from lampyr.core.segments import public_name
+from lampyr.errors import ProjectError
+from lampyr.settings import did_you_mean
+from lampyr.types import Function, Problem, Project
+
+
+def scan(root: Path, config: Config) -> Project:
+    """Read the syntax trees of all route files below `root`. Goes on after errors and reports them all.
+
+    A function whose file has an error is listed all the same, with its first error as `problem`. Raises ProjectError
+    where there is no project.
+    """
+    app, errors = _app_folder(root)
+    public = root / "public" if (root / "public").is_dir() else None
+    functions: dict[str, Function] = {}
+    warnings: list[Problem] = []
+    for found in sorted(folders.routes(app)):
+        folder = app.joinpath(*found.parts)
+        if found.problem:
+            problem = Problem(file=relative(root, folder), line=None, message=f"the folder {found.problem}")
+            (warnings if found.link else errors).append(problem)
+            continue
+        report = routefile.read(root, folder / ROUTE_FILE, found.parts, config)
+        functions[relative(root, folder / ROUTE_FILE)] = report.function
+        errors += report.errors
+        warnings += report.warnings
+    for files, problem in _conflicts(root, public, functions):
+        errors.append(problem)
+        for file in files:
+            functions[file] = replace(functions[file], problem=functions[file].problem or problem)
+    errors += _unknown_routes(functions, config)
+    if not functions:
+        warnings.append(_no_functions(relative(root, app)))
+    return Project(
+        root=root,
+        app=app,
+        public=public,
+        functions=tuple(functions.values()),
+        errors=tuple(errors),
+        warnings=tuple(warnings),
+    )
+
+
+def relative(root: Path, file: Path) -> str:
+    """The name of a project's file for people and JSON: from the root, with slashes, always encodable."""
+    return file.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def _app_folder(root: Path) -> tuple[Path, list[Problem]]:
+    hint = "name the folder of a project, or make one: lampyr init DIR"
+    if not root.is_dir():
+        raise ProjectError(f"{root} is not a folder", hint)
+    places = (root / "app", root / "src" / "app")
+    found = [folder for folder in places if folder.is_dir()]
+    if not found:
+        raise ProjectError(f"{root} is not a project: no folder {places[0]} or {places[1]}", hint)
+    if len(found) == 1:
+        return found[0], []
+    message = "the project has both app/ and src/app/"
+    return found[0], [Problem(file="src/app", line=None, message=message, hint="keep one; app/ is read meanwhile")]
+
+
+def _no_functions(app: str) -> Problem:
+    message = f"{app}/ holds no {ROUTE_FILE}, so the project has no functions"
+    return Problem(file=app, line=None, message=message, hint=f"add {app}/api/hello/{ROUTE_FILE}")
+
+
+def _conflicts(
+    root: Path, public: Path | None, functions: dict[str, Function]
+) -> list[tuple[tuple[str, ...], Problem]]:
+    """Every conflict once, with all the route files it concerns."""
+    parts = {file: function.parts for file, function in functions.items()}
+    found = [
+        (files, Problem(file=files[-1], line=None, message=message, hint=hint))
+        for files, message, hint in conflicts.between(parts)
+    ]
+    for file, static in conflicts.in_public(public, parts) if public else ():
+        message = f"public/{static} and {file} are both at the path {public_name(parts[file])}"
+        problem = Problem(file=file, line=None, message=message, hint="keep one of them, or move the other")
+        found.append(((file,), problem))
+    return found
+
+
+def _unknown_routes(functions: dict[str, Function], config: Config) -> list[Problem]:
+    """Settings for a function that does not exist: without this, a renamed one would lose its limits unnoticed."""
+    known = {function.route for function in functions.values()}
+    return [
+        Problem(
+            file=config.source.file,
+            line=config.source.line("functions", route),
+            message=f'settings for "{route}", and there is no such function',
+            hint=did_you_mean(route, known) or f"functions: {', '.join(sorted(known)) or 'none'}",
+        )
+        for route in config.routes
+        if route not in known and config.source
+    ]
