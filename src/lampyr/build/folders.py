@@ -43,15 +43,23 @@ def routes(app: Path) -> Iterator[Found]:
         if any(entry.name == "pyvenv.cfg" for entry in listed):
             continue
         for entry in listed:
-            if entry.name == ROUTE_FILE and not entry.is_dir():
-                yield Found(parts)
-            elif entry.is_dir() and not is_private(entry.name) and entry.name != "node_modules":
+            if not _is_folder(entry):
+                if entry.name == ROUTE_FILE:
+                    yield Found(parts)
+            elif not is_private(entry.name) and entry.name != "node_modules":
                 inner = (*parts, entry.name)
                 link = entry.is_symlink()
                 if link and (linked or _encloses(Path(entry.path), folder)):
                     yield Found(inner, "is a link in a circle or behind another link, and was not followed", True)
                 else:
                     waiting.append((inner, linked or link))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _encloses(link: Path, folder: Path) -> bool:

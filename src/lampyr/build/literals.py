@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from lampyr.settings import Wrong, did_you_mean, section
+from lampyr.runtime.load import METHODS
+from lampyr.settings import Setting, Wrong, did_you_mean, section
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_DISPLAYS = (ast.JoinedStr, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.BinOp, ast.List, ast.Dict)
 _FORGOTTEN = ("default", "handler")
 
 
@@ -96,33 +97,29 @@ def _nested(node: ast.stmt) -> Iterator[_Binding]:
 
 def _read_settings(module: Module, bindings: Iterable[_Binding]) -> None:
     known = section("functions")
-    for name, node, value, plain in bindings:
-        if name not in known or not _is_assignment(node):
+    for binding in bindings:
+        if binding.name not in known or not _is_assignment(binding.node):
             continue
-        line = getattr(node, "lineno", 1)
-        module.lines[name] = line
-        allowed = known[name].allowed
-        if not plain:
-            module.errors.append(
-                Finding(
-                    line,
-                    f"{name} is set conditionally; settings must be plain literals at the "
-                    f"top level of the file; allowed: {allowed}",
-                    f"write {name} = ... once, unindented",
-                )
-            )
-            continue
-        try:
-            literal = _literal(value)
-        except ValueError:
-            message = f"{name} is computed, and settings are read without running the file; allowed: {allowed}"
-            module.errors.append(Finding(line, message, "write the value itself, or give the variable another name"))
-            continue
-        found = known[name].read(literal)
-        if isinstance(found, Wrong):
-            module.errors.append(Finding(line, *found))
+        module.lines[binding.name] = binding.line
+        found = _setting(binding, known[binding.name])
+        if isinstance(found, Finding):
+            module.errors.append(found)
         else:
-            module.settings[name] = found
+            module.settings[binding.name] = found
+
+
+def _setting(binding: _Binding, setting: Setting) -> Any | Finding:
+    """The value of a setting, or what is wrong with how it is written."""
+    name, allowed = setting.name, f"allowed: {setting.allowed}"
+    if not binding.plain:
+        message = f"{name} is set conditionally, and settings are literals at the top level of the file; {allowed}"
+        return Finding(binding.line, message, f"write {name} = ... once, unindented")
+    try:
+        found = setting.read(_literal(binding.value))
+    except ValueError:
+        message = f"{name} is computed, and settings are read without running the file; {allowed}"
+        return Finding(binding.line, message, "write the value itself, or give the variable another name")
+    return Finding(binding.line, *found) if isinstance(found, Wrong) else found
 
 
 def _is_assignment(node: ast.AST) -> bool:
@@ -138,6 +135,14 @@ def _literal(value: ast.expr | None) -> Any:
         return ast.literal_eval(value)
     except (TypeError, SyntaxError, MemoryError, RecursionError):
         raise ValueError from None
+
+
+def _is_literal(value: ast.expr | None) -> bool:
+    try:
+        _literal(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_exports(module: Module, bindings: list[_Binding]) -> None:
@@ -164,25 +169,13 @@ def _read_exports(module: Module, bindings: list[_Binding]) -> None:
 
 def _not_callable(binding: _Binding) -> Finding | None:
     name, node, value = binding.name, binding.node, binding.value
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return None if name == "app" or node.decorator_list else _wrong_signature(node)
+    if not isinstance(value, _DISPLAYS) and not _is_literal(value):
+        return None
     kind = "an ASGI application" if name == "app" else "a handler"
-    try:
-        literal = _literal(value)
-    except ValueError:
-        computed = isinstance(
-            value, (ast.JoinedStr, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.BinOp)
-        )
-        if computed:
-            return Finding(binding.line, f"{name} is not a function, and {kind} must be one", f"def {name}(req): ...")
-    else:
-        shown = type(literal).__name__
-        return Finding(
-            binding.line,
-            f"{name} is {shown}, not a function, and {kind} must be callable",
-            "" if name == "app" else f"write def {name}(req): ...",
-        )
-    if name in METHODS and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        return _wrong_signature(node)
-    return None
+    message = f"{name} is a value, and {kind} must be something that can be called"
+    return Finding(binding.line, message, "" if name == "app" else f"write def {name}(req): ...")
 
 
 def _wrong_signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Finding | None:
@@ -209,5 +202,5 @@ def _warn(module: Module, bindings: Iterable[_Binding], tree: ast.Module) -> Non
         elif name in _FORGOTTEN:
             message = f"{name} is not used: a route file exports {', '.join(METHODS)} or app"
             module.warnings.append(Finding(binding.line, message, "name it after the method it answers"))
-        elif binding.value is not None and (near := did_you_mean(name, known)):
+        elif _is_literal(binding.value) and (near := did_you_mean(name, known)):
             module.warnings.append(Finding(binding.line, f"{name} is not a setting", near))

@@ -58,18 +58,15 @@ def _sorted(findings: Iterable[Finding]) -> list[Finding]:
 def _module(file: Path) -> tuple[Module, tuple[str, ...] | None]:
     """The module, and the dependencies it names for itself."""
     try:
+        if not file.is_file():
+            return Module(errors=[Finding(1, "not a regular file")]), None
         source = file.read_bytes()
     except OSError as error:
         return Module(errors=[Finding(1, f"the file cannot be read: {error.strerror}")]), None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source, str(file))
-        module = literals.read(tree)
+        module = literals.read(_parse(source))
     except SyntaxError as error:
-        return Module(errors=[Finding(error.lineno or 1, f"syntax error: {error.msg}")]), None
-    except ValueError as error:  # a NUL
-        return Module(errors=[Finding(source.partition(b"\0")[0].count(b"\n") + 1, f"not Python: {error}")]), None
+        return Module(errors=[_syntax_error(error, source)]), None
     except (RecursionError, MemoryError):
         return Module(errors=[Finding(1, "the file is nested too deeply to be read")]), None
     try:
@@ -78,6 +75,25 @@ def _module(file: Path) -> tuple[Module, tuple[str, ...] | None]:
         module.errors.append(Finding(error.line, str(error), "see https://peps.python.org/pep-0723/"))
         return module, None
     return module, own.dependencies if own else None
+
+
+def _parse(source: bytes) -> ast.Module:
+    """The syntax tree. Raises SyntaxError, also for a NUL and for bytes that are no text."""
+    if b"\0" in source:
+        raise SyntaxError("a NUL byte", ("", source[: source.index(b"\0")].count(b"\n") + 1, None, None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
+def _syntax_error(error: SyntaxError, source: bytes) -> Finding:
+    line = error.lineno or 1
+    if "utf-8" in error.msg:  # Python does not say where the byte is
+        try:
+            source.decode()
+        except UnicodeDecodeError as wrong:
+            return Finding(source[: wrong.start].count(b"\n") + 1, "the file is not UTF-8", "save the file as UTF-8")
+    return Finding(line, f"syntax error: {error.msg}")
 
 
 def _resolve(module: Module, config: Config, route: str) -> Settings:

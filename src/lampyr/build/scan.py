@@ -58,12 +58,17 @@ def relative(root: Path, file: Path) -> str:
 
 def _app_folder(root: Path) -> tuple[Path, list[Problem]]:
     hint = "name the folder of a project, or make one: lampyr init DIR"
-    if not root.is_dir():
-        raise ProjectError(f"{root} is not a folder", hint)
     places = (root / "app", root / "src" / "app")
-    found = [folder for folder in places if folder.is_dir()]
+    try:
+        if not root.is_dir():
+            raise ProjectError(f"{root.absolute()} is not a folder", hint)
+        found = [folder for folder in places if folder.is_dir()]
+    except OSError as error:
+        message = f"{root.absolute()} cannot be read: {error.strerror}"
+        raise ProjectError(message, "check the folder's permissions") from None
     if not found:
-        raise ProjectError(f"{root} is not a project: no folder {places[0]} or {places[1]}", hint)
+        looked = f"looked for {places[0].absolute()} and {places[1].absolute()}"
+        raise ProjectError(f"{root.absolute()} is not a project: {looked}", hint)
     if len(found) == 1:
         return found[0], []
     message = "the project has both app/ and src/app/"

@@ -6,6 +6,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
+# Most paths are clean as they come, and one match says so: no escapes, no empty or dot segments, no slash at the end.
+_ORDINARY = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)+")
 _FORBIDDEN = re.compile(r"[^!-\"$-~\x80-\xff]")
 _UNSAFE = re.compile(r"[^!-\"$-~]")
 _RAW_BYTE = re.compile(r"[\x80-\xff]")
@@ -35,6 +37,9 @@ def clean(path: str) -> Clean | str:
     is a segment there), so a browser and curl, which resolve before they send, mean the same path as a client that does
     not; only then are empty segments dropped.
     """
+    if _ORDINARY.fullmatch(path):
+        segments = tuple(path[1:].split("/"))
+        return Clean(path, segments, segments, True, False)
     if not path.startswith("/") and not path.startswith("\\"):
         return "The request target must be a path that begins with a slash."
     if _FORBIDDEN.search(path):

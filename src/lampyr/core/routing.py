@@ -133,7 +133,9 @@ class Router:
         target = self._root.find(clean.segments, 0)
         if not clean.tidy and not (target and _owns_spelling(target, clean)):
             return Moved(clean.path + mark + paths.escape_unsafe(query))
-        file_path = "/" + "/".join([segment.replace("/", "%2F") for segment in clean.segments])
+        file_path = clean.path
+        if "%" in file_path:
+            file_path = "/" + "/".join([segment.replace("/", "%2F") for segment in clean.segments])
         if target is None:
             return Missing(file_path, query)
         function = target.function
