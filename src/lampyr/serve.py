@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import IO
 
 from lampyr import config
-from lampyr.build import check
+from lampyr.build import check, environment
 from lampyr.build.scan import scan
 from lampyr.errors import BuildError, PortError, StateError
+from lampyr.model import catalog, choice
 from lampyr.node.supervisor import Supervisor
 from lampyr.types import Problem, Project
 
@@ -32,8 +33,10 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     lock = _lock(state_dir)
     tmp = _fresh_tmp(state_dir)
     listening = _listen(host, port)
+    models = [_LocalModel(provider) for provider in settings.providers.values() if provider.kind in ("local", "echo")]
+    provided = {name: value for one in models for name, value in one.variables().items()}
     if mode == "production":
-        _try_imports(project, settings)
+        _try_imports(project, settings, provided)
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening[0].getsockname()[1]}"
 
@@ -50,12 +53,40 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "root": str(root),
         "mode": mode,
         "loopback": all(_is_loopback(sock) for sock in listening),
+        "provided": provided,
     }
+    supervisor = Supervisor(listening, gateway, control, ready, DRAIN_LIMIT_S[mode])
+    for one in models:
+        one.tell()
+        supervisor.start_on_call(one.sock, one.command)
     try:
-        return Supervisor(listening, gateway, control, ready, DRAIN_LIMIT_S[mode]).run()
+        return supervisor.run()
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
         lock.close()
+
+
+class _LocalModel:
+    """The model process of a provider of kind "local" or "echo": its address is known before it runs."""
+
+    def __init__(self, provider: config.Provider) -> None:
+        self._echo = provider.kind == "echo"
+        self._name = provider.models[0] if provider.models else catalog.DEFAULT
+        self.sock = socket.create_server(("127.0.0.1", 0), backlog=128)
+
+    def command(self, fd: int) -> list[str]:
+        return choice.command(fd, name=self._name, echo=self._echo)
+
+    def variables(self) -> dict[str, str]:
+        """What an OpenAI SDK in a function reads. The key opens nothing: the model asks for none."""
+        return {"OPENAI_BASE_URL": f"http://127.0.0.1:{self.sock.getsockname()[1]}/v1", "OPENAI_API_KEY": "local"}
+
+    def tell(self) -> None:
+        """Say who answers, and plainly so where it is only the echo."""
+        status = choice.Status(backend="echo", model="echo") if self._echo else choice.status(self._name)
+        print(f"lampyr: {status.sentence}", file=sys.stderr)
+        if status.hint:
+            print(f"hint: {status.hint}", file=sys.stderr)
 
 
 def _tell(project: Project, *, fatal: bool) -> None:
@@ -79,10 +110,11 @@ def _text(problem: Problem) -> str:
     return f"{where}: {problem.message}" if where else problem.message
 
 
-def _try_imports(project: Project, settings: config.Config) -> None:
+def _try_imports(project: Project, settings: config.Config, provided: dict[str, str]) -> None:
     """Import every function once, as its snapshot will: what cannot be imported is not served."""
     failed = 0
-    for problem in check.problems(project, settings, "production"):
+    env = environment.read(project.root, "production", os.environ).values | provided
+    for problem in check.problems(project, settings, env):
         failed += 1
         print(f"lampyr: error: {_text(problem)}", file=sys.stderr)
         if problem.hint:
@@ -95,7 +127,7 @@ def _lock(state_dir: Path) -> IO[str]:
     """One server per state directory. The lock goes with the process, however it ends (flock(2))."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        lock = open(state_dir / "lock", "a+")
+        lock = open(state_dir / "lock", "a+")  # noqa: SIM115  held as long as the server runs
     except OSError as error:
         raise StateError(
             f"the state directory {state_dir} cannot be written: {error.strerror}",
@@ -141,7 +173,8 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise PortError(f"the host {host!r} cannot be resolved: {error.strerror}", "use an address, e.g. 127.0.0.1") from error
+        message = f"the host {host!r} cannot be resolved: {error.strerror}"
+        raise PortError(message, "use an address, for example 127.0.0.1") from error
     listening: list[socket.socket] = []
     for family, _, _, _, address in dict.fromkeys(found):
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -165,7 +198,8 @@ def _port_error(host: str, port: int, error: OSError) -> PortError:
     owner = _owner(port)
     by = f" by {owner}" if owner else ""
     reason = f"it is in use{by}" if error.errno == 98 else (error.strerror or str(error)).lower()
-    return PortError(f"cannot listen on {host}:{port}: {reason}", "choose another port with --port, or 0 for any free one")
+    hint = "choose another port with --port, or 0 for any free one"
+    return PortError(f"cannot listen on {host}:{port}: {reason}", hint)
 
 
 def _owner(port: int) -> str | None:
@@ -184,5 +218,3 @@ def _owner(port: int) -> str | None:
 def _is_loopback(sock: socket.socket) -> bool:
     address = sock.getsockname()[0]
     return bool(address.startswith("127.") or address == "::1")
-
-

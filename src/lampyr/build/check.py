@@ -23,9 +23,7 @@ def problems(project: Project, config: Config, env: Mapping[str, str]) -> Iterat
             yield problem_of(function, project, facts["failed"])
 
 
-def imports(
-    project: Project, config: Config, env: Mapping[str, str]
-) -> Iterator[tuple[Function, dict[str, Any]]]:
+def imports(project: Project, config: Config, env: Mapping[str, str]) -> Iterator[tuple[Function, dict[str, Any]]]:
     """Import each function in a snapshot of its own: `{"ready", "import_ms", "threads", "files"}` or `{"failed"}`."""
     packages = environment.packages(project.root)
     ours, theirs = Channel.pair()

@@ -113,8 +113,7 @@ class Control:
         except LampyrError as error:
             self._failed(error)
             return
-        for name, value in self.provided.items():
-            env.values.setdefault(name, value)
+        env.values.update(self.provided)
         self._age(project, touched, everything=bool(added) or any(_for_all(path) for path in touched))
         first = self.deployed is None
         self.deployed = deployment.compose(

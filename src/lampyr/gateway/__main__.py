@@ -137,14 +137,11 @@ class Gateway:
             failure = snapshot.failure
             where = f"{failure['file']}:{failure['line'] or 1}"
             self.log.platform(f"error: {pool.function.route} cannot be imported: {where}: {failure['message']}")
+            assert self.proxy.site is not None
             for line in failure["traceback"].rstrip("\n").split("\n"):
-                self.log.output(pool.function.route, None, line.encode(errors="replace"), self._masker())
+                self.log.output(pool.function.route, None, line.encode(errors="replace"), self.proxy.site.masker)
         if self.control is not None and snapshot.state in ("ready", "failed"):
             self._tell_control({"loaded": pool.function.route, "files": snapshot.facts.get("files")})
-
-    def _masker(self):  # type: ignore[no-untyped-def]
-        assert self.proxy.site is not None
-        return self.proxy.site.masker
 
     def _freshen(self, then: Callable[[], None]) -> None:
         """Have control compare the disk with what is deployed; a new deployment, if any, arrives before the answer."""

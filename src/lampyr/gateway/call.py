@@ -10,7 +10,7 @@ from lampyr.runtime import wire
 
 if TYPE_CHECKING:
     from lampyr.gateway.http import Exchange
-    from lampyr.gateway.proxy import Site
+    from lampyr.gateway.site import Site
     from lampyr.node.instance import Instance
     from lampyr.node.pool import Pool
 
@@ -437,4 +437,3 @@ class Call:
     def _masked_text(self, text: str) -> str:
         mask = self._site.masker
         return mask.mask(text.encode(errors="replace")).decode(errors="replace") if mask else text
-

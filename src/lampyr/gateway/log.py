@@ -18,7 +18,7 @@ FLUSH_AFTER_S = 0.02
 MAX_WAITING_LINES = 10_000
 
 # C0 and C1 controls but tab could move the cursor or retitle the terminal of whoever reads the log.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0, 9), *range(10, 32), *range(127, 160))}
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
 
 
 class Log:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lampyr.core.routing import Match, Missing, Moved, Refused
 from lampyr.gateway import answers, static
 from lampyr.gateway.call import Call
+from lampyr.types import Problem
 
 if TYPE_CHECKING:
     from lampyr.gateway.http import Exchange
@@ -92,7 +93,11 @@ class Proxy:
             self._answer(exchange, self._broken(site, exchange, function.problem))
             return
         method = exchange.method
-        if not function.asgi and method not in function.methods and not (method == "HEAD" and "GET" in function.methods):
+        if (
+            not function.asgi
+            and method not in function.methods
+            and not (method == "HEAD" and "GET" in function.methods)
+        ):
             self._answer(exchange, self._not_allowed(exchange, function.methods))
             return
         if exchange.content_length is not None and exchange.content_length > function.settings.max_body:
@@ -125,8 +130,9 @@ class Proxy:
         exchange.receiver = call
         call.pool.lease(call)
 
-    def _broken(self, site: Site, exchange: Exchange, problem: object) -> answers.Answer:
-        more = {"problem": problem_text(problem)} if site.shows_tracebacks else {}
+    def _broken(self, site: Site, exchange: Exchange, problem: Problem) -> answers.Answer:
+        text = f"{problem.file}:{problem.line or 1}: {problem.message}\n{problem.hint}".rstrip()
+        more = {"traceback": text} if site.shows_tracebacks else {}
         return answers.error("FUNCTION_INVOCATION_FAILED", None, exchange.id, **more)
 
     def _not_allowed(self, exchange: Exchange, methods: tuple[str, ...]) -> answers.Answer:
@@ -174,8 +180,3 @@ class Parked:
 
     def drained(self) -> None:
         pass
-
-
-def problem_text(problem: object) -> str:
-    file, line = getattr(problem, "file", "?"), getattr(problem, "line", None)
-    return f"{file}:{line or 1}: {getattr(problem, 'message', '')}"

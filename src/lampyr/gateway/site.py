@@ -57,7 +57,9 @@ class Site:
 
 
 def _function(message: dict[str, Any]) -> Function:
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in message["settings"].items()}
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in message["settings"].items()
+    }
     problem = message["problem"]
     return Function(
         route=message["route"],

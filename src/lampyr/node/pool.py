@@ -105,9 +105,7 @@ class Pool:
 
     def _start_enough(self) -> None:
         """As many instances as the waiting calls need, within `max_instances`."""
-        while (
-            len(self.waiting) > self._starting * self.concurrency and len(self.instances) < self.max_instances
-        ):
+        while len(self.waiting) > self._starting * self.concurrency and len(self.instances) < self.max_instances:
             self.snapshot.wanted()
             if self.snapshot.state == "failed":
                 self._refuse_waiting("FUNCTION_INVOCATION_FAILED", self.snapshot.failure)
@@ -223,9 +221,7 @@ class Pool:
         """End the instances that have been idle for `idle_timeout`, keeping `min_instances`."""
         self._sweep = None
         now = self.loop.time()
-        idle = sorted(
-            (one for one in self.open if one.state == "idle"), key=lambda instance: instance.idle_since
-        )
+        idle = sorted((one for one in self.open if one.state == "idle"), key=lambda instance: instance.idle_since)
         spare = len(self.instances) - self.function.settings.min_instances
         for instance in idle:
             due = instance.idle_since + self._idle_timeout_s

@@ -52,6 +52,25 @@ class Child:
             pass  # it has died; its end is about to be noticed
 
 
+class Socketed:
+    """A process that exists only while somebody calls: it inherits `sock`, ends when idle, and is started again here."""
+
+    def __init__(self, sock: socket.socket, command: Callable[[int], list[str]], env: dict[str, str]) -> None:
+        self.sock = sock
+        self._command = command
+        self._env = env
+        self.process: subprocess.Popen[bytes] | None = None
+        self.next_start_s = 0.0
+
+    def start(self) -> None:
+        fd = self.sock.fileno()
+        # A process that cannot start must not be tried in a loop while its callers wait.
+        self.next_start_s = time.monotonic() + 1.0
+        self.process = subprocess.Popen(
+            self._command(fd), pass_fds=(fd,), env=self._env, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+
 class Supervisor:
     """Runs until it is told to stop. `listening`: the public sockets; `settings`: what the gateway is told about them.
 
@@ -73,8 +92,7 @@ class Supervisor:
         self._drain_limit_s = drain_limit_s
         self._env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         self._children: dict[int, Child] = {}
-        self._helpers: dict[int, subprocess.Popen[bytes]] = {}
-        self._adopted: set[int] = set()
+        self._socketed: list[Socketed] = []
         self._died: list[float] = []
         self._signals: list[int] = []
         self._drain_until: float | None = None
@@ -83,10 +101,13 @@ class Supervisor:
 
     # --- life
 
-    def run(self, *helpers: subprocess.Popen[bytes]) -> int:
+    def start_on_call(self, sock: socket.socket, command: Callable[[int], list[str]]) -> None:
+        """Have `command(fd)` executed whenever somebody calls the listening socket and nobody serves it."""
+        self._socketed.append(Socketed(sock, command, self._env))
+
+    def run(self) -> int:
         """Serve until a signal. Returns the exit code: 0 after SIGTERM, 130 after SIGINT. Raises LampyrError."""
         sandbox.adopt_orphans()
-        self._helpers = {helper.pid: helper for helper in helpers}
         wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         before = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         old = {signum: signal.signal(signum, self._noted) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
@@ -113,13 +134,18 @@ class Supervisor:
         """Wait for something to happen and act on it; False when all is over."""
         poll = select.poll()
         poll.register(wake, select.POLLIN)
-        channels = {child.channel.fileno(): child for child in self._children.values() if child.channel.sock.fileno() >= 0}
-        for fd in channels:
+        channels = {
+            child.channel.fileno(): child for child in self._children.values() if child.channel.sock.fileno() >= 0
+        }
+        now = time.monotonic()
+        dark = {one.sock.fileno(): one for one in self._socketed if one.process is None and one.next_start_s <= now}
+        for fd in (*channels, *dark):
             poll.register(fd, select.POLLIN)
-        left_s = self._drain_until - time.monotonic() if self._drain_until is not None else None
-        for fd, _ in poll.poll(max(left_s, 0) * 1000 if left_s is not None else None):
+        for fd, _ in poll.poll(self._patience_ms(now)):
             if fd == wake:
                 os.read(wake, 4096)
+            elif fd in dark:
+                dark[fd].start()
             else:
                 self._hear(channels[fd])
         self._reap()
@@ -130,6 +156,13 @@ class Supervisor:
         if self._drain_until is not None:
             return self._find("lampyr.gateway") is not None and time.monotonic() < self._drain_until
         return True
+
+    def _patience_ms(self, now: float) -> float | None:
+        """How long nothing may happen: until the drain ends, or a process that ended may be started again."""
+        times = [one.next_start_s for one in self._socketed if one.process is None and one.next_start_s > now]
+        if self._drain_until is not None:
+            times.append(self._drain_until)
+        return max(min(times) - now, 0.0) * 1000 if times else None
 
     def _drain(self) -> None:
         """Take no new connection, let the gateway finish what runs."""
@@ -196,17 +229,17 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            self._adopted.discard(pid)
             child = self._children.pop(pid, None)
-            if child is None:
-                helper = self._helpers.pop(pid, None)
-                if helper is not None:
-                    helper.returncode = os.waitstatus_to_exitcode(status)
-                continue
-            child.process.returncode = os.waitstatus_to_exitcode(status)
-            child.channel.close()
-            if self._drain_until is None:
-                self._replace(child)
+            code = os.waitstatus_to_exitcode(status)
+            for one in self._socketed:
+                if one.process is not None and one.process.pid == pid:
+                    one.process.returncode = code
+                    one.process = None
+            if child is not None:
+                child.process.returncode = code
+                child.channel.close()
+                if self._drain_until is None:
+                    self._replace(child)
 
     def _replace(self, dead: Child) -> None:
         now = time.monotonic()
@@ -221,15 +254,14 @@ class Supervisor:
         if dead.module == "lampyr.gateway":
             base = self._find("lampyr.runtime.snapshot")
             if base is not None:
-                # Its channel led to the dead gateway. It leaves by itself; forgotten, it is not replaced a second time.
+                # Its channel led to the dead gateway, so it leaves by itself; forgotten, it is not replaced twice.
                 del self._children[base.pid]
-                self._helpers[base.pid] = base.process
+                base.process.returncode = 0
             gateway = self._start_gateway()
             control = self._find("lampyr.control")
             if control is not None:
                 self._connect(gateway, control)
         elif dead.module == "lampyr.runtime.snapshot" and gateway is not None:
-            self._adopted |= _children_of(os.getpid()) - self._children.keys() - self._helpers.keys()
             self._start_base(gateway)
         elif dead.module == "lampyr.control" and gateway is not None:
             self._start_control(gateway)
@@ -250,8 +282,9 @@ class Supervisor:
         for child in self._children.values():
             child.process.returncode = -signal.SIGKILL
             child.channel.close()
-        for helper in self._helpers.values():
-            helper.returncode = -signal.SIGKILL
+        for one in self._socketed:
+            if one.process is not None:
+                one.process.returncode = -signal.SIGKILL
 
 
 def _children_of(pid: int) -> set[int]:

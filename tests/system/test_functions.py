@@ -1,0 +1,356 @@
+"""A route file on disk is a function: what it may answer, how it is cut, what becomes of its processes."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+import pytest
+from conftest import Serve, Server, until
+
+PROJECT = {
+    "app/api/hello/route.py": """
+        import os
+        from lampyr import Request, Response
+
+        async def GET(req: Request) -> Response:
+            return Response.json({"hello": req.query.get("name"), "pid": os.getpid()})
+
+        def POST(req):
+            return {"sync": True}
+    """,
+    "app/api/kinds/[kind]/route.py": """
+        async def GET(req):
+            kind = req.params["kind"]
+            if kind == "text":
+                return "héllo"
+            if kind == "bytes":
+                return b"\\x00\\x01"
+            if kind == "generator":
+                async def parts():
+                    yield "one,"
+                    yield b"two"
+                return parts()
+            return [kind]
+    """,
+    "app/api/fails/[how]/route.py": """
+        import os
+        secret_plan = "do not tell"
+
+        async def GET(req):
+            how = req.params["how"]
+            if how == "raise":
+                raise ValueError(f"oh no {secret_plan}")
+            if how == "exit":
+                os._exit(3)
+            if how == "none":
+                return None
+            if how == "late":
+                async def parts():
+                    yield "first"
+                    raise RuntimeError("late")
+                return parts()
+            return "fine"
+    """,
+    "app/api/slow/[how]/route.py": """
+        import asyncio, os, subprocess, time
+        max_duration = 1
+
+        async def GET(req):
+            how = req.params["how"]
+            if how == "spin":
+                while True:
+                    pass
+            if how == "await":
+                await asyncio.sleep(30)  # the line that waits
+            if how == "swallow":
+                while True:
+                    try:
+                        await asyncio.sleep(30)
+                    except BaseException:
+                        pass
+            if how == "child":
+                subprocess.Popen(["sh", "-c", "setsid sleep 4321 & setsid setsid sleep 4321"])
+                await asyncio.sleep(30)
+            if how == "stream":
+                async def parts():
+                    while True:
+                        yield "x"
+                        await asyncio.sleep(0.1)
+                return parts()
+            return {"pid": os.getpid()}
+
+        def POST(req):
+            time.sleep(30)
+    """,
+    "app/api/leave/[how]/route.py": """
+        import asyncio, pathlib, time
+        runtime = "edge"
+        MARKS = pathlib.Path(__file__).parents[4] / "marks"
+
+        async def GET(req):
+            how = req.params["how"]
+            mark = MARKS.with_name(f"marks-{how}")
+            began = MARKS.with_name(f"marks-{how}-began")
+
+            async def parts():
+                try:
+                    while True:
+                        began.touch()
+                        yield "tick "
+                        await asyncio.sleep(0.05)
+                finally:
+                    mark.write_text(str(req.signal.aborted))
+            if how == "stream":
+                return parts()
+            try:
+                began.touch()
+                await asyncio.sleep(30)
+            finally:
+                mark.write_text(str(req.signal.aborted))
+    """,
+    "app/api/brief/route.py": """
+        import os
+        idle_timeout = 1
+
+        async def GET():
+            return {"pid": os.getpid()}
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    from conftest import write
+
+    root = tmp_path_factory.mktemp("functions") / "project"
+    write(root, PROJECT)
+    server = Server(root, "start")
+    yield server
+    server.stop()
+
+
+def test_json_in_its_own_process(server: Server) -> None:
+    answer = server.get("/api/hello?name=Ada")
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["hello"] == "Ada"
+    assert answer.json()["pid"] in [process.pid for process in server.processes()]
+    assert len(answer.headers["x-lampyr-id"]) > 10
+    assert answer.headers["server-timing"].startswith("queue;dur=")
+
+
+def test_the_first_call_is_cold_and_the_second_warm(server: Server) -> None:
+    timings = [server.get("/api/kinds/cold").headers["server-timing"] for _ in range(2)]
+    assert "desc=warm" in timings[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content_type", "body"),
+    [
+        ("text", "text/plain;charset=UTF-8", "héllo".encode()),
+        ("bytes", None, b"\x00\x01"),
+        ("generator", None, b"one,two"),
+        ("list", "application/json", b'["list"]'),
+    ],
+)
+def test_what_a_handler_returns(server: Server, kind: str, content_type: str | None, body: bytes) -> None:
+    answer = server.get(f"/api/kinds/{kind}")
+    assert (answer.status, answer.body) == (200, body)
+    if content_type:
+        assert answer.headers["content-type"] == content_type
+
+
+def test_a_sync_handler(server: Server) -> None:
+    assert server.request("POST", "/api/hello").json() == {"sync": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/api/fails/raise", 500, "FUNCTION_INVOCATION_FAILED"),
+        ("/api/fails/none", 500, "FUNCTION_INVOCATION_FAILED"),
+        ("/api/fails/exit", 502, "FUNCTION_CRASHED"),
+        ("/api/nowhere", 404, "NOT_FOUND"),
+    ],
+)
+def test_errors_of_the_platform(server: Server, path: str, status: int, code: str) -> None:
+    answer = server.get(path)
+    assert (answer.status, answer.error, answer.json()["error"]["code"]) == (status, code, code)
+    assert answer.json()["error"]["id"] == answer.headers["x-lampyr-id"]
+    for word in (b"oh no", b"do not tell", b"route.py", b"Traceback", b"ValueError"):
+        assert word not in answer.body
+    assert server.get("/api/fails/fine").body == b"fine"
+
+
+def test_the_log_has_what_the_answer_has_not(server: Server) -> None:
+    id = server.get("/api/fails/raise").headers["x-lampyr-id"]
+    server.log(rf"{id} \| ValueError: oh no")
+    server.log(rf"GET /api/fails/raise 500 error [\d.]+ ms.* {id}")
+
+
+def test_a_failure_after_the_first_byte_cuts_the_connection(server: Server) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"GET /api/fails/late HTTP/1.1\r\nHost: x\r\n\r\n")
+        data = _read_all(sock)
+    assert b"first" in data
+    assert not data.endswith(b"0\r\n\r\n")
+
+
+def test_method_not_allowed_and_options(server: Server) -> None:
+    answer = server.request("DELETE", "/api/hello")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS, POST")
+    answer = server.request("OPTIONS", "/api/hello")
+    assert (answer.status, answer.headers["allow"], answer.body) == (204, "GET, HEAD, OPTIONS, POST", b"")
+    assert server.request("DELETE", "/nowhere").status == 404
+    assert server.request("BREW", "/api/hello").status == 400
+
+
+def test_a_body_that_is_too_large(server: Server) -> None:
+    answer = server.request("POST", "/api/hello", b"x" * 4_500_001)
+    assert (answer.status, answer.error) == (413, "FUNCTION_PAYLOAD_TOO_LARGE")
+
+
+@pytest.mark.parametrize("how", ["spin", "await", "swallow", "child"])
+def test_a_deadline_holds(server: Server, how: str) -> None:
+    started = time.monotonic()
+    answer = server.get(f"/api/slow/{how}")
+    took_s = time.monotonic() - started
+    assert (answer.status, answer.error) == (504, "FUNCTION_INVOCATION_TIMEOUT")
+    error = answer.json()["error"]
+    assert (error["limit"], error["limit_ms"]) == ("max_duration", 1000)
+    assert 1000 <= error["elapsed_ms"] < 3000
+    assert took_s < 4
+    server.log(rf'/api/slow/\[how\] {error["id"]} \| .*slow/\[how\]/route.py", line \d+')
+    until(lambda: not _sleepers(), "no descendant to be left")
+    assert server.get("/api/slow/no").status == 200
+
+
+def test_a_deadline_holds_for_a_sync_handler(server: Server) -> None:
+    answer = server.request("POST", "/api/slow/sync")
+    assert answer.error == "FUNCTION_INVOCATION_TIMEOUT"
+    server.log(rf'{answer.headers["x-lampyr-id"]} \| .*route.py", line \d+')
+
+
+def test_a_stream_over_its_deadline_is_cut_visibly(server: Server) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"GET /api/slow/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        data = _read_all(sock)
+    assert data.count(b"x\r\n") >= 3
+    assert not data.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("how", ["stream", "answer"])
+def test_a_client_that_leaves_cancels_the_handler(server: Server, how: str) -> None:
+    mark = server.root / f"marks-{how}"
+    with server.connect() as sock:
+        sock.sendall(f"GET /api/leave/{how} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        until((server.root / f"marks-{how}-began").exists, "the handler to run")
+    until(mark.exists, "the handler's finally")
+    until(lambda: mark.read_text() == "True", "signal.aborted")
+
+
+def test_scale_to_zero_and_back(server: Server) -> None:
+    first = server.get("/api/brief").json()["pid"]
+    until(lambda: not psutil.pid_exists(first), "the idle instance to end")
+    answer = server.get("/api/brief")
+    assert answer.json()["pid"] != first
+    assert "desc=cold" in answer.headers["server-timing"]
+
+
+def test_every_chunk_arrives_when_it_is_yielded(serve: Serve) -> None:
+    server = serve(
+        {
+            "app/api/turns/route.py": """
+                import pathlib, asyncio
+                GO = pathlib.Path(__file__).parents[3] / "go"
+
+                async def GET():
+                    async def parts():
+                        yield "first"
+                        while not GO.exists():
+                            await asyncio.sleep(0.01)
+                        yield "second"
+                    return parts()
+            """
+        }
+    )
+    with server.connect() as sock:
+        sock.sendall(b"GET /api/turns HTTP/1.1\r\nHost: x\r\n\r\n")
+        data = b""
+        while b"first" not in data:
+            data += sock.recv(4096)
+        (server.root / "go").touch()  # only now may the second chunk be made
+        while not data.endswith(b"0\r\n\r\n"):
+            data += sock.recv(4096)
+    assert b"second" in data
+
+
+def test_standard_is_cut_at_ten_seconds_and_edge_streams_on(serve: Serve) -> None:
+    route = """
+        import asyncio
+        {runtime}
+        async def GET():
+            async def parts():
+                for number in range(22):
+                    yield f"{{number}} "
+                    await asyncio.sleep(0.5)
+            return parts()
+    """
+    server = serve(
+        {
+            "app/standard/route.py": route.format(runtime=""),
+            "app/edge/route.py": route.format(runtime='runtime = "edge"'),
+        }
+    )
+    socks = {path: server.connect() for path in ("standard", "edge")}
+    for path, sock in socks.items():
+        sock.sendall(f"GET /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    data = {path: _read_all(sock) for path, sock in socks.items()}
+    for sock in socks.values():
+        sock.close()
+    assert b"18 " in data["standard"] and b"21 " not in data["standard"]
+    assert not data["standard"].endswith(b"0\r\n\r\n")
+    assert b"21 " in data["edge"] and data["edge"].endswith(b"0\r\n\r\n")
+
+
+def test_secrets_reach_the_function_and_no_log_or_error(serve: Serve) -> None:
+    key = "sk-canary-9f8e7d6c5b4a"
+    server = serve(
+        {
+            "app/api/env/route.py": """
+                import os
+                def GET():
+                    print("the key is", os.environ["API_KEY"])
+                    return {"length": len(os.environ["API_KEY"]), "mode": os.environ["WHICH"]}
+
+                def POST():
+                    raise ValueError(os.environ["API_KEY"])
+            """,
+            ".env": "WHICH=plain\n",
+            ".env.production": "WHICH=production\n",
+            ".env.local": f"API_KEY={key}\n",
+        }
+    )
+    assert server.get("/api/env").json() == {"length": len(key), "mode": "production"}
+    failed = server.request("POST", "/api/env")
+    assert failed.status == 500 and key.encode() not in failed.body
+    server.log(r"the key is \*\*\*")
+    server.log(r"ValueError: \*\*\*")
+    assert key not in "\n".join(server.lines)
+    for process in server.processes():
+        assert key not in " ".join(process.cmdline())
+
+
+def _read_all(sock) -> bytes:  # type: ignore[no-untyped-def]
+    data = b""
+    try:
+        while piece := sock.recv(65536):
+            data += piece
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def _sleepers() -> list[int]:
+    return [one.pid for one in psutil.process_iter(["cmdline"]) if "4321" in (one.info["cmdline"] or [])]

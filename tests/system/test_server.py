@@ -1,0 +1,228 @@
+"""The server as a whole: how it starts, what it refuses, how it stops, and what it survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Serve, Server, until, write
+
+HELLO = {
+    "app/api/hello/route.py": """
+        from lib import word
+
+        async def GET():
+            return word.WORD
+    """,
+    "lib/word.py": 'WORD = "hello"\n',
+}
+
+
+def _run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lampyr", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd)
+
+
+@pytest.mark.parametrize("command", ["dev", "start"])
+def test_ready_line(serve: Serve, command: str) -> None:
+    server = serve(HELLO, command=command)
+    assert server.ready_line == f"lampyr: ready http://127.0.0.1:{server.port}"
+    assert server.get("/api/hello").body == b"hello"
+
+
+def test_ready_line_as_json(serve: Serve) -> None:
+    server = serve(HELLO, "--json")
+    ready = json.loads(server.ready_line)
+    assert ready["event"] == "ready" and ready["url"] == f"http://127.0.0.1:{server.port}"
+    assert "console" in ready
+
+
+@pytest.mark.parametrize(("command", "signum", "code"), [("start", signal.SIGTERM, 0), ("dev", signal.SIGINT, 130)])
+def test_stopping_leaves_nothing_behind(serve: Serve, command: str, signum: int, code: int) -> None:
+    server = serve(HELLO, command=command)
+    server.get("/api/hello")
+    below = server.processes()
+    assert len(below) >= 5  # gateway, control, base, function snapshot, instance
+    assert server.stop(signum) == code
+    assert not [process for process in below if process.is_running()]
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", server.port))
+
+
+def test_sigterm_drains(serve: Serve) -> None:
+    server = serve(
+        {
+            "app/slow/route.py": """
+                import asyncio, pathlib
+                async def GET():
+                    pathlib.Path(__file__).parents[2].joinpath("began").touch()
+                    await asyncio.sleep(1)
+                    return "done"
+            """
+        }
+    )
+    with server.connect() as sock:
+        sock.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        until((server.root / "began").exists, "the request to begin")
+        server.process.send_signal(signal.SIGTERM)
+        data = b""
+        while piece := sock.recv(4096):
+            data += piece
+    assert data.startswith(b"HTTP/1.1 200 ") and data.endswith(b"done")
+    assert server.stop() == 0
+
+
+def test_port_in_use_names_its_owner(serve: Serve, tmp_path: Path) -> None:
+    server = serve(HELLO)
+    write(tmp_path / "other", HELLO)
+    done = _run("start", str(tmp_path / "other"), "--port", str(server.port))
+    assert done.returncode == 1 and done.stdout == ""
+    error, hint = done.stderr.strip().split("\n")[-2:]
+    assert error.startswith(f"lampyr: error: cannot listen on 127.0.0.1:{server.port}: it is in use by python")
+    assert f"(pid {server.process.pid})" in error and hint.startswith("hint: ")
+
+
+def test_state_directory_in_use(serve: Serve) -> None:
+    server = serve(HELLO)
+    done = _run("start", str(server.root), "--port", "0")
+    assert done.returncode == 1
+    assert f"in use by another server (pid {server.process.pid})" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "app/"),
+        ({"app/api/x/route.py": "def GET(:\n  pass"}, "app/api/x/route.py:1"),
+        ({"app/api/x/route.py": "import json\nraise OSError('no disk')\ndef GET(): pass"}, "app/api/x/route.py:2"),
+        ({"app/api/x/route.py": 'runtime = "egde"\ndef GET(): pass'}, "runtime"),
+        ({"app/api/x/route.py": "def GET(): pass", "lampyr.toml": "[server]\nprot = 1"}, "lampyr.toml:2"),
+    ],
+)
+def test_a_project_that_cannot_be_served(tmp_path: Path, files: dict[str, str], says: str) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    write(root, files)
+    done = _run("start", str(root), "--port", "0")
+    assert done.returncode == 1 and done.stdout == ""
+    assert says in done.stderr and "Traceback" not in done.stderr.split("lampyr: error")[-1]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    done = _run("dev", str(tmp_path / "nowhere"))
+    assert done.returncode == 1 and "nowhere" in done.stderr
+
+
+def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    write(tmp_path / "project", HELLO)
+    done = _run("start", str(tmp_path / "project"), "--port", "0", "--state-dir", "/proc/lampyr")
+    assert done.returncode == 1 and "state directory /proc/lampyr cannot be written" in done.stderr
+
+
+# --- development
+
+
+def test_the_next_request_after_a_save_sees_it(serve: Serve) -> None:
+    server = serve(HELLO, command="dev")
+    for number in range(10):
+        server.write("lib/word.py", f'WORD = "{number}"\n')
+        assert server.get("/api/hello").body == str(number).encode()
+        server.write("app/api/new/route.py", f"def GET(): return 'n{number}'\n")
+        assert server.get("/api/new").body == f"n{number}".encode()
+    server.write(".env", "X=1\n")
+    server.write("app/api/new/route.py", "import os\ndef GET(): return os.environ['X']\n")
+    assert server.get("/api/new").body == b"1"
+    server.write(".env", "X=2\n")
+    assert server.get("/api/new").body == b"2"
+
+
+def test_a_broken_route_leaves_the_others_working(serve: Serve) -> None:
+    server = serve(HELLO, command="dev")
+    server.write("app/api/broken/route.py", "def GET(:\n")
+    broken = server.get("/api/broken")
+    assert (broken.status, broken.error) == (500, "FUNCTION_INVOCATION_FAILED")
+    assert "app/api/broken/route.py:1" in broken.body.decode()
+    server.write("app/api/raises/route.py", "raise KeyError('at import')\ndef GET(): pass\n")
+    assert "at import" in server.get("/api/raises").body.decode()
+    server.log(r"app/api/raises/route.py:1: KeyError")
+    assert server.get("/api/hello").body == b"hello"
+    server.write("app/api/broken/route.py", "def GET(): return 'mended'\n")
+    assert server.get("/api/broken").body == b"mended"
+
+
+def test_a_save_does_not_cut_running_streams(serve: Serve) -> None:
+    server = serve(
+        {
+            "app/stream/route.py": """
+                import asyncio, pathlib
+                GO = pathlib.Path(__file__).parents[2] / "go"
+                async def GET():
+                    async def parts():
+                        yield "old "
+                        while not GO.exists():
+                            await asyncio.sleep(0.01)
+                        yield "old"
+                    return parts()
+            """
+        },
+        command="dev",
+    )
+    with server.connect() as sock:
+        sock.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        data = sock.recv(4096)
+        while b"old" not in data:
+            data += sock.recv(4096)
+        server.write("app/stream/route.py", "def GET(): return 'new'\n")
+        assert server.get("/stream").body == b"new"
+        (server.root / "go").touch()
+        while piece := sock.recv(4096):
+            data += piece
+    assert data.count(b"old") == 2 and data.endswith(b"0\r\n\r\n")
+
+
+# --- dying processes
+
+
+@pytest.mark.parametrize("module", ["lampyr.gateway", "lampyr.runtime.snapshot", "lampyr.control"])
+def test_a_killed_process_is_replaced(serve: Serve, module: str) -> None:
+    server = serve(HELLO)
+    assert server.get("/api/hello").status == 200
+    victim = server.find(module)
+    victim.kill()
+    until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, "the victim to be dead")
+    until(lambda: _answers(server), "an answer")
+    until(lambda: server.find(module).pid != victim.pid, "the replacement")
+    assert server.get("/api/hello").body == b"hello"
+
+
+def test_a_killed_snapshot_comes_back(serve: Serve) -> None:
+    server = serve({"app/x/route.py": "import os\nidle_timeout = 1\ndef GET(): return str(os.getppid())\n"})
+    snapshot = int(server.get("/x").body)
+    os.kill(snapshot, signal.SIGKILL)
+    until(lambda: not psutil.pid_exists(snapshot), "the snapshot to be gone")
+    until(lambda: _answers(server, "/x"), "an answer")
+    assert int(server.get("/x").body) != snapshot
+
+
+def test_killing_the_supervisor_ends_everything(serve: Serve) -> None:
+    server = serve(HELLO)
+    server.get("/api/hello")
+    below = server.processes()
+    server.process.kill()
+    server.process.wait(10)
+    until(lambda: not [one for one in below if one.is_running()], "everything to end")
+
+
+def _answers(server: Server, path: str = "/api/hello") -> bool:
+    try:
+        return server.get(path).status == 200
+    except OSError:
+        return False
