@@ -1,0 +1,122 @@
+"""The command line: finds the command, runs it, and turns whatever goes wrong into one clear line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from lampyr.cli import terminal
+from lampyr.cli.commands import Commands, did_you_mean
+from lampyr.errors import LampyrError, UsageError
+from lampyr.version import VERSION
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+# Where each command lives; a module is imported when its command (or the list of all of them) is asked for.
+COMMANDS = {
+    "init": "lampyr.cli.project",
+    "dev": "lampyr.cli.serve",
+    "build": "lampyr.cli.build",
+    "start": "lampyr.cli.serve",
+}
+
+
+@click.command(
+    cls=Commands,
+    modules=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(VERSION, message="lampyr %(version)s")
+def lampyr() -> None:
+    """Self-hosted serverless for Python AI backends: a route file on disk is a function.
+
+    A first project: `lampyr init my-app`, then `lampyr dev my-app`.
+    """
+
+
+def main() -> NoReturn:
+    """The console script: never returns, never shows a traceback unless LAMPYR_DEBUG=1 asks for it."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code (SPEC 5: 0 ok, 1 failed, 2 usage, 130 interrupted)."""
+    as_json = any(word == "--json" or word.startswith("--json=") for word in arguments)
+    try:
+        result = lampyr.main(list(arguments), prog_name="lampyr", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BaseException as error:
+        if _reader_is_gone(error):
+            return FAILED
+        if isinstance(error, SystemExit):
+            raise
+        code, problem = _explain(error)
+        if problem is not None:
+            terminal.report(problem, as_json=as_json)
+        return code
+
+
+def _explain(error: BaseException) -> tuple[int, LampyrError | None]:
+    """The exit code for `error`, and what to say about it (None: nothing)."""
+    match error:
+        case KeyboardInterrupt() | click.Abort():
+            return INTERRUPTED, None
+        case click.UsageError():
+            return USAGE, _usage(error)
+        case UsageError():
+            return USAGE, error
+        case LampyrError():
+            return FAILED, error
+        case click.ClickException():
+            return FAILED, LampyrError(error.format_message())
+        case OSError() if error.strerror:
+            return FAILED, LampyrError(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+        case _:
+            return FAILED, _internal(error)
+
+
+def _usage(error: click.UsageError) -> UsageError:
+    command = error.ctx.command_path if error.ctx is not None else "lampyr"
+    hint = f"`{command} --help` shows how it is used"
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        print(error.message, file=sys.stderr)
+        return UsageError("which command?", hint)
+    if isinstance(error, click.NoSuchOption):
+        return UsageError(f"no such option {error.option_name}{did_you_mean(error.possibilities or ())}", hint)
+    return UsageError(_without_full_stop(error.format_message()), hint)
+
+
+def _internal(error: BaseException) -> LampyrError:
+    if os.environ.get("LAMPYR_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+        hint = "the traceback above says where"
+    else:
+        hint = "this is a bug in Lampyr; LAMPYR_DEBUG=1 shows where, please report it with that"
+    problem = LampyrError(f"internal error: {type(error).__name__}: {error}", hint)
+    problem.code = "INTERNAL"
+    return problem
+
+
+def _without_full_stop(text: str) -> str:
+    """A message without the capital and the full stop of Click's: it follows `lampyr: error: ` and ends a line."""
+    text = " ".join(text.split()).removesuffix(".")
+    return text[:1].lower() + text[1:]
+
+
+def _reader_is_gone(error: BaseException) -> bool:
+    """Whether stdout was a pipe that nobody reads any more (`lampyr ... | head`): no reason to say anything.
+
+    Click turns EPIPE into exit code 1. Python flushes stdout once more at its end, so that goes to nowhere.
+    """
+    cause = error if isinstance(error, BrokenPipeError) else error.__context__
+    if not isinstance(cause, BrokenPipeError):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True

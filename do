@@ -1,0 +1,174 @@
+#!/bin/sh
+# The one door to this repository: ./do demo shows it, ./do test tests it. Needs python3 (3.11 or newer) and nothing
+# else; everything it installs goes into .venv beside this file, except what `test` says it asks apt-get for.
+set -eu
+cd "$(dirname "$0")"
+root=$(pwd -P)
+
+usage() {
+    cat <<'TEXT'
+usage: ./do COMMAND [ARGUMENTS]
+
+  demo [OPTIONS]   a chat in your browser, answered by a language model on this machine
+                   (OPTIONS are those of `lampyr dev`, for instance --port 0)
+  test [OPTIONS]   all tests, in a real browser too (OPTIONS are those of pytest)
+  check            formatting, lint, types, and who may import whom
+  bench [OPTIONS]  measure against other servers, side by side
+  docs             test the documentation and retake its pictures
+
+The first run installs into .venv and takes a minute or two; later runs need no network.
+TEXT
+}
+
+say() { echo "do: $*" >&2; }
+
+fail() {
+    say "error: $1"
+    [ $# -lt 2 ] || echo "hint: $2" >&2
+    exit 1
+}
+
+# The first Python that is new enough; `python3` of an older system may be too old while python3.12 stands beside it.
+find_python() {
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11 python; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    fail "no Python 3.11 or newer (looked for python3, python3.14 ... python3.11)" \
+        "on Debian or Ubuntu: sudo apt install python3 python3-venv"
+}
+
+# pip for systems whose Python comes without ensurepip (Debian and Ubuntu keep it in python3-venv): a wheel is a zip
+# file, and this one unpacked is pip. The hash makes it the file we mean.
+PIP_URL=https://files.pythonhosted.org/packages/07/25/ee8c38ae72d66b844ce8eb9711ba905dba21ca1a8a0c960057c41cd23337/pip-26.3-py3-none-any.whl
+PIP_SHA256=f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13
+
+fetch_pip() {
+    .venv/bin/python - "$PIP_URL" "$PIP_SHA256" <<'PYTHON'
+import hashlib, io, sys, sysconfig, urllib.request, zipfile
+
+with urllib.request.urlopen(sys.argv[1], timeout=60) as answer:
+    wheel = answer.read()
+if hashlib.sha256(wheel).hexdigest() != sys.argv[2]:
+    sys.exit("the file at %s is not the one it should be" % sys.argv[1])
+zipfile.ZipFile(io.BytesIO(wheel)).extractall(sysconfig.get_path("purelib"))
+PYTHON
+}
+
+make_venv() {
+    python=$(find_python)
+    say "making .venv with $("$python" --version)"
+    if "$python" -c 'import ensurepip' 2>/dev/null; then
+        "$python" -m venv --clear .venv
+    else
+        "$python" -m venv --clear --without-pip .venv
+        fetch_pip || fail "this Python has no ensurepip, and pip cannot be fetched from pythonhosted.org" \
+            "on Debian or Ubuntu: sudo apt install python3-venv, then run this again"
+    fi
+    echo "$root" >.venv/made-for
+}
+
+# A .venv that was moved or whose Python is gone is of no use; one without our mark was made by hand, and stays.
+venv_is_ours() {
+    .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
+        { [ ! -e .venv/made-for ] || [ "$(cat .venv/made-for)" = "$root" ]; }
+}
+
+# install MARK FILE ARGUMENTS...: pip install ARGUMENTS, unless that was done for this very FILE before.
+install() {
+    mark=.venv/installed-$1 file=$2
+    shift 2
+    if [ "$(cat "$mark" 2>/dev/null)" != "$(cksum <"$file")" ]; then
+        say "installing $* into .venv (a minute or two the first time)"
+        if [ -t 2 ]; then quiet=; else quiet=-q; fi
+        .venv/bin/python -m pip install $quiet --disable-pip-version-check "$@" >&2 ||
+            fail "pip could not install $*" "its own message is above; without a network only what was installed before works"
+        cksum <"$file" >"$mark"
+    fi
+}
+
+# environment EXTRAS: .venv with Lampyr, as it stands here, and these extras.
+environment() {
+    venv_is_ours || make_venv
+    install "$1" pyproject.toml --editable ".[$1]"
+    PATH=$root/.venv/bin:$PATH
+}
+
+model() {
+    lampyr model pull smollm2 >&2 || say "no language model could be had: an echo answers in its place"
+}
+
+# The browser test drives Debian's Chromium; without it that test is skipped, and says so.
+browser() {
+    if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then
+        return
+    fi
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing chromium and chromium-driver with apt-get (a minute or two)"
+        if { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+            chromium chromium-driver; } >.venv/apt-get.log 2>&1; then
+            return
+        fi
+        tail -n 5 .venv/apt-get.log >&2
+    fi
+    say "there is no chromium with chromedriver, so the browser test is skipped (Debian: apt install chromium chromium-driver)"
+}
+
+demo() {
+    environment local
+    model
+    [ -d demo ] || lampyr init demo --template chat >&2
+    [ ! -e demo/requirements.txt ] || install demo demo/requirements.txt -r demo/requirements.txt
+    exec lampyr dev demo "$@"
+}
+
+tests() {
+    environment dev,local
+    model
+    browser
+    exec python -m pytest "$@"
+}
+
+check() {
+    environment dev,local
+    failed=
+    ruff check || failed="$failed ruff-check"
+    ruff format --check || failed="$failed ruff-format"
+    mypy || failed="$failed mypy"
+    lint-imports --no-logo || failed="$failed import-linter"
+    [ -z "$failed" ] || fail "check failed:$failed"
+}
+
+bench() {
+    environment dev,local
+    [ -e bench/__main__.py ] || fail "there is nothing to measure yet: no bench/__main__.py"
+    exec python -m bench "$@"
+}
+
+docs() {
+    environment dev,local
+    model
+    browser
+    export LAMPYR_SCREENSHOT=1
+    exec python -m pytest tests/cli/test_docs.py tests/system/test_browser.py "$@"
+}
+
+case ${1-} in
+demo | check | bench | docs)
+    "$@"
+    ;;
+test)
+    shift
+    tests "$@"
+    ;;
+-h | --help | help)
+    usage
+    ;;
+*)
+    usage >&2
+    [ $# = 0 ] || say "error: no such command: $1"
+    exit 2
+    ;;
+esac
