@@ -96,7 +96,7 @@ class Instance:
         elif kind == wire.CREDIT:
             running.add_credit(int.from_bytes(payload, "big"))
         elif kind == wire.CANCEL:
-            running.cancel()
+            running.cancel(payload)
 
     def ended(self, stream: int) -> None:
         """An invocation is over, with everything it left to run."""

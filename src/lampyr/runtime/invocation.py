@@ -3,103 +3,62 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import traceback
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextvars import copy_context
-from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from lampyr.errors import BadRequest, ClientDisconnect
-from lampyr.runtime import context, stream, wire
+from lampyr.runtime import context, wire
+from lampyr.runtime.arriving import ArrivingBody
 from lampyr.runtime.request import Body, Request
 from lampyr.runtime.response import NonsenseReturned, Response, to_response
+from lampyr.runtime.streaming import Streaming
+from lampyr.runtime.threads import Threads
 
 if TYPE_CHECKING:
     from lampyr.runtime.instance import Instance
 
 # A larger piece of a body leaves in parts, so that one chunk cannot outgrow the gateway's buffers.
 PIECE_BYTES = wire.WINDOW_BYTES
-
-
-class ArrivingBody(Body):
-    """A request body that is still on its way; reading it lets the gateway send more."""
-
-    def __init__(self, instance: Instance, stream_id: int, first: bytes) -> None:
-        super().__init__(b"")
-        self._instance = instance
-        self._stream = stream_id
-        self._pieces: deque[bytes] = deque([first] if first else [])
-        self._ended = False
-        self._lost = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def feed(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._wake()
-
-    def feed_end(self) -> None:
-        self._ended = True
-        self._wake()
-
-    def lose(self) -> None:
-        self._lost = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def next(self) -> bytes:
-        while not self._pieces:
-            if self._ended:
-                return b""
-            if self._lost:
-                raise ClientDisconnect("the client left before its request body was complete")
-            self._waiter = self._instance.loop.create_future()
-            await self._waiter
-        piece = self._pieces.popleft()
-        credit = len(piece).to_bytes(4, "big")
-        self._instance.send(wire.frame(self._stream, wire.BODY_CREDIT, credit))
-        return piece
+# The payload of CANCEL when the time is up; without it the client has left, and `after` still has its time.
+DEADLINE = b"deadline"
 
 
 class Invocation:
     """Calls the handler for one request and sends its response as frames."""
 
-    __slots__ = ("_credit", "_instance", "_stream", "_waiter", "body", "context", "request", "task")
+    __slots__ = (
+        "_credit", "_finished", "_stream", "_threads", "_waiter", "body", "cancelled", "context",
+        "instance", "request", "task",
+    )  # fmt: skip
 
     def __init__(self, instance: Instance, stream_id: int, fields: list[bytes], body: bytes, *, whole: bool) -> None:
-        self._instance = instance
+        self.instance = instance
         self._stream = stream_id
         self._credit = wire.WINDOW_BYTES
         self._waiter: asyncio.Future[None] | None = None
+        self._threads: Threads | None = None
+        self.cancelled = False
+        self._finished = False
         self.body: Any = Body(body) if whole else ArrivingBody(instance, stream_id, body)
         self.request = Request(fields, self.body)
-        self.context = context.Invocation(self.request)
+        self.context = context.Context(self.request)
         self.task: asyncio.Task[None] | None = None
+        if fields[wire.METHOD] in (b"GET", b"HEAD"):
+            self._discard_body()
 
-    async def run(self) -> None:
-        """The whole invocation. Whatever happens, exactly one final frame is sent, and DONE after AFTER."""
-        context.current.set(self.context)
-        try:
-            await self._respond()
-        except asyncio.CancelledError:
-            self._finish(wire.FAIL, b"cancelled\0")
-        except SystemExit as leaving:
-            from lampyr.runtime.instance import leave
+    def _discard_body(self) -> None:
+        self.request._body = Body(b"")
+        if isinstance(self.body, ArrivingBody):
+            self.body.discard()
 
-            leave(leaving.code if isinstance(leaving.code, int) else 1)
-        except BaseException as error:
-            self._finish(wire.FAIL, _failure(error))
-        if self.context.after:
-            await self._run_after()
-        self._instance.ended(self._stream)
+    # What the gateway does --------------------------------------------------------------------------------------
 
-    def cancel(self) -> None:
+    def cancel(self, reason: bytes = b"") -> None:
         """The client has left, or the deadline has passed."""
+        if self._finished and reason != DEADLINE:
+            return  # the response was complete when the client left: what runs now is `after`
+        self.cancelled = True
         self.request.signal.fire()
         if isinstance(self.body, ArrivingBody):
             self.body.lose()
@@ -107,129 +66,186 @@ class Invocation:
             self.task.cancel()
 
     def add_credit(self, count: int) -> None:
+        """The client has read: `count` more bytes may be sent."""
         self._credit += count
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    # What the handler does --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """The whole invocation. Whatever happens, exactly one final frame is sent, and DONE after AFTER."""
+        context.current.set(self.context)
+        try:
+            await self._respond()
+        except SystemExit as leaving:
+            from lampyr.runtime.instance import leave
+
+            leave(leaving.code if isinstance(leaving.code, int) else 1)
+        except BaseException as error:
+            self._fail(error)
+        if self.context.tasks:
+            await self._run_after()
+        self.context.ended = True
+        if self.request._form is not None:
+            self.request._form.close()
+        self.instance.ended(self._stream)
+
     async def _respond(self) -> None:
-        program = self._instance.program
+        program = self.instance.program
         method = self.request.method
         try:
             handler = program.methods[method]
             arguments = (self.request, self.context)[: handler.arity]
             if handler.in_thread:
-                result = await self._in_thread(handler.call, *arguments)
+                result = await self.in_thread(handler.call, *arguments)
             else:
                 result = handler.call(*arguments)
             if isawaitable(result):
                 result = await result
-            response = to_response(result, method, program.file)
-        except context.Interrupt as interrupt:
-            response = interrupt.response
-        await self._send(response)
+            await self._send(to_response(result, method, program.file))
+        except (context.Interrupt, BaseExceptionGroup) as error:
+            interrupt = _interrupt_of(error)
+            if interrupt is None or self.context.begun:
+                raise
+            await self._send(interrupt.response)
 
-    async def _send(self, response: Response) -> None:
-        body = response.body
-        if body is None or isinstance(body, bytes):
-            fields = response.fields()
-            if body is None or len(body) <= PIECE_BYTES:
-                self._finish(wire.ANSWER, b"", fields, body or b"")
-                return
-            fields += [b"content-length", b"%d" % len(body)]
-            self._instance.send(wire.head_frame(self._stream, wire.HEAD, fields))
-            await self._write(body)
+    async def in_thread(self, call: Any, *arguments: Any) -> Any:
+        """Run a call that may block in a thread."""
+        if self._threads is None:
+            self._threads = Threads(self.instance.loop)
+        return await self._threads.run(call, *arguments)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.cancelled:
+            payload = b"cancelled\0"
+            if not isinstance(error, (asyncio.CancelledError, ClientDisconnect)):
+                payload += _trace(error).encode(errors="replace")
         else:
-            await self._stream_body(response)
-        self._finish(wire.END)
-
-    async def _stream_body(self, response: Response) -> None:
-        body: Any = response.body
-        if hasattr(body, "__aiter__"):
-            chunks = stream.chunks(response)
-        else:
-            chunks = self._from_thread(stream.sync_chunks(response))
-        started = response.settled
-        if started:
-            self._instance.send(wire.head_frame(self._stream, wire.HEAD, response.fields()))
-        try:
-            if self.request.method == "HEAD":
-                return
-            async for chunk in chunks:
-                if not started:
-                    started = True
-                    self._instance.send(wire.head_frame(self._stream, wire.HEAD, response.fields()))
-                await self._write(chunk)
-        finally:
-            await chunks.aclose()
-            if not started and sys.exc_info()[0] is None:
-                self._instance.send(wire.head_frame(self._stream, wire.HEAD, response.fields()))
-
-    async def _write(self, data: bytes) -> None:
-        for start in range(0, len(data), PIECE_BYTES):
-            while self._credit <= 0:
-                self._waiter = self._instance.loop.create_future()
-                await self._waiter
-            piece = data[start : start + PIECE_BYTES]
-            self._credit -= len(piece)
-            self._instance.send(wire.frame(self._stream, wire.CHUNK, piece))
-
-    def _finish(self, kind: int, payload: bytes = b"", fields: list[bytes] | None = None, body: bytes = b"") -> None:
-        if self.context.after:
-            self._instance.send(wire.frame(self._stream, wire.AFTER))
-        if fields is not None:
-            self._instance.send(wire.head_frame(self._stream, kind, fields, body))
-        else:
-            self._instance.send(wire.frame(self._stream, kind, payload))
-
-    async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a sync call in a thread. A thread cannot be cancelled, so the invocation is not over before it is."""
-        future = self._instance.loop.run_in_executor(None, partial(copy_context().run, call, *arguments))
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])
-            raise
-
-    async def _from_thread(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-        try:
-            while (chunk := await self._in_thread(next, chunks, None)) is not None:
-                yield chunk
-        finally:
-            close = getattr(chunks, "close", None)
-            if close is not None:
-                await self._in_thread(close)
+            payload = _failure(error)
+        self.finish(wire.FAIL, payload)
 
     async def _run_after(self) -> None:
         """Run what `after` collected, in order; what is added meanwhile runs too. Errors are the log's."""
-        for call, arguments, keywords in self.context.after:
+        if self.task is not None:
+            while self.task.cancelling():
+                self.task.uncancel()  # the cancellation was the handler's: a timeout inside `after` counts from zero
+        for call, arguments, keywords in self.context.tasks:
             try:
-                result = call(*arguments, **keywords)
-                if isawaitable(result):
-                    await result
+                await self._call_after(call, arguments, keywords)
             except asyncio.CancelledError:
+                print(f"{self.instance.program.file}: after() was cut off by max_duration")
                 break
-            except Exception:
+            except BaseException:
                 traceback.print_exc()
-        self._instance.send(wire.frame(self._stream, wire.DONE))
+        self.instance.send(wire.frame(self._stream, wire.DONE))
+
+    async def _call_after(self, call: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if isawaitable(call):
+            await call
+            return
+        if asyncio.iscoroutinefunction(call):
+            await call(*arguments, **keywords)
+            return
+        result = await self.in_thread(lambda: call(*arguments, **keywords))
+        if isawaitable(result):
+            await result
+
+    # What leaves ------------------------------------------------------------------------------------------------
+
+    async def _send(self, response: Response) -> None:
+        body = response.body
+        if body is None:
+            self.answer(response.fields(self.context.set_cookies), b"")
+        elif not isinstance(body, bytes):
+            await Streaming(self, response).run()
+        elif self.request.method == "HEAD":
+            fields = response.fields(self.context.set_cookies)
+            self.answer([*fields, b"content-length", b"%d" % len(body)], b"")
+        elif len(body) <= PIECE_BYTES:
+            self.answer(response.fields(self.context.set_cookies), body)
+        else:
+            self.head([*response.fields(self.context.set_cookies), b"content-length", b"%d" % len(body)])
+            await self.write(body)
+            self.finish(wire.END)
+
+    def answer(self, fields: list[bytes], body: bytes) -> None:
+        """Send a complete response."""
+        self.context.begun = True
+        self._finished = True
+        if self.context.tasks:
+            self.instance.send(wire.frame(self._stream, wire.AFTER))
+        self.instance.send(wire.head_frame(self._stream, wire.ANSWER, fields, body))
+
+    def head(self, fields: list[bytes]) -> None:
+        """Send the head of a response whose body follows."""
+        self.context.begun = True
+        self.instance.send(wire.head_frame(self._stream, wire.HEAD, fields))
+
+    async def write(self, data: bytes) -> None:
+        """Send a chunk as soon as the client has room for it."""
+        if len(data) <= PIECE_BYTES and self._credit > 0:
+            self._credit -= len(data)
+            self.instance.send(wire.frame(self._stream, wire.CHUNK, data))
+            return
+        for start in range(0, len(data), PIECE_BYTES):
+            while self._credit <= 0:
+                self._waiter = self.instance.loop.create_future()
+                await self._waiter
+            piece = data[start : start + PIECE_BYTES]
+            self._credit -= len(piece)
+            self.instance.send(wire.frame(self._stream, wire.CHUNK, piece))
+
+    def write_now(self, data: bytes) -> None:
+        """Send a few bytes without waiting, or not at all when the client does not read."""
+        if self._credit > 0:
+            self._credit -= len(data)
+            self.instance.send(wire.frame(self._stream, wire.CHUNK, data))
+
+    def finish(self, kind: int, payload: bytes = b"") -> None:
+        """Send the final frame."""
+        if self._finished:
+            return
+        self._finished = True
+        if self.context.tasks:
+            self.instance.send(wire.frame(self._stream, wire.AFTER))
+        self.instance.send(wire.frame(self._stream, kind, payload))
+
+
+def _interrupt_of(error: BaseException) -> context.Interrupt | None:
+    """The interrupt that `error` is, or, where it went through a task group, consists of."""
+    if isinstance(error, BaseExceptionGroup):
+        interrupts, rest = error.split(context.Interrupt)
+        if interrupts is None or rest is not None:
+            return None
+        return _interrupt_of(interrupts.exceptions[0])
+    return error if isinstance(error, context.Interrupt) else None
 
 
 def _failure(error: BaseException) -> bytes:
-    """The payload of a FAIL frame: kind, NUL, text. The text of a bad request is for the client, all else for the log."""
+    """The payload of a FAIL frame: kind, NUL, text. That of a bad request is for the client, all else for the log."""
     if isinstance(error, BadRequest):
         return b"bad_request\0" + str(error).encode(errors="replace")
-    if isinstance(error, ClientDisconnect):
-        return b"cancelled\0"
-    kind = b"memory\0" if isinstance(error, MemoryError) else b"raised\0"
     if isinstance(error, NonsenseReturned):
-        text = str(error)
-    else:
-        text = "".join(traceback.format_exception(type(error), error, _users_part(error)))
-    return kind + text.encode(errors="replace")
+        return b"raised\0" + str(error).encode(errors="replace")
+    kind = b"memory\0" if isinstance(error, MemoryError) else b"raised\0"
+    return kind + _trace(error).encode(errors="replace")
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, _users_part(error)))
 
 
 def _users_part(error: BaseException) -> Any:
-    """The traceback from the first frame outside this file on."""
+    """The traceback from the first frame outside the runtime on."""
     where = error.__traceback__
-    while where is not None and where.tb_next is not None and where.tb_frame.f_code.co_filename == __file__:
+    while where is not None and where.tb_next is not None and _is_ours(where.tb_frame.f_code.co_filename):
         where = where.tb_next
     return where
+
+
+_OURS = __file__.rpartition("/")[0]
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith(_OURS)

@@ -35,12 +35,20 @@ def _arity(call: Callable[..., Any]) -> int:
 class Program:
     """The handlers of one route file by method, or its ASGI application."""
 
-    __slots__ = ("app", "file", "methods", "threads")
+    __slots__ = ("app", "file", "methods", "stream_keepalive_s", "threads")
 
-    def __init__(self, file: str, methods: Mapping[str, Callable[..., Any]], app: Any, threads: int) -> None:
+    def __init__(
+        self,
+        file: str,
+        methods: Mapping[str, Callable[..., Any]],
+        app: Any,
+        threads: int,
+        stream_keepalive_s: float = 15.0,
+    ) -> None:
         self.file = file
         self.methods = {method: Handler(call) for method, call in methods.items()}
         if "GET" in self.methods:
             self.methods.setdefault("HEAD", self.methods["GET"])
         self.app = app
         self.threads = threads
+        self.stream_keepalive_s = stream_keepalive_s

@@ -1,0 +1,80 @@
+"""JSON as it travels: exact in both directions (RFC 8259), compact UTF-8 on the way out."""
+
+from __future__ import annotations
+
+from json import JSONDecoder, JSONEncoder
+from typing import Any, NoReturn
+
+from lampyr.errors import BadRequest
+
+BOM = b"\xef\xbb\xbf"
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+_DECODER = JSONDecoder(parse_constant=_refuse_constant)
+_scan = _DECODER.scan_once  # type: ignore[attr-defined]
+
+
+def decode(data: bytes) -> Any:
+    """The value of a JSON text: a BOM is skipped, invalid UTF-8 replaced, the last of equal keys wins.
+
+    Raises BadRequest for anything else, NaN and Infinity included.
+    """
+    text = data.decode("utf-8", "replace")
+    try:
+        # The C scanner alone: half of `loads` is looking for white space around the value.
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except (StopIteration, ValueError):
+        pass
+    except RecursionError:
+        raise BadRequest("The request body is JSON nested too deeply.") from None
+    return _decode_slowly(text)
+
+
+def _decode_slowly(text: str) -> Any:
+    """White space around the value, a BOM, or an error that has to be named."""
+    text = text.removeprefix("\ufeff")
+    if not text:
+        raise BadRequest("The request body is empty, and JSON was expected.")
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise BadRequest("The request body is JSON nested too deeply.") from None
+    except ValueError as error:
+        raise BadRequest(f"The request body is not valid JSON: {error}.") from None
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of a dataclass, a pydantic or msgspec model, a date or a UUID."""
+    kind = type(value)
+    if hasattr(kind, "__dataclass_fields__"):
+        return {name: getattr(value, name) for name in kind.__dataclass_fields__}
+    if hasattr(kind, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(kind, "__struct_fields__"):
+        from msgspec import to_builtins  # type: ignore[import-not-found]
+
+        return to_builtins(value)
+    if hasattr(kind, "isoformat"):
+        return value.isoformat()
+    if kind.__module__ == "uuid":
+        return str(value)
+    raise TypeError(f"{kind.__name__} cannot be written as JSON")
+
+
+_ENCODER = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+
+
+def encode(value: Any) -> bytes:
+    """`value` as compact UTF-8. Raises TypeError for what JSON cannot hold, ValueError for NaN and Infinity."""
+    text = _ENCODER.encode(value)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate leaves as its escape, as JSON.stringify writes it.
+        return text.encode("utf-8", "backslashreplace")

@@ -1,0 +1,67 @@
+"""Calls that may block, run in threads on behalf of one invocation, and ended when it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from functools import partial
+from threading import Lock, get_ident
+from typing import Any
+
+
+class Threads:
+    """Runs the sync calls of one invocation, one after the other, all in one context: what a handler sets with
+    `ContextVar.set` its generator still sees."""
+
+    __slots__ = ("_context", "_interrupted", "_lock", "_thread", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._context: Context | None = None
+        self._lock = Lock()
+        self._thread: int | None = None
+        self._interrupted = False
+
+    async def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """`call(*arguments)` in a thread. Cancelled, it raises CancelledError inside the call and waits for its end."""
+        if self._context is None:
+            self._context = copy_context()
+        future = self.loop.run_in_executor(None, partial(self._context.run, self._call, call, arguments))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                raise
+            self._interrupt()
+            await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # seen: whatever the call made of its end, the invocation is cancelled
+            raise
+
+    def _call(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        with self._lock:
+            self._thread = get_ident()
+        try:
+            return call(*arguments)
+        finally:
+            with self._lock:
+                thread, self._thread = self._thread, None
+                interrupted, self._interrupted = self._interrupted, False
+            if interrupted and thread is not None:
+                _raise_in(thread, None)  # not delivered yet: it must not reach the pool's own code
+
+    def _interrupt(self) -> None:
+        """Raise CancelledError where the call is, at its next step of Python (a blocking C call ends first)."""
+        with self._lock:
+            if self._thread is not None:
+                self._interrupted = True
+                _raise_in(self._thread, asyncio.CancelledError)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    import ctypes  # 5 ms, and needed only here
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), ctypes.py_object(error) if error is not None else None
+    )
