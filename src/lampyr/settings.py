@@ -45,9 +45,10 @@ class Setting:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint naming the word of `known` that `word` was probably meant to be; "" where none is close."""
-    flat = {name.replace("_", "").lower(): name for name in known}
-    near = get_close_matches(word.replace("_", "").replace("-", "").lower(), flat, n=1, cutoff=0.75)
-    return f'did you mean "{flat[near[0]]}"?' if near else ""
+    spellings = {name.replace("_", "").lower(): name for name in known}
+    meant = spellings.get(word.replace("_", "").replace("-", "").lower())
+    near = [meant] if meant else get_close_matches(word.lower(), spellings.values(), n=1, cutoff=0.75)
+    return f'did you mean "{near[0]}"?' if near else ""
 
 
 _FUNCTIONS = (

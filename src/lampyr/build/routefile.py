@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
+from tokenize import detect_encoding
 from typing import Any, NamedTuple
 
 from lampyr.build import conflicts, literals, metadata
@@ -66,7 +68,7 @@ def _module(file: Path) -> tuple[Module, tuple[str, ...] | None]:
     try:
         module = literals.read(_parse(source))
     except SyntaxError as error:
-        return Module(errors=[_syntax_error(error, source)]), None
+        return Module(errors=[Finding(error.lineno or 1, f"syntax error: {error.msg}")]), None
     except (RecursionError, MemoryError):
         return Module(errors=[Finding(1, "the file is nested too deeply to be read")]), None
     try:
@@ -81,19 +83,16 @@ def _parse(source: bytes) -> ast.Module:
     """The syntax tree. Raises SyntaxError, also for a NUL and for bytes that are no text."""
     if b"\0" in source:
         raise SyntaxError("a NUL byte", ("", source[: source.index(b"\0")].count(b"\n") + 1, None, None))
+    try:
+        source.decode(detect_encoding(BytesIO(source).readline)[0])
+    except UnicodeDecodeError as error:  # Python would let it pass in a comment, some versions of it
+        line = source[: error.start].count(b"\n") + 1
+        raise SyntaxError(
+            "the file is not in its encoding, which is UTF-8 unless it says otherwise", ("", line, None, None)
+        ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)
-
-
-def _syntax_error(error: SyntaxError, source: bytes) -> Finding:
-    line = error.lineno or 1
-    if "utf-8" in error.msg:  # Python does not say where the byte is
-        try:
-            source.decode()
-        except UnicodeDecodeError as wrong:
-            return Finding(source[: wrong.start].count(b"\n") + 1, "the file is not UTF-8", "save the file as UTF-8")
-    return Finding(line, f"syntax error: {error.msg}")
 
 
 def _resolve(module: Module, config: Config, route: str) -> Settings:
