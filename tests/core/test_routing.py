@@ -287,6 +287,13 @@ def test_a_function_with_a_problem_answers_only_where_no_healthy_one_does() -> N
     assert folders_of(table.resolve("/%5Bbroken")) == "[broken"
 
 
+def test_no_function_answers_for_lampyr_itself() -> None:
+    table = Router([function("[[...all]]", asgi=True)])
+    assert table.resolve("/_lampyr/env.js") == Missing("/_lampyr/env.js", "")
+    assert table.resolve("/x/../%5flampyr/env.js?v=1") == Missing("/_lampyr/env.js", "v=1")
+    assert isinstance(table.resolve("/_lampyrs"), Match)
+
+
 def test_no_functions() -> None:
     assert Router([]).resolve("/") == Missing("/", "")
 

@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lampyr.core.segments import SCHEME, Kind, Segment, in_url, parse, public_name
-
-_RESERVED = "_lampyr"
+from lampyr.core.segments import RESERVED, SCHEME, Kind, Segment, in_url, parse, public_name
 
 
 def malformed(parts: Sequence[str]) -> tuple[str, str] | None:
@@ -22,8 +20,8 @@ def malformed(parts: Sequence[str]) -> tuple[str, str] | None:
     for segment in segments[:-1]:
         if segment.kind in (Kind.CATCH_ALL, Kind.OPTIONAL):
             return f"the catch-all {segment} is not the last segment of its route", f"nothing can follow {segment}"
-    if segments and segments[0] == Segment(Kind.STATIC, _RESERVED):
-        return f"/{_RESERVED} is Lampyr's own", "give the folder another name"
+    if segments and segments[0] == Segment(Kind.STATIC, RESERVED):
+        return f"/{RESERVED} is Lampyr's own", "give the folder another name"
     return _repeated([segment for segment in segments if segment.kind is not Kind.STATIC])
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lampyr.core import paths
-from lampyr.core.segments import Kind, Segment, in_url
+from lampyr.core.segments import RESERVED, Kind, Segment, in_url
 from lampyr.types import Function
 
-# Only matches are remembered, and only short paths: whatever clients send, this stays below about 4 MB a router.
+# Only matches are remembered, and only short paths: whatever clients send, this stays at a few MB for each router.
 _REMEMBERED = 2048
 _REMEMBERED_LENGTH = 200
 
@@ -130,7 +130,7 @@ class Router:
         clean = paths.clean(path)
         if isinstance(clean, str):
             return Refused(clean)
-        target = self._root.find(clean.segments, 0)
+        target = self._root.find(clean.segments, 0) if clean.segments[:1] != (RESERVED,) else None
         if not clean.tidy and not (target and _owns_spelling(target, clean)):
             return Moved(clean.path + mark + paths.escape_unsafe(query))
         file_path = clean.path

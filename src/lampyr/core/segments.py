@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+# What begins with this segment is Lampyr's own (/_lampyr/env.js), whatever a project's functions would answer.
+RESERVED = "_lampyr"
 SCHEME = "name, [id], [...all], [[...all]] or (group)"
 
 
