@@ -24,7 +24,7 @@ WHEELS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Who answers: `backend` is "local" or "echo", `model` the id on the wire; `reason` and `hint` tell why the echo."""
+    """Who answers: `backend` is "local" or "echo", `model` the id on the wire; `reason` and `hint` tell why an echo."""
 
     backend: str
     model: str
@@ -44,7 +44,7 @@ def status(name: str = catalog.DEFAULT) -> Status:
     """Who would answer a call for the local model `name` now. Loads nothing; reads the file once to check its hash."""
     model = catalog.named(name)
     if find_spec("xllamacpp") is None:
-        return Status(backend="echo", model="echo", **_no_engine())
+        return _echo(*_no_engine())
     path = catalog.find(model)
     if path is None:
         return _echo(f"the model {model.title} is not on this machine", f"lampyr model pull {model.name}")
@@ -57,14 +57,14 @@ def _echo(reason: str, hint: str) -> Status:
     return Status(backend="echo", model="echo", reason=reason, hint=hint)
 
 
-def _no_engine() -> dict[str, str]:
+def _no_engine() -> tuple[str, str]:
     machine = (sys.platform, platform.machine())
     if machine in WHEELS:
-        return {"reason": "the package xllamacpp is not installed", "hint": "pip install 'lampyr[local]'"}
-    return {
-        "reason": f"there is no ready-made xllamacpp for {' '.join(machine)}",
-        "hint": "build it from source (it needs CMake, a C++ compiler and Rust): pip install 'lampyr[local]'",
-    }
+        return "the package xllamacpp is not installed", "pip install 'lampyr[local]'"
+    return (
+        f"there is no ready-made xllamacpp for {' '.join(machine)}",
+        "build it from source (it needs CMake, a C++ compiler and Rust): pip install 'lampyr[local]'",
+    )
 
 
 def command(

@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from lampyr.model.wire import Reply, WireError
 
 # 2,048 tokens of prompt take 15 s on two old cores, and their cache 47 MB; a demo model has no use for more.
 CONTEXT_TOKENS = 2048
-ANSWER_TOKENS = 1024
+ANSWER_TOKENS = 512
 # Between two batches llama.cpp looks whether the client is still there; 128 tokens are under a second.
 BATCH_TOKENS = 128
 PARALLEL = 2
@@ -42,7 +43,7 @@ class Local:
         """An answer to a chat completion request; ends early where the client leaves."""
         upstream = http.client.HTTPConnection(self._address)
         upstream.connect()
-        presence.on_left(lambda: _hang_up(upstream.sock))
+        presence.on_left(partial(_hang_up, upstream.sock))
         body = json.dumps({**request, "model": self.id}).encode()
         headers = {"content-type": "application/json", "authorization": f"Bearer {self._key}", "connection": "close"}
         upstream.request("POST", "/v1/chat/completions", body, headers)
@@ -69,8 +70,9 @@ def _parameters(parameters: Any, path: Path, id: str, key: str) -> Any:
     for pool in (parameters.cpuparams, parameters.cpuparams_batch):
         pool.n_threads = THREADS
         pool.poll = 0  # no spinning: the gateway lives on the same cores
-    # The model card's values; a small model rambles at 1.0.
+    # The model card's values; a small model rambles at 1.0, and without a penalty it ends in a loop.
     parameters.sampling.temp, parameters.sampling.top_p = 0.2, 0.9
+    parameters.sampling.penalty_repeat, parameters.sampling.penalty_last_n = 1.1, 128
     parameters.cache_ram_mib = 0  # no prompts kept beyond the slots
     parameters.verbosity = 0  # no prompts in logs
     parameters.ui, parameters.cors_origins, parameters.endpoint_slots = False, "", False

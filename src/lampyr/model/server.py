@@ -19,6 +19,7 @@ from lampyr.model.wire import MAX_BODY_BYTES, Reply, WireError, checked
 
 KEEP_ALIVE_SECONDS = 15.0
 LOOK_SECONDS = 1.0
+LOCAL = "local"  # the name to write in code; GET /v1/models/local tells who that is
 
 
 class Server(ThreadingHTTPServer):
@@ -118,8 +119,8 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def _model(self, name: str) -> None:
-        for model in self.server.backends.listing():
-            if name == model["id"]:
+        for index, model in enumerate(self.server.backends.listing()):
+            if name == model["id"] or (name == LOCAL and index == 0):
                 self._whole(200, model)
                 return
         self._send(WireError(404, f"The model '{name}' does not exist.", code="model_not_found").reply())
