@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from lampyr.gateway import answers, compression
@@ -99,7 +100,7 @@ class Call:
         """There is an instance: send it the request."""
         exchange = self.exchange
         self.instance = instance
-        self.begun_s = self.pool.loop.time()
+        self.begun_s = monotonic()
         self.cold = instance.served == 0
         body, whole = exchange.body, self._complete
         if self._body_left:
@@ -184,7 +185,7 @@ class Call:
             if encoder is not None:
                 body = encoder.feed(body) + encoder.end()
                 encoder.add_headers(headers)
-            self._add_timing(headers, (self.pool.loop.time() - self.begun_s) * 1000)
+            self._add_timing(headers, (monotonic() - self.begun_s) * 1000)
             self.status = status
             self.bytes_out = len(body)
             self.exchange.answer(status, headers, body)
@@ -218,7 +219,7 @@ class Call:
             self._deadline = None
             limit_s = self.pool.function.settings.max_duration
             if limit_s is not None:
-                left_s = limit_s - (self.pool.loop.time() - self.exchange.started)
+                left_s = limit_s - (monotonic() - self.exchange.started)
                 self._deadline = self.pool.loop.call_later(max(left_s, 0.0), self._expire, limit_s)
 
     def chunk(self, data: bytes) -> None:
@@ -314,7 +315,7 @@ class Call:
         self._deadline = None
         settings = self.pool.function.settings
         edge = settings.runtime == "edge"
-        elapsed_ms = round((self.pool.loop.time() - self.exchange.started) * 1000, 1)
+        elapsed_ms = round((monotonic() - self.exchange.started) * 1000, 1)
         limit = "first_byte_timeout" if edge and limit_s != settings.max_duration else "max_duration"
         code = "EDGE_FUNCTION_INVOCATION_TIMEOUT" if edge else "FUNCTION_INVOCATION_TIMEOUT"
         message = f"The function did not {'begin its response' if limit[0] == 'f' else 'finish'} within {limit_s:g} s."
@@ -425,7 +426,7 @@ class Call:
         return None
 
     def _add_timing(self, headers: answers.Headers, exec_ms: float | None) -> None:
-        began = self.begun_s or self.pool.loop.time()
+        began = self.begun_s or monotonic()
         queue_ms = max(began - self.exchange.started, 0.0) * 1000
         init_ms = self.instance.init_ms if self.cold and self.instance is not None else 0.0
         queue_ms = max(queue_ms - init_ms, 0.0)

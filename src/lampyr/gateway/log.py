@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Log:
     def access(self, call: Call) -> None:
         """One line per invocation: what, how it ended, how long it took."""
         exchange = call.exchange
-        took_ms = (self._loop.time() - exchange.started) * 1000
+        took_ms = (monotonic() - exchange.started) * 1000
         path = exchange.target.partition("?")[0].translate(_CONTROLS)
         ended = "" if call.outcome == "ok" else f" {call.outcome}"
         cold = " cold" if call.cold else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from lampyr.core import lifecycle
@@ -85,7 +86,7 @@ class Instance:
         self.running: dict[int, Caller] = {}
         self.caller: Caller | None = None
         self.served = 0
-        self.forked_s = self._loop.time()
+        self.forked_s = monotonic()  # uvloop's own clock has whole milliseconds
         self.init_ms = 0.0
         self.idle_since = 0.0
         self.reason: str | None = None

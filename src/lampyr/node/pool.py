@@ -10,6 +10,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from itertools import count
+from time import monotonic
 
 from lampyr.node.instance import Caller, Instance
 from lampyr.node.logs import LogPipe, Sink
@@ -154,7 +155,7 @@ class Pool:
         """A new instance is ready."""
         if instance.state == "starting":
             self._starting -= 1
-            instance.init_ms = (self.loop.time() - instance.forked_s) * 1000
+            instance.init_ms = (monotonic() - instance.forked_s) * 1000
             instance.idle_since = self.loop.time()
         instance.step("hello")
         if instance.state != "idle":
