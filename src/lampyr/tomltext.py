@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-# A longer statement (a huge multi-line string) is not searched: its keys are then reported at their table.
+# The search ends at a longer statement (a huge multi-line string): finding its end tries every length in turn.
 _LONGEST_STATEMENT = 400
 
 
@@ -46,6 +46,8 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
     start = 0
     while start < len(rows):
         length, data = _statement(rows, start)
+        if not length:
+            break
         if rows[start].lstrip().startswith("["):
             table = max(_paths(data), key=len, default=())
             found.setdefault(table, start + 1)
@@ -57,13 +59,13 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
 
 
 def _statement(rows: list[str], start: int) -> tuple[int, dict[str, Any]]:
-    """The number of lines of the statement that begins at `start`, and what it says: the shortest that parses."""
+    """The shortest run of lines from `start` that parses: its length, 0 where it is too long, and what it says."""
     for length in range(1, min(_LONGEST_STATEMENT, len(rows) - start) + 1):
         try:
             return length, tomllib.loads("\n".join(rows[start : start + length]))
         except tomllib.TOMLDecodeError:
             continue
-    return 1, {}
+    return 0, {}
 
 
 def _paths(data: Any) -> Iterator[tuple[str, ...]]:
