@@ -22,6 +22,7 @@ COMMANDS = {
     "dev": "lampyr.cli.serve",
     "build": "lampyr.cli.build",
     "start": "lampyr.cli.serve",
+    "model": "lampyr.cli.model",
 }
 
 

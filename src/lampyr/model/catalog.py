@@ -77,12 +77,16 @@ def packaged(model: Model) -> Path | None:
 
 
 def find(model: Model) -> Path | None:
-    """The model's file on this machine, whole or not: what was pulled wins over what is installed."""
-    return pulled(model) or packaged(model)
+    """The model's file on this machine: the first that is genuine, of what was pulled and what is installed.
+
+    Where none is, a damaged one, so that somebody can be told of it.
+    """
+    found = [path for path in (pulled(model), packaged(model)) if path]
+    return next((path for path in found if is_genuine(path, model)), found[0] if found else None)
 
 
 def is_genuine(path: Path, model: Model) -> bool:
-    """Whether the file has the pinned hash. 98 MB take 0.2 s, so a success is remembered by size and mtime."""
+    """Whether the file has the pinned hash. 98 MB take 0.5 s, so a success is remembered by size and mtime."""
     stat = path.stat()
     stamp = [stat.st_size, stat.st_mtime_ns, model.sha256]
     if stat.st_size != model.bytes:
@@ -90,11 +94,16 @@ def is_genuine(path: Path, model: Model) -> bool:
     remembered = _remembered()
     if remembered.get(str(path)) == stamp:
         return True
-    with path.open("rb") as file:
-        genuine = hashlib.file_digest(file, "sha256").hexdigest() == model.sha256
+    genuine = sha256(path) == model.sha256
     if genuine:
         _remember({**remembered, str(path): stamp})
     return genuine
+
+
+def sha256(path: Path) -> str:
+    """The file's hash, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remembered() -> dict[str, object]:
