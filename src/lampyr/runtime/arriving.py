@@ -20,7 +20,7 @@ class ArrivingBody(Body):
     __slots__ = ("_ended", "_instance", "_lost", "_pieces", "_stream", "_unwanted", "_waiter")
 
     def __init__(self, instance: Instance, stream_id: int, first: bytes) -> None:
-        super().__init__(b"")
+        super().__init__(None)
         self._instance = instance
         self._stream = stream_id
         self._pieces: deque[bytes] = deque([first] if first else [])

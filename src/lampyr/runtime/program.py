@@ -32,10 +32,18 @@ def _arity(call: Callable[..., Any]) -> int:
     return min(2, sum(parameter.kind in POSITIONAL for parameter in parameters))
 
 
+def mount_depth(file: str, base: str) -> int | None:
+    """How many segments of a path come before the catch-all that `file` is in; None where it is in none."""
+    folders = [part for part in file[len(base) + 1 :].split("/")[:-1] if not part.startswith("(")]
+    if folders and folders[-1].startswith(("[...", "[[...")):
+        return len(folders) - 1
+    return None
+
+
 class Program:
     """The handlers of one route file by method, or its ASGI application."""
 
-    __slots__ = ("app", "file", "methods", "stream_keepalive_s", "threads")
+    __slots__ = ("app", "file", "methods", "mount", "stream_keepalive_s", "threads")
 
     def __init__(
         self,
@@ -44,11 +52,13 @@ class Program:
         app: Any,
         threads: int,
         stream_keepalive_s: float = 15.0,
+        base: str = "",
     ) -> None:
         self.file = file
         self.methods = {method: Handler(call) for method, call in methods.items()}
         if "GET" in self.methods:
             self.methods.setdefault("HEAD", self.methods["GET"])
         self.app = app
+        self.mount = mount_depth(file, base)
         self.threads = threads
         self.stream_keepalive_s = stream_keepalive_s

@@ -23,22 +23,21 @@ _Bytes = bytes
 
 
 class Body:
-    """A request body that has arrived; `next` takes its pieces, b"" is the end."""
+    """A request body that has arrived: `data`, or one that has not, where `data` is None."""
 
-    __slots__ = ("_data",)
+    __slots__ = ("data",)
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytes | None) -> None:
+        self.data = data
 
     async def next(self) -> bytes:
         """The next piece, or b"" once there is none. Raises ClientDisconnect."""
-        data, self._data = self._data, b""
-        return data
+        data, self.data = self.data, b""
+        return data or b""
 
     async def all(self) -> bytes:
-        """Everything that is left."""
-        data, self._data = self._data, b""
-        return data
+        """Everything that is left. Raises ClientDisconnect."""
+        return await self.next()
 
 
 class Signal:
@@ -174,7 +173,9 @@ class Request:
 
     async def json(self) -> Any:
         """The body as JSON, whatever its Content-Type. Raises BadRequest."""
-        return json_text.decode(await self.bytes())
+        self._use()
+        data = self._body.data
+        return json_text.decode(data if data is not None else await self._body.all())
 
     async def text(self) -> str:
         """The body as UTF-8 without its BOM; invalid bytes become U+FFFD."""

@@ -50,7 +50,10 @@ class Response:
     def json(cls, value: Any, status: int = 200, headers: HeaderInput | None = None) -> Response:
         """`value` as compact JSON. Raises TypeError for what JSON cannot hold, ValueError for NaN and Infinity."""
         response = cls(json_text.encode(value), status, headers)
-        response._default_type(JSON)
+        if headers is None:
+            response._fields = [b"content-type", JSON]
+        else:
+            response._default_type(JSON)
         return response
 
     @classmethod
@@ -88,15 +91,9 @@ class Response:
         those over `more`.
         """
         fields = [b"%d" % self._status, *self._fields]
-        if self._cookies is not None or more is not None:
-            own = self._fields
-            taken = {own[at + 1].partition(b"=")[0].strip() for at in range(0, len(own), 2) if own[at] == b"set-cookie"}
-            for cookies in (self._cookies, more):
-                for name, line in cookies.lines.items() if cookies is not None else ():
-                    if name.encode() not in taken:
-                        taken.add(name.encode())
-                        fields += (b"set-cookie", line)
-        return fields
+        if self._cookies is None and more is None:
+            return fields
+        return with_cookies(fields, self._cookies, more)
 
     def _default_type(self, value: bytes) -> None:
         if b"content-type" not in self._fields[::2]:
@@ -104,6 +101,20 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self._status}>"
+
+
+def with_cookies(fields: list[bytes], *jars: ResponseCookies | None) -> list[bytes]:
+    """`fields` (status, name, value...) and a Set-Cookie field for each cookie that nothing before it has set."""
+    fields = fields.copy()
+    taken = {
+        fields[at + 1].partition(b"=")[0].strip() for at in range(1, len(fields), 2) if fields[at] == b"set-cookie"
+    }
+    for jar in jars:
+        for name, line in jar.lines.items() if jar is not None else ():
+            if name.encode() not in taken:
+                taken.add(name.encode())
+                fields += (b"set-cookie", line)
+    return fields
 
 
 def encode_text(text: str) -> bytes:
