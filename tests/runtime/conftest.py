@@ -177,7 +177,7 @@ def _child(program: Program, fd: int, log: Path) -> None:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    """`serve(GET=handler, POST=...)` or `serve(app=application, folder="api/[[...path]]")`: an instance that says hello."""
+    """`serve(GET=handler, ...)` or `serve(app=application, folder="api/[[...path]]")`: an instance that says hello."""
     started: list[Gateway] = []
 
     def start(

@@ -73,12 +73,13 @@ def _make_chunks() -> Callable[[Any, int], Iterable[str]]:
 
     Without its table of containers a circular value raises RecursionError instead of ValueError.
     """
-    make: Any = encoder.c_make_encoder or encoder._make_iterencode  # type: ignore[attr-defined]
-    quote: Any = encoder.encode_basestring  # type: ignore[attr-defined]
-    if encoder.c_make_encoder is None:  # PyPy
-        plain = encoder.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
-        return lambda value, _: plain.iterencode(value)
-    chunks: Callable[[Any, int], Iterable[str]] = make(None, _plain, quote, None, ":", ",", False, False, False)
+    parts: Any = encoder  # C names that the stubs do not list
+    if parts.c_make_encoder is None:  # PyPy
+        whole = encoder.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+        return lambda value, _: whole.iterencode(value)
+    chunks: Callable[[Any, int], Iterable[str]] = parts.c_make_encoder(
+        None, _plain, parts.encode_basestring, None, ":", ",", False, False, False
+    )
     return chunks
 
 
