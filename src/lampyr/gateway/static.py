@@ -1,8 +1,8 @@
 """Files of `public/`, served at `/` (SPEC 3): GET and HEAD, validators, ranges, nothing that begins with a dot.
 
 `index.html` of a folder is also served at the path of the folder: `public/index.html` at `/`, `public/docs/index.html`
-at `/docs`. Files go out as they are, never compressed: a byte range then means the same bytes to every client. A request
-for several ranges gets the whole file, as RFC 9110 14.2 allows: few clients ask, and it is a known way to overload servers.
+at `/docs`. Files go out as they are, never compressed: a byte range then means the same bytes to every client. A
+request for several ranges gets the whole file, as RFC 9110 14.2 allows: few ask, and many ranges overload servers.
 """
 
 from __future__ import annotations

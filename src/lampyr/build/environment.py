@@ -1,0 +1,231 @@
+"""The environment of a project's functions: its .env files and the process environment, merged (SPEC 4)."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from dotenv.parser import Binding, parse_stream
+
+from lampyr.build.expansion import LoopError, expand_all
+from lampyr.build.packages import Packages, packages
+from lampyr.core import masks
+from lampyr.errors import ConfigError
+from lampyr.types import Problem
+
+__all__ = ["Environment", "Packages", "env_js", "packages", "read"]
+
+PUBLIC = "PUBLIC_"
+SECRET_ENDINGS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+TEST = "test"
+
+# A function gets the process environment, as it would from any server, but not what is Lampyr's own (every LAMPYR_
+# name) and not the doors to the session of whoever started the server: agents that sign, service manager, desktop.
+KEPT_BACK = frozenset({
+    "CREDENTIALS_DIRECTORY", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "GPG_AGENT_INFO", "INVOCATION_ID", "JOURNAL_STREAM",
+    "KRB5CCNAME", "LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "MAINPID", "NOTIFY_SOCKET",
+    "SSH_AGENT_PID", "SSH_ASKPASS", "SSH_AUTH_SOCK", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "SUDO_ASKPASS",
+    "SUDO_COMMAND", "SUDO_GID", "SUDO_UID", "SUDO_USER", "WATCHDOG_PID", "WATCHDOG_USEC", "WAYLAND_DISPLAY",
+    "XAUTHORITY", "XDG_RUNTIME_DIR", "XDG_SESSION_ID",
+})  # fmt: skip
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_PUBLIC_NAME = re.compile(r"PUBLIC_\w*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What functions get in os.environ, and which of it is whose business.
+
+    `secrets` are names in `values`; `public` is what a browser may see; `files` are the .env files that were read, the
+    winning one first. `errors` keep the project from being built.
+    """
+
+    mode: str
+    values: dict[str, str]
+    secrets: frozenset[str]
+    public: dict[str, str]
+    files: tuple[Path, ...]
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+
+class _Entry(NamedTuple):
+    """One assignment in a .env file, as it stands there. `literal`: in single quotes, where nothing is expanded."""
+
+    value: str
+    file: str
+    line: int
+    literal: bool
+
+
+def read(root: Path, mode: str, process: Mapping[str, str]) -> Environment:
+    """The environment of the project at `root`. `mode` is "development" or "production"; LAMPYR_ENV=test makes it test.
+
+    First wins: process environment, .env.{mode}.local, .env.local (not in test), .env.{mode}, .env. Values in files
+    expand against the merged result. A variable set by the process, even to nothing, is not read from files. Raises
+    ConfigError, which names the file and the line and never shows a value.
+    """
+    mode = TEST if process.get("LAMPYR_ENV") == TEST else mode
+    files = [(name, _assignments(root / name, name)) for name in _names(mode)]
+    found = [(name, entries) for name, entries in files if entries is not None]
+    given = {name: value for name, value in process.items() if not _is_kept_back(name)}
+    winning: dict[str, _Entry] = {}
+    local: set[str] = set()
+    for file, entries in found:
+        for name, entry in entries.items():
+            winning.setdefault(name, entry)
+        local.update(entries if file.endswith(".local") else ())
+    raw = {name: entry for name, entry in winning.items() if name not in given and not name.startswith("LAMPYR_")}
+    expanded, dangling = _expand(raw, given)
+    values = {**given, **expanded, "LAMPYR_ENV": mode}
+    public = {name: value for name, value in values.items() if _PUBLIC_NAME.fullmatch(name)}
+    secrets = frozenset(name for name in values if name not in public and (name in local or is_secret_name(name)))
+    short = [name for name in secrets & raw.keys() if 0 < len(values[name]) < masks.MIN_CHARS]
+    return Environment(
+        mode=mode,
+        values=values,
+        secrets=secrets,
+        public=public,
+        files=tuple(root / name for name, _ in found),
+        errors=tuple(_exposed(public, secrets, values, winning)),
+        warnings=(*_dangling(dangling, raw), *_too_short(short, raw)),
+    )
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable is secret by its name (SPEC 4). A name for browsers never is."""
+    return name.upper().endswith(SECRET_ENDINGS) and not name.startswith(PUBLIC)
+
+
+def env_js(public: Mapping[str, str]) -> str:
+    """The script at /_lampyr/env.js. Safe inside <script> too: no "<" can end it, no line separator break a string."""
+    text = json.dumps(dict(sorted(public.items())), ensure_ascii=True, separators=(",", ":"))
+    for char in "<>&":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return f"window.env = {text};\n"
+
+
+def _names(mode: str) -> tuple[str, ...]:
+    names = (f".env.{mode}.local", ".env.local", f".env.{mode}", ".env")
+    return tuple(name for name in names if mode != TEST or name != ".env.local")
+
+
+def _is_kept_back(name: str) -> bool:
+    return name in KEPT_BACK or name.startswith("LAMPYR_")
+
+
+# --- reading files
+
+
+def _assignments(path: Path, name: str) -> dict[str, _Entry] | None:
+    """What a .env file assigns, the last of several to one name; None where there is no such file."""
+    text = _text(path, name)
+    if text is None:
+        return None
+    found: dict[str, _Entry] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        line = binding.original.line + _line_ends(_leading_space(binding.original.string))
+        if binding.error:
+            raise _malformed(name, line, "is not NAME=value")
+        if binding.key is None:
+            continue
+        found[binding.key] = _entry(binding, name, line)
+    return found
+
+
+def _text(path: Path, name: str) -> str | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        message = f"{name} cannot be read: {error.strerror}"
+        raise ConfigError(message, "make it a file that this user may read, or remove it") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = 1 + data.count(b"\n", 0, error.start)
+        raise _malformed(name, line, "is not UTF-8", "save the file as UTF-8") from None
+
+
+def _entry(binding: Binding, name: str, line: int) -> _Entry:
+    """Check one assignment; its value is shown nowhere."""
+    key, value = binding.key or "", binding.value
+    if value is None:
+        raise _malformed(name, line, "has no =")
+    if not _NAME.fullmatch(key):
+        raise _malformed(name, line, "does not begin with a name", "names are letters, digits and _, no digit first")
+    if "\0" in value:
+        raise _malformed(name, line, "holds a NUL character", "no environment can hold one; encode the value")
+    written = binding.original.string.partition("=")[2].lstrip()
+    return _Entry(value, name, line, literal=written.startswith("'"))
+
+
+def _malformed(name: str, line: int, what: str, hint: str = "") -> ConfigError:
+    return ConfigError(f"{name}:{line}: this line {what}", hint or 'write NAME=value, or NAME="value" across lines')
+
+
+def _leading_space(text: str) -> str:
+    return text[: len(text) - len(text.lstrip())]
+
+
+def _line_ends(text: str) -> int:
+    return len(re.findall(r"\r\n|\r|\n", text))
+
+
+# --- expanding and checking
+
+
+def _expand(raw: Mapping[str, _Entry], given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, None]]:
+    # In single quotes a dollar sign is itself, escaped or not: those who escape it are used to other tools.
+    literal = {name: entry.value.replace("\\$", "$") for name, entry in raw.items() if entry.literal}
+    expandable = {name: entry.value for name, entry in raw.items() if not entry.literal}
+    try:
+        expanded, dangling = expand_all(expandable, {**given, **literal})
+    except LoopError as error:
+        first = raw[error.names[0]]
+        message = f"{first.file}:{first.line}: variables refer to each other in a circle: {error}"
+        raise ConfigError(message, "give one of them a value of its own") from None
+    return {name: literal[name] if name in literal else expanded[name] for name in raw}, dangling
+
+
+def _dangling(names: Mapping[str, None], raw: Mapping[str, _Entry]) -> Iterator[Problem]:
+    # The name that was not found stays unsaid: it may be a piece of a password with a dollar sign in it.
+    for name in names:
+        entry = raw[name]
+        message = f"{name} refers to a variable that is not set, and has nothing in its place"
+        yield Problem(file=entry.file, line=entry.line, message=message, hint="write \\$ for a dollar sign")
+
+
+def _too_short(names: list[str], raw: Mapping[str, _Entry]) -> Iterator[Problem]:
+    if names:
+        listed = ", ".join(sorted(names))
+        message = f"too short to be masked in responses and logs: {listed}"
+        hint = f"secrets of {masks.MIN_CHARS} characters or more are masked"
+        yield Problem(file=raw[min(names)].file, line=None, message=message, hint=hint)
+
+
+def _exposed(
+    public: Mapping[str, str], secrets: frozenset[str], values: Mapping[str, str], winning: Mapping[str, _Entry]
+) -> Iterator[Problem]:
+    """PUBLIC_ variables in which a secret is, however it is written."""
+    if not public:
+        return
+    encoded = {name: masks.encodings(values[name]) for name in sorted(secrets)}
+    for name, value in public.items():
+        data = value.encode("utf-8", "surrogateescape")
+        for secret, written in encoded.items():
+            if any(one in data for one in written):
+                entry = winning.get(name)
+                yield Problem(
+                    file=entry.file if entry else "process environment",
+                    line=entry.line if entry else None,
+                    message=f"{name} holds the value of the secret {secret}, and browsers may see it",
+                    hint=f"take the secret out of {name}, or give it a name that does not begin with {PUBLIC}",
+                )

@@ -1,0 +1,102 @@
+"""Where a project's functions import their packages from: the project's own .venv, or the environment of Lampyr."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lampyr.types import Problem
+
+_VENV = ".venv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packages:
+    """`paths` in the order of the import path; `python` is the interpreter of the environment they are in."""
+
+    paths: tuple[str, ...]
+    python: str
+    warnings: tuple[Problem, ...] = ()
+
+
+def packages(root: Path, process: Mapping[str, str] | None = None) -> Packages:
+    """The folders to import from: PYTHONPATH of `process` (os.environ), then those of the environment.
+
+    That is `root`/.venv, where it is of the minor version of Python that runs Lampyr: packages with compiled parts work
+    in no other. Otherwise it is Lampyr's own, with a warning if there is a .venv that could not be used.
+    """
+    process = os.environ if process is None else process
+    python_path = [os.path.abspath(entry) for entry in process.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    venv = root / _VENV
+    settings = _settings(venv)
+    if settings is None:
+        return Packages(paths=_unique(python_path, _own()), python=sys.executable)
+    site = _site_of(venv)
+    if site:
+        python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        return Packages(paths=_unique(python_path, [*site, *_linked(site)]), python=str(python))
+    return Packages(paths=_unique(python_path, _own()), python=sys.executable, warnings=(_unusable(settings),))
+
+
+def _settings(venv: Path) -> dict[str, str] | None:
+    """What pyvenv.cfg says (PEP 405); None where there is no virtual environment."""
+    try:
+        text = (venv / "pyvenv.cfg").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _site_of(venv: Path) -> list[str]:
+    """Its folders of packages for this version of Python; empty where it is of another."""
+    where = {"base": str(venv), "platbase": str(venv)}
+    named = [sysconfig.get_path(kind, "venv", where) for kind in ("purelib", "platlib")]
+    return [folder for folder in dict.fromkeys(named) if os.path.isdir(folder)]
+
+
+def _own() -> list[str]:
+    return [sysconfig.get_path(kind) for kind in ("purelib", "platlib")]
+
+
+def _linked(site: list[str]) -> Iterator[str]:
+    """Folders that .pth files add, as an editable install does. Their `import` lines run code, so they are left out."""
+    for folder in site:
+        for file in sorted(Path(folder).glob("*.pth")):
+            try:
+                lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            except OSError:
+                continue
+            for line in lines:
+                if not line.strip() or line.startswith(("#", "import ", "import\t")):
+                    continue
+                path = os.path.abspath(os.path.join(folder, line.rstrip()))
+                if os.path.exists(path):
+                    yield path
+
+
+def _unique(*groups: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(path for group in groups for path in group))
+
+
+def _unusable(settings: Mapping[str, str]) -> Problem:
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    version = settings.get("version") or settings.get("version_info") or ""
+    theirs = re.match(r"\d+\.\d+", version)
+    implementation = settings.get("implementation") or "Python"
+    kind = (
+        f"of {'Python' if implementation == 'CPython' else implementation} {theirs[0]}"
+        if theirs
+        else "of another Python"
+    )
+    return Problem(
+        file=_VENV,
+        line=None,
+        message=f"the project's {_VENV} is {kind}, and Lampyr runs on Python {ours}: its packages are not used",
+        hint=f"make it again for {ours} (uv venv --python {ours} && uv sync), or install Lampyr into it",
+    )
