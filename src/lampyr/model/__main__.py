@@ -22,7 +22,7 @@ def main() -> None:
     look = (
         partial(choice.Status, backend="echo", model="echo") if options.echo else partial(choice.status, options.model)
     )
-    Server(socket.socket(fileno=options.fd), Backends(look)).serve_until_idle(options.idle)
+    Server(socket.socket(fileno=options.fd), Backends(look)).serve_until_idle(options.idle, options.parent)
 
 
 def _options() -> argparse.Namespace:
@@ -31,6 +31,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default=catalog.DEFAULT, help="name of the local model (%(default)s)")
     parser.add_argument("--echo", action="store_true", help="the echo answers, whatever is installed")
     parser.add_argument("--idle", type=float, default=choice.IDLE_SECONDS, help="seconds until it ends (%(default)s)")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="pid of the process to end with")
     return parser.parse_args()
 
 

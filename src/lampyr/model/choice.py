@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -73,7 +74,16 @@ def command(
     """What to execute for a model process that serves the listening socket `fd` (to be inherited, see `pass_fds`).
 
     `echo` makes it the echo whatever is installed (`kind = "echo"`). It ends with 0 after `idle_seconds` without a
-    connection; its caller keeps the socket and starts it again when that becomes readable.
+    connection; its caller keeps the socket and starts it again when that becomes readable. It ends with its caller too,
+    which must be the process that calls this.
     """
-    options = ["--model", name, "--idle", str(idle_seconds), *(["--echo"] if echo else [])]
+    options = [
+        "--model",
+        name,
+        "--idle",
+        str(idle_seconds),
+        "--parent",
+        str(os.getpid()),
+        *(["--echo"] if echo else []),
+    ]
     return [sys.executable, "-m", "lampyr.model", str(fd), *options]

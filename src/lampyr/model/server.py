@@ -37,13 +37,12 @@ class Server(ThreadingHTTPServer):
         self._connections = 0
         self._quiet_since = time.monotonic()
 
-    def serve_until_idle(self, idle_seconds: float) -> None:
-        """Return once there was no connection for `idle_seconds`, or when the parent has died.
+    def serve_until_idle(self, idle_seconds: float, parent: int) -> None:
+        """Return once there was no connection for `idle_seconds`, or when the process `parent` has died.
 
         Connections are accepted in this thread only, so a caller is either answered or still waiting in the socket's
         queue, where whoever holds the socket sees it; none is accepted and then dropped.
         """
-        parent = os.getppid()
         while os.getppid() == parent and not self._is_idle(idle_seconds):
             self.handle_request()
 
@@ -69,7 +68,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """One connection. Never logs: requests are people's words."""
 
-    protocol_version = "HTTP/1.1"
+    protocol_version = default_request_version = "HTTP/1.1"
     server_version, sys_version = "lampyr-model", ""
     timeout = KEEP_ALIVE_SECONDS
     disable_nagle_algorithm = True
