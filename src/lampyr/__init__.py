@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lampyr.runtime.forms import UploadedFile as UploadedFile
     from lampyr.runtime.request import Request as Request
     from lampyr.runtime.response import Response as Response
+    from lampyr.runtime.stream import Event as Event
     from lampyr.runtime.stream import sse as sse
     from lampyr.runtime.ui import ui_messages as ui_messages
 
@@ -27,6 +28,7 @@ _HOME = {
     "BadRequest": "errors",
     "ClientDisconnect": "errors",
     "Context": "runtime.context",
+    "Event": "runtime.stream",
     "Form": "runtime.forms",
     "Request": "runtime.request",
     "Response": "runtime.response",
