@@ -17,10 +17,10 @@ from lampyr.types import Function, Problem, Project
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def build(folder: Path, as_json: bool) -> int:
     """Check the project in DIR and list its functions; fails on any error."""
+    root = project_in(folder)
     from lampyr import config
     from lampyr.build.scan import scan
 
-    root = project_in(folder)
     project = scan(root, config.load(root))
     if as_json:
         terminal.payload_json(_report(project))

@@ -65,9 +65,9 @@ def _serve(
     state_dir: Path | None,
     as_json: bool,
 ) -> int:
+    root = project_in(folder)
     from lampyr import config, serve  # the server is imported by those who serve
 
-    root = project_in(folder)
     if port is None or host is None:
         server = config.load(root).server
         port = server.port if port is None else port

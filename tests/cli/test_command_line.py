@@ -1,0 +1,172 @@
+"""The command line as people and scripts meet it: the real executable, its streams and its exit codes (SPEC 5)."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LAMPYR = str(Path(sys.executable).parent / "lampyr")
+TOP_LEVEL = ["init", "dev", "build", "start"]
+
+
+def lampyr(
+    *arguments: str, cwd: Path | None = None, stdout: int = subprocess.PIPE, **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [LAMPYR, *arguments],
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_version_goes_to_stdout() -> None:
+    done = lampyr("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("lampyr 0.")
+
+
+def test_python_dash_m_is_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "lampyr", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == lampyr("--version").stdout
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in TOP_LEVEL)], ids=" ".join)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_goes_to_stdout(arguments: list[str], flag: str) -> None:
+    done = lampyr(*arguments, flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: {' '.join(['lampyr', *arguments])} [OPTIONS]")
+
+
+WRONG = {
+    "": "which command?",
+    "buidl": "no such command buidl; did you mean build?",
+    "zzz": "no such command zzz",
+    "dev --prot 1": "no such option --prot; did you mean",
+    "start -q": "no such option -q",
+    "dev -p": "option '-p' requires an argument",
+    "dev -p many": "invalid value for '-p' / '--port'",
+    "dev -p 65536": "invalid value for '-p' / '--port'",
+    "dev -p -1": "invalid value for '-p' / '--port'",
+    "init": "missing argument 'DIR'",
+    "init x --template rails": "'rails' is not one of 'chat', 'hello', 'fastapi'",
+    "build a b": "got unexpected extra argument (b)",
+    "build --json=yes": "option '--json' does not take a value",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_command_line_is_exit_code_2_and_says_what_and_how(line: str, tmp_path: Path) -> None:
+    done = lampyr(*line.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error.startswith("lampyr: error: ")
+    assert WRONG[line] in error
+    assert hint.startswith("hint: `lampyr")
+    assert "--help" in hint
+    assert list(tmp_path.iterdir()) == []
+    if "--json" not in line:
+        assert done.stdout == ""
+
+
+FAILING: dict[str, Callable[[Path], list[str]]] = {
+    "usage": lambda _: ["build", "--josn"],
+    "no folder": lambda path: ["build", str(path / "absent")],
+    "not a folder": lambda path: ["dev", __file__],
+    "no project": lambda path: ["start", str(path)],
+    "init over a file": lambda path: ["init", __file__],
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_an_error_is_also_json_where_that_is_asked_for(case: str, tmp_path: Path) -> None:
+    plain = lampyr(*FAILING[case](tmp_path))
+    as_json = lampyr(*FAILING[case](tmp_path), "--json")
+    assert plain.returncode == as_json.returncode == (2 if case == "usage" else 1)
+    assert plain.stdout == ""
+    error = json.loads(as_json.stdout)["error"]
+    assert error["code"] == ("USAGE" if case == "usage" else "PROJECT")
+    assert as_json.stderr == f"lampyr: error: {error['message']}\nhint: {error['hint']}\n" == plain.stderr
+
+
+def test_a_setting_that_is_wrong_names_file_and_line(project: Path) -> None:
+    (project / "lampyr.toml").write_text("[server]\n\nprot = 1\n")
+    done = lampyr("start", str(project), "-p", "0")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "lampyr.toml:3" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_reader_of_a_pipe_may_leave() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = lampyr("--help", stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_full_disk_under_stdout_is_said() -> None:
+    with open("/dev/full", "w") as full:
+        done = lampyr("--help", stdout=full.fileno())
+    assert done.returncode == 1
+    assert done.stderr == "lampyr: error: No space left on device\n"
+
+
+def stderr_of_terminal(*arguments: str, **env: str) -> str:
+    """What the command writes to a terminal on stderr."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen([LAMPYR, *arguments], env={**os.environ, "TERM": "xterm", **env}, stderr=theirs)
+        process.wait(60)
+        return os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_colour_is_for_terminals_and_those_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[" in stderr_of_terminal("nonsense")
+    assert "\x1b" not in stderr_of_terminal("nonsense", NO_COLOR="1")
+    assert "\x1b" not in stderr_of_terminal("nonsense", TERM="dumb")
+    assert "\x1b" not in lampyr("nonsense").stderr
+
+
+# A fault of our own, made by taking the command's module away from under it.
+BROKEN = "import sys; sys.modules['lampyr.build.scan'] = None; from lampyr.cli import run; sys.exit(run(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_fault_of_our_own_shows_its_traceback_only_when_asked(debug: str, project: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN, "build", str(project), "--json"],
+        env={**os.environ, "LAMPYR_DEBUG": debug},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "INTERNAL"
+    assert "lampyr: error: internal error: ModuleNotFoundError" in done.stderr
+    assert ("Traceback" in done.stderr) == bool(debug)
+
+
+def test_a_small_command_does_not_load_the_server() -> None:
+    code = "import sys; from lampyr.cli import run; run(['--version']); print([*sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for heavy in ("asyncio", "rich", "psutil", "uvloop", "httptools", "lampyr.serve", "importlib.metadata"):
+        assert f"'{heavy}'" not in loaded
