@@ -117,5 +117,5 @@ def test_a_damaged_model_is_never_used(monkeypatch: pytest.MonkeyPatch, empty_fo
 
 def test_the_command_names_the_socket() -> None:
     assert choice.command(7, echo=True, idle_seconds=5)[1:] == [
-        *("-m", "lampyr.model", "7", "--model", "smollm2", "--idle", "5", "--parent", str(os.getpid()), "--echo")
+        *("-P", "-m", "lampyr.model", "7", "--model", "smollm2", "--idle", "5", "--parent", str(os.getpid()), "--echo")
     ]

@@ -53,7 +53,10 @@ class Backends:
         return status
 
     def listing(self) -> list[dict[str, Any]]:
-        """The models of GET /v1/models, the one that answers first. The echo says why it has to."""
+        """The models of GET /v1/models, the one that answers first. The echo says why it has to.
+
+        A function may show this to anybody: no paths of this machine in it.
+        """
         status = self.status()
         first = _entry(status.model) | ({"reason": status.reason, "hint": status.hint} if status.reason else {})
         return [first] if status.model == echo.ID else [first, _entry(echo.ID)]
@@ -63,8 +66,8 @@ class Backends:
         try:
             self._local = Local(status.path, status.model)
         except (ImportError, OSError, RuntimeError) as error:
-            self._failure = f"{status.model} could not be loaded ({error})"
-            print(f"lampyr model: {self._failure}; the echo answers", file=sys.stderr, flush=True)
+            self._failure = f"{status.model} could not be loaded"
+            print(f"lampyr model: {self._failure} ({error}); the echo answers", file=sys.stderr, flush=True)
 
 
 def _entry(id: str) -> dict[str, Any]:

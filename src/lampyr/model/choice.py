@@ -50,7 +50,7 @@ def status(name: str = catalog.DEFAULT) -> Status:
     if path is None:
         return _echo(f"the model {model.title} is not on this machine", f"lampyr model pull {model.name}")
     if not catalog.is_genuine(path, model):
-        return _echo(f"{path} is damaged: its hash is not the pinned one", f"lampyr model pull {model.name}")
+        return _echo(f"the file of {model.title} is damaged", f"lampyr model pull {model.name}")
     return Status(backend="local", model=model.id, path=path)
 
 
@@ -86,4 +86,5 @@ def command(
         str(os.getpid()),
         *(["--echo"] if echo else []),
     ]
-    return [sys.executable, "-m", "lampyr.model", str(fd), *options]
+    # -P: a file of the current folder must never pass for one of our modules.
+    return [sys.executable, "-P", "-m", "lampyr.model", str(fd), *options]

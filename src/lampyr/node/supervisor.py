@@ -19,7 +19,10 @@ from lampyr.runtime.channel import Channel, ChannelError, Message
 # A process that died more often than this within a minute will not be cured by another start.
 MAX_RESTARTS_A_MINUTE = 10
 # Variables that a process of ours needs to run at all; everything else is the functions' business.
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "NO_COLOR")
+PASSED_ON = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "NO_COLOR"),
+    *("XDG_DATA_HOME", "LAMPYR_MODELS"),
+)
 
 
 class Child:
