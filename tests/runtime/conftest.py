@@ -57,6 +57,7 @@ class Gateway:
         self._log = log
         self._data = b""
         self._streams = 0
+        self._status: int | None = None
         self.frames: dict[int, list[tuple[int, bytes]]] = {}
 
     def send(
@@ -157,10 +158,11 @@ class Gateway:
         return self.log
 
     def end(self) -> int:
-        """Close the socket, which ends the instance, and reap it."""
+        """Close the socket, which ends the instance, and reap it; its wait status."""
         self.sock.close()
-        _, status = os.waitpid(self.pid, 0)
-        return status
+        if self._status is None:
+            self._status = os.waitpid(self.pid, 0)[1]
+        return self._status
 
 
 def _child(program: Program, fd: int, log: Path) -> None:

@@ -1,0 +1,198 @@
+"""What becomes of a handler whose client leaves, whose time is up, or that ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from lampyr import ClientDisconnect, Request
+from lampyr.runtime import wire
+
+
+async def waits(request: Request) -> None:
+    print("begun", flush=True)
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        print("finally", request.signal.aborted, flush=True)
+
+
+async def reads(request: Request) -> None:
+    print("begun", flush=True)
+    try:
+        await request.json()
+    finally:
+        print("finally", request.signal.aborted, flush=True)
+
+
+async def streams(request: Request) -> AsyncIterator[str]:
+    print("begun", flush=True)
+    try:
+        while True:
+            await asyncio.sleep(0.01)
+            yield "x"
+    finally:
+        print("finally", request.signal.aborted, flush=True)
+
+
+async def floods(request: Request) -> AsyncIterator[bytes]:
+    print("begun", flush=True)
+    try:
+        while True:
+            yield b"x" * 65536
+    finally:
+        print("finally", request.signal.aborted, flush=True)
+
+
+def works(request: Request) -> None:
+    print("begun", flush=True)
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        print("finally", request.signal.aborted, flush=True)
+
+
+@pytest.mark.parametrize("handler", [waits, reads, streams, floods, works])
+@pytest.mark.parametrize("reason", [b"client", b"deadline"])
+def test_a_handler_is_cancelled(serve: Callable[..., Any], handler: Any, reason: bytes) -> None:
+    gateway = serve(POST=handler)
+    stream = gateway.send("POST", whole=False)
+    gateway.wait_for_log("begun")
+    began = time.monotonic()
+    gateway.frame(stream, wire.CANCEL, reason)
+    assert gateway.answer(stream).failure[0] == "cancelled"
+    assert time.monotonic() - began < 1
+    assert "finally True" in gateway.log
+
+
+def test_reading_from_a_client_that_left(serve: Callable[..., Any]) -> None:
+    async def handler(request: Request) -> str:
+        try:
+            async for _ in request.stream():
+                pass
+        except (ClientDisconnect, asyncio.CancelledError) as error:
+            print(type(error).__name__, flush=True)
+            raise
+        return "complete"
+
+    gateway = serve(POST=handler)
+    stream = gateway.send("POST", whole=False)
+    gateway.frame(stream, wire.CANCEL, b"client")
+    assert gateway.answer(stream).failure[0] == "cancelled" and gateway.log
+
+
+def test_waiting_for_the_signal(serve: Callable[..., Any]) -> None:
+    async def handler(request: Request) -> str:
+        async def watch() -> None:
+            await request.signal.wait()
+            print("watched", flush=True)
+
+        watcher = asyncio.create_task(watch())
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await watcher
+            await request.signal.wait()
+        return "never"
+
+    gateway = serve(GET=handler)
+    stream = gateway.send()
+    gateway.frame(stream, wire.CANCEL, b"client")
+    assert gateway.answer(stream).failure[0] == "cancelled" and "watched" in gateway.log
+
+
+def test_an_error_while_being_cancelled_reaches_the_log(serve: Callable[..., Any]) -> None:
+    async def handler() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise OSError("while cleaning up")
+
+    gateway = serve(GET=handler)
+    stream = gateway.send()
+    gateway.frame(stream, wire.CANCEL, b"client")
+    kind, text = gateway.answer(stream).failure
+    assert kind == "cancelled" and "while cleaning up" in text
+
+
+def test_a_handler_that_swallows_its_cancellation_still_ends_once(serve: Callable[..., Any]) -> None:
+    async def handler() -> str:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            return "stubborn"
+        return "never"
+
+    gateway = serve(GET=handler)
+    stream = gateway.send()
+    gateway.frame(stream, wire.CANCEL, b"client")
+    assert gateway.answer(stream).kinds == [wire.ANSWER]
+
+
+def test_a_cancellation_of_its_own_is_a_failure(serve: Callable[..., Any]) -> None:
+    async def handler() -> None:
+        task = asyncio.create_task(asyncio.sleep(3600))
+        task.cancel()
+        await task
+
+    kind, text = serve(GET=handler).call().failure
+    assert kind == "raised" and "CancelledError" in text
+
+
+def test_others_are_not_disturbed(serve: Callable[..., Any]) -> None:
+    async def handler(request: Request) -> str:
+        await asyncio.sleep(0.1)
+        return "done"
+
+    gateway = serve(GET=handler)
+    stays, leaves = gateway.send(), gateway.send()
+    gateway.frame(leaves, wire.CANCEL, b"client")
+    assert gateway.answer(leaves).failure[0] == "cancelled" and gateway.answer(stays).text == "done"
+    gateway.frame(stays, wire.CANCEL, b"client")  # too late, and no harm
+    assert gateway.call().text == "done"
+
+
+def test_memory_and_other_failures(serve: Callable[..., Any]) -> None:
+    async def handler(request: Request) -> None:
+        raise {"memory": MemoryError(), "key": KeyError("x"), "base": KeyboardInterrupt()}[request.query["what"]]
+
+    gateway = serve(GET=handler)
+    assert gateway.call("GET", "/?what=memory").failure[0] == "memory"
+    kind, text = gateway.call("GET", "/?what=key").failure
+    assert kind == "raised" and text.startswith("Traceback") and "KeyError: 'x'" in text
+    assert "invocation.py" not in text and "test_leaving.py" in text
+    assert gateway.call("GET", "/?what=base").failure[0] == "raised"
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_leaving_the_process(serve: Callable[..., Any], kind: str, code: int) -> None:
+    async def handler() -> None:
+        print("leaving", flush=True)
+        raise SystemExit(code)
+
+    def sync_handler() -> None:
+        raise SystemExit(code)
+
+    gateway = serve(GET=handler if kind == "async" else sync_handler)
+    gateway.send()
+    assert not gateway.read()
+    assert os.waitstatus_to_exitcode(gateway.end()) == code
+
+
+def test_retiring_lets_everything_finish(serve: Callable[..., Any]) -> None:
+    async def handler() -> str:
+        await asyncio.sleep(0.1)
+        return "done"
+
+    gateway = serve(GET=handler)
+    stream = gateway.send()
+    gateway.frame(0, wire.RETIRE)
+    assert gateway.answer(stream).text == "done"
+    assert not gateway.read() and os.waitstatus_to_exitcode(gateway.end()) == 0
