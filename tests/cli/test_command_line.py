@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 LAMPYR = str(Path(sys.executable).parent / "lampyr")
-TOP_LEVEL = ["init", "dev", "build", "start"]
+TOP_LEVEL = ["init", "dev", "build", "start", "model"]
 
 
 def lampyr(
@@ -53,10 +53,12 @@ def test_help_goes_to_stdout(arguments: list[str], flag: str) -> None:
 
 WRONG = {
     "": "which command?",
-    "buidl": "no such command buidl; did you mean build?",
-    "zzz": "no such command zzz",
-    "dev --prot 1": "no such option --prot; did you mean",
-    "start -q": "no such option -q",
+    "buidl": "no such command 'buidl'. Did you mean 'build'?",
+    "zzz": "no such command 'zzz'",
+    "model": "which command?",
+    "model lst": "no such command 'lst'. Did you mean 'list'?",
+    "dev --prot 1": "no such option '--prot'. (Did you mean one of: '--host', '--port'?)",
+    "start -q": "no such option '-q'",
     "dev -p": "option '-p' requires an argument",
     "dev -p many": "invalid value for '-p' / '--port'",
     "dev -p 65536": "invalid value for '-p' / '--port'",

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from lampyr.cli import terminal
-from lampyr.cli.commands import Commands, did_you_mean
+from lampyr.cli.commands import Commands
 from lampyr.errors import LampyrError, UsageError
 from lampyr.version import VERSION
 
@@ -87,8 +87,6 @@ def _usage(error: click.UsageError) -> UsageError:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         print(error.message, file=sys.stderr)
         return UsageError("which command?", hint)
-    if isinstance(error, click.NoSuchOption):
-        return UsageError(f"no such option {error.option_name}{did_you_mean(error.possibilities or ())}", hint)
     return UsageError(_without_full_stop(error.format_message()), hint)
 
 

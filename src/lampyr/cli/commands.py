@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -33,19 +32,6 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As Click does it, with the nearest name in the error."""
-        name = args[0]
-        if name.startswith("-") or name in self._modules:
+        if args[0] in self._modules or args[0].startswith("-"):
             return super().resolve_command(ctx, args)
-        raise click.UsageError(f"no such command {name}{did_you_mean(_near(name, self._modules))}", ctx)
-
-
-def did_you_mean(names: Iterable[str]) -> str:
-    """The end of a message about a name that does not exist: ", did you mean a or b?", or nothing."""
-    names = list(names)
-    return f"; did you mean {' or '.join(names)}?" if names else ""
-
-
-def _near(name: str, names: Iterable[str]) -> list[str]:
-    from difflib import get_close_matches  # only mistakes pay for it
-
-    return get_close_matches(name, names, n=2)
+        raise click.NoSuchCommand(args[0], possibilities=self._modules, ctx=ctx)
