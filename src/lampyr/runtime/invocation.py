@@ -113,12 +113,14 @@ class Invocation:
                 result = handler.call(*arguments)
             if hasattr(result, "__await__"):  # a third of what inspect.isawaitable costs
                 result = await result
-            await self._send(to_response(result, method, program.file))
+            response = to_response(result, method, program.file)
+            if not self._send_whole(response):
+                await self._send_in_parts(response)
         except (context.Interrupt, BaseExceptionGroup) as error:
             interrupt = _interrupt_of(error)
             if interrupt is None or self.context.begun:
                 raise
-            await self._send(interrupt.response)
+            self._send_whole(interrupt.response)
 
     async def in_thread(self, call: Any, *arguments: Any) -> Any:
         """Run a call that may block in a thread."""
@@ -168,21 +170,30 @@ class Invocation:
 
     # What leaves ------------------------------------------------------------------------------------------------
 
-    async def _send(self, response: Response) -> None:
+    def _send_whole(self, response: Response) -> bool:
+        """Send a response in one frame; False for one whose body is still to come, or too large for that."""
         body = response.body
+        fields = response.fields(self.context.set_cookies)
         if body is None:
-            self.answer(response.fields(self.context.set_cookies), b"")
+            body = b""
         elif not isinstance(body, bytes):
-            await Streaming(self, response).run()
+            return False
         elif self.request.method == "HEAD":
-            fields = response.fields(self.context.set_cookies)
-            self.answer([*fields, b"content-length", b"%d" % len(body)], b"")
-        elif len(body) <= PIECE_BYTES:
-            self.answer(response.fields(self.context.set_cookies), body)
-        else:
-            self.head([*response.fields(self.context.set_cookies), b"content-length", b"%d" % len(body)])
-            await self.write(body)
-            self.finish(wire.END)
+            fields += (b"content-length", b"%d" % len(body))
+            body = b""
+        elif len(body) > PIECE_BYTES:
+            return False
+        self.answer(fields, body)
+        return True
+
+    async def _send_in_parts(self, response: Response) -> None:
+        if not isinstance(response.body, bytes):
+            await Streaming(self, response).run()
+            return
+        fields = response.fields(self.context.set_cookies)
+        self.head([*fields, b"content-length", b"%d" % len(response.body)])
+        await self.write(response.body)
+        self.finish(wire.END)
 
     def answer(self, fields: list[bytes], body: bytes) -> None:
         """Send a complete response."""

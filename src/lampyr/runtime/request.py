@@ -76,7 +76,7 @@ class Request:
     """One request. Its body can be read once: by `json`, `text`, `bytes`, `form` or `stream`."""
 
     __slots__ = (
-        "_body", "_cookies", "_deadline", "_fields", "_form", "_headers", "_params", "_query", "_signal", "_used",
+        "_arrived", "_body", "_cookies", "_fields", "_form", "_headers", "_params", "_query", "_signal", "_used",
         "method",
     )  # fmt: skip
 
@@ -85,8 +85,7 @@ class Request:
         self._body = body
         self._used = False
         self.method: str = fields[wire.METHOD].decode("latin-1")
-        left = fields[wire.DEADLINE]
-        self._deadline = monotonic() + float(left) if left else None
+        self._arrived = monotonic()
         self._headers: Headers | None = None
         self._query: Query | None = None
         self._cookies: RequestCookies | None = None
@@ -162,7 +161,8 @@ class Request:
     @property
     def deadline(self) -> float | None:
         """Seconds left until the platform ends this invocation, never below 0; None without a limit."""
-        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
+        left = self._fields[wire.DEADLINE]
+        return max(0.0, self._arrived + float(left) - monotonic()) if left else None
 
     @property
     def signal(self) -> Signal:
