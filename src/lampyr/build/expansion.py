@@ -48,7 +48,7 @@ def expand_all(raw: Mapping[str, str], given: Mapping[str, str]) -> tuple[dict[s
 
 
 def expand(value: str, find: Find, missing: Callable[[], object]) -> str:
-    """`value` with its variables replaced. One that is unset and has no default is empty; `missing` is called for it."""
+    """`value` with its variables replaced. One that is unset and has no default is empty, and `missing` is called."""
     text, at = [], 0
     while token := _TOKEN.search(value, at):
         text.append(value[at : token.start()])

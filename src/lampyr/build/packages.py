@@ -32,7 +32,7 @@ def packages(root: Path, process: Mapping[str, str] | None = None) -> Packages:
     """
     process = os.environ if process is None else process
     python_path = [os.path.abspath(entry) for entry in process.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    venv = root / _VENV
+    venv = Path(os.path.abspath(root / _VENV))
     settings = _settings(venv)
     if settings is None:
         return Packages(paths=_unique(python_path, _own()), python=sys.executable)

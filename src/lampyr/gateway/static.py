@@ -21,7 +21,6 @@ from lampyr.gateway.answers import Headers
 if TYPE_CHECKING:
     from lampyr.gateway.http import Exchange
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 ALLOW = (b"allow", b"GET, HEAD")
 CACHE = (b"cache-control", b"public, max-age=0")
 
@@ -173,12 +172,11 @@ def _send_small(exchange: Exchange, head: tuple[int, Headers], fd: int, start: i
 
 
 def _refuse(exchange: Exchange) -> None:
-    if exchange.method not in METHODS:
-        _send(exchange, answers.error("BAD_REQUEST", None, exchange.id))
-    elif exchange.method == "OPTIONS":
+    if exchange.method == "OPTIONS":
         _send(exchange, (204, [ALLOW], b""))
     else:
-        _send(exchange, answers.error("METHOD_NOT_ALLOWED", None, exchange.id, ALLOW))
+        message = "A static file answers GET and HEAD only."
+        _send(exchange, answers.error("METHOD_NOT_ALLOWED", message, exchange.id, ALLOW))
 
 
 def _send(exchange: Exchange, answer: answers.Answer) -> None:
