@@ -42,6 +42,7 @@ class Control:
     def run(self) -> None:
         poll = select.poll()
         poll.register(self.supervisor.fileno(), select.POLLIN)
+        self._hear_supervisor(poll)  # what came along with the first message
         while True:
             ready = poll.poll(LOOK_EVERY_S * 1000 if self.development and self.gateway else None)
             for fd, _ in ready:
@@ -53,30 +54,38 @@ class Control:
                 self.freshen()
 
     def _hear_supervisor(self, poll: select.poll) -> None:
-        received = self.supervisor.receive()
-        if received is None:
+        messages, alive = self.supervisor.drain()
+        for message, fds in messages:
+            if "gateway" in message:
+                self._meet_gateway(poll, Channel.from_fd(fds[0]))
+        if not alive:
             os._exit(0)
-        message, fds = received
-        if "gateway" in message:
-            if self.gateway is not None:
-                poll.unregister(self.gateway.fileno())
-                self.gateway.close()
-            self.gateway = Channel.from_fd(fds[0])
-            poll.register(self.gateway.fileno(), select.POLLIN)
-            if self.deployed is None:
-                self.freshen()
-            else:
-                self._send({"deployment": self.deployed})
 
-    def _hear_gateway(self, poll: select.poll) -> None:
-        assert self.gateway is not None
-        received = self.gateway.receive()
-        if received is None:
+    def _meet_gateway(self, poll: select.poll, gateway: Channel) -> None:
+        """There is a gateway, perhaps in place of one that has died: it gets what is deployed."""
+        self._forget_gateway(poll)
+        self.gateway = gateway
+        poll.register(gateway.fileno(), select.POLLIN)
+        if self.deployed is None:
+            self.freshen()
+        else:
+            self._send({"deployment": self.deployed})
+
+    def _forget_gateway(self, poll: select.poll) -> None:
+        if self.gateway is not None:
             poll.unregister(self.gateway.fileno())
             self.gateway.close()
             self.gateway = None
-            return
-        message, _ = received
+
+    def _hear_gateway(self, poll: select.poll) -> None:
+        assert self.gateway is not None
+        messages, alive = self.gateway.drain()
+        for message, _ in messages:
+            self._act(message)
+        if not alive:
+            self._forget_gateway(poll)
+
+    def _act(self, message: Message) -> None:
         if "check" in message:
             self.freshen()
             self._send({"checked": message["check"]})

@@ -11,6 +11,7 @@ from lampyr.runtime import wire
 
 if TYPE_CHECKING:
     from lampyr.gateway.http import Exchange
+    from lampyr.gateway.masking import Masker
     from lampyr.gateway.site import Site
     from lampyr.node.instance import Instance
     from lampyr.node.pool import Pool
@@ -93,6 +94,11 @@ class Call:
         if settings.max_duration is not None and (limit_s is None or settings.max_duration < limit_s):
             limit_s = settings.max_duration
         self._deadline = pool.loop.call_later(limit_s, self._expire, limit_s) if limit_s is not None else None
+
+    @property
+    def masker(self) -> Masker:
+        """What hides this deployment's secrets."""
+        return self._site.masker
 
     # --- towards the instance (Caller and Receiver)
 

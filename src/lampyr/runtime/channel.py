@@ -69,22 +69,22 @@ class Channel:
 
     def receive(self) -> tuple[Message, list[int]] | None:
         """Wait for one message and its descriptors; None when the peer has closed. Raises ChannelError."""
-        while (ready := self._next()) is None:
+        while (ready := self.next()) is None:
             if not self._read(0):
                 return None
         return ready
 
     def drain(self) -> tuple[list[tuple[Message, list[int]]], bool]:
         """The messages that have arrived, and whether the peer is still there. Never waits. Raises ChannelError."""
-        messages = []
+        messages: list[tuple[Message, list[int]]] = []
         alive = True
-        try:
-            while alive and len(messages) < 64:
+        while alive and len(messages) < 64:
+            while (ready := self.next()) is not None:
+                messages.append(ready)
+            try:
                 alive = self._read(socket.MSG_DONTWAIT)
-                while (ready := self._next()) is not None:
-                    messages.append(ready)
-        except (BlockingIOError, InterruptedError):
-            pass
+            except (BlockingIOError, InterruptedError):
+                break
         return messages, alive
 
     def _read(self, flags: int) -> bool:
@@ -101,7 +101,8 @@ class Channel:
         self._data += data
         return bool(data)
 
-    def _next(self) -> tuple[Message, list[int]] | None:
+    def next(self) -> tuple[Message, list[int]] | None:
+        """A message that has arrived already, along with an earlier one. Whoever polls the socket asks here first."""
         if len(self._data) < LENGTH_BYTES:
             return None
         length = int.from_bytes(self._data[:LENGTH_BYTES], "big")

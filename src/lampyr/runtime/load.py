@@ -23,7 +23,7 @@ class _FreshLoader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)  # type: ignore[return-value]
+        return self.source_to_code(self.get_data(path), path)
 
 
 def add_paths(root: str, project: Sequence[str], site: Sequence[str]) -> None:

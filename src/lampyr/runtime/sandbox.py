@@ -57,4 +57,4 @@ def private_tmp(folder: str) -> None:
     os.environ["TMPDIR"] = folder
     tempfile = sys.modules.get("tempfile")
     if tempfile is not None:
-        tempfile.tempdir = None
+        tempfile.tempdir = None  # type: ignore[attr-defined]

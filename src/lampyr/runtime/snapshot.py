@@ -35,6 +35,8 @@ class Forker:
 
     def next_request(self) -> tuple[Message, list[int]]:
         """Wait for a request, reaping meanwhile. When the peer has closed, end the children and this process."""
+        if (arrived := self.channel.next()) is not None:
+            return arrived
         while True:
             for fd, _ in self.poll.poll():
                 if fd in self.children:
@@ -49,7 +51,7 @@ class Forker:
         pidfd = os.pidfd_open(pid)
         self.children[pidfd] = pid
         self.poll.register(pidfd, select.POLLIN)
-        self.channel.send({"forked": pid}, (pidfd,))
+        self.tell({"forked": pid}, (pidfd,))
 
     def reap(self, pidfd: int) -> None:
         pid = self.children.pop(pidfd)
@@ -57,7 +59,13 @@ class Forker:
         os.close(pidfd)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self.end_orphans()
-        self.channel.send({"exited": pid, "status": status})
+        self.tell({"exited": pid, "status": status})
+
+    def tell(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        try:
+            self.channel.send(message, fds)
+        except OSError:  # nobody is there to hear it, or to give another order
+            self.end()
 
     def end_orphans(self) -> None:
         """End what an ended instance left behind: as its subreaper this process has become the parent."""
