@@ -196,3 +196,36 @@ def test_retiring_lets_everything_finish(serve: Callable[..., Any]) -> None:
     gateway.frame(0, wire.RETIRE)
     assert gateway.answer(stream).text == "done"
     assert not gateway.read() and os.waitstatus_to_exitcode(gateway.end()) == 0
+
+
+def test_stop_iteration_in_a_thread_is_a_failure(serve: Callable[..., Any]) -> None:
+    def handler() -> Any:
+        return next(iter(()))
+
+    assert "raised StopIteration" in serve(GET=handler).call().failure[1]
+
+
+def test_a_call_that_waits_for_a_thread_never_begins_once_cancelled(serve: Callable[..., Any]) -> None:
+    def handler(request: Request) -> str:
+        print("begun", request.id, flush=True)
+        time.sleep(0.2)
+        return "done"
+
+    gateway = serve(GET=handler, threads=1)
+    first, second = gateway.send(), gateway.send()
+    gateway.frame(second, wire.CANCEL, b"client")
+    assert gateway.answer(second).failure[0] == "cancelled" and gateway.answer(first).text == "done"
+    assert gateway.log == "begun id-1\n"
+
+
+def test_leaving_from_a_task_of_its_own(serve: Callable[..., Any]) -> None:
+    async def leaves() -> None:
+        raise SystemExit(3)
+
+    async def handler() -> None:
+        handler.task = asyncio.create_task(leaves())  # type: ignore[attr-defined]
+        await asyncio.sleep(3600)
+
+    gateway = serve(GET=handler)
+    gateway.send()
+    assert not gateway.read() and os.waitstatus_to_exitcode(gateway.end()) == 3

@@ -8,6 +8,7 @@ import contextvars
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,7 +34,8 @@ class Instance:
         self.program = program
         self.sock = sock
         self.loop = asyncio.new_event_loop()
-        self.loop.set_default_executor(ThreadPoolExecutor(program.threads, "lampyr"))
+        self.executor = ThreadPoolExecutor(program.threads, "lampyr")
+        self.loop.set_default_executor(self.executor)
         self._starter = Starter(self.loop)
         self.application = _application(program, self.loop)
         self.running: dict[int, Invocation] = {}
@@ -50,7 +52,13 @@ class Instance:
             self.loop.run_until_complete(self.application.startup())
         self.loop.add_reader(self.sock, self.read)
         self.send(wire.frame(0, wire.HELLO))
-        self.loop.run_forever()
+        try:
+            self.loop.run_forever()
+        except SystemExit as leaving:  # from a task of the user's own; it must not unwind into the snapshot's code
+            leave(leaving.code if isinstance(leaving.code, int) else 1)
+        except BaseException:
+            traceback.print_exc()
+            leave(1)
         if self.application is not None:
             self.loop.run_until_complete(self.application.shutdown())
         atexit._run_exitfuncs()

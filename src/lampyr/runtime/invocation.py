@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from lampyr.errors import BadRequest, ClientDisconnect
@@ -125,7 +125,7 @@ class Invocation:
     async def in_thread(self, call: Any, *arguments: Any) -> Any:
         """Run a call that may block in a thread."""
         if self._threads is None:
-            self._threads = Threads(self.instance.loop)
+            self._threads = Threads(self.instance.executor)
         return await self._threads.run(call, *arguments)
 
     def _fail(self, error: BaseException) -> None:
@@ -161,7 +161,7 @@ class Invocation:
         if isawaitable(call):
             await call
             return
-        if asyncio.iscoroutinefunction(call):
+        if iscoroutinefunction(call):
             await call(*arguments, **keywords)
             return
         result = await self.in_thread(lambda: call(*arguments, **keywords))

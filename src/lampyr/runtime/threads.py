@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextvars import Context, copy_context
-from functools import partial
 from threading import Lock, get_ident
 from typing import Any
 
@@ -14,10 +14,10 @@ class Threads:
     """Runs the sync calls of one invocation, one after the other, all in one context: what a handler sets with
     `ContextVar.set` its generator still sees."""
 
-    __slots__ = ("_context", "_interrupted", "_lock", "_thread", "loop")
+    __slots__ = ("_context", "_executor", "_interrupted", "_lock", "_thread")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
         self._context: Context | None = None
         self._lock = Lock()
         self._thread: int | None = None
@@ -27,15 +27,15 @@ class Threads:
         """`call(*arguments)` in a thread. Cancelled, it raises CancelledError inside the call and waits for its end."""
         if self._context is None:
             self._context = copy_context()
-        future = self.loop.run_in_executor(None, partial(self._context.run, self._call, call, arguments))
+        work = self._executor.submit(self._context.run, self._call, call, arguments)
+        future = asyncio.wrap_future(work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                raise
-            self._interrupt()
-            await asyncio.wait([future])
-            if not future.cancelled():
+            if not work.done() and not work.cancel():
+                self._interrupt()
+                await asyncio.wait([future])
+            if not future.cancelled() and future.done():
                 future.exception()  # seen: whatever the call made of its end, the invocation is cancelled
             raise
 
@@ -44,6 +44,9 @@ class Threads:
             self._thread = get_ident()
         try:
             return call(*arguments)
+        except StopIteration as error:
+            # No future can hold one (PEP 479 does the same for generators).
+            raise RuntimeError(f"{getattr(call, '__name__', call)} raised StopIteration") from error
         finally:
             with self._lock:
                 thread, self._thread = self._thread, None
