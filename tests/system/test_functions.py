@@ -6,7 +6,7 @@ import time
 
 import psutil
 import pytest
-from conftest import Serve, Server, until
+from serving import Serve, Server, until, write
 
 PROJECT = {
     "app/api/hello/route.py": """
@@ -121,8 +121,6 @@ PROJECT = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    from conftest import write
-
     root = tmp_path_factory.mktemp("functions") / "project"
     write(root, PROJECT)
     server = Server(root, "start")

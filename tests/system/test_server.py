@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Serve, Server, until, write
+from serving import Serve, Server, until, write
 
 HELLO = {
     "app/api/hello/route.py": """

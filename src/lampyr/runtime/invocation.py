@@ -9,7 +9,7 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from lampyr.errors import BadRequest, ClientDisconnect
-from lampyr.runtime import context, wire
+from lampyr.runtime import context, stack, wire
 from lampyr.runtime.arriving import ArrivingBody
 from lampyr.runtime.request import Body, Request
 from lampyr.runtime.response import NonsenseReturned, Response, to_response
@@ -62,6 +62,8 @@ class Invocation:
         if self._finished and reason != DEADLINE:
             return  # the response was complete when the client left: what runs now is `after`
         self.cancelled = True
+        if reason == DEADLINE and self.task is not None:
+            stack.tell(self.task.get_coro())
         self.request.signal.fire()
         if isinstance(self.body, ArrivingBody):
             self.body.lose()

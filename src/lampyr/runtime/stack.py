@@ -1,0 +1,39 @@
+"""Where a waiting handler stands: the frames of a suspended coroutine, which no thread's stack shows."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import traceback
+from types import FrameType
+from typing import Any
+
+_OURS = os.path.dirname(__file__) + os.sep
+
+
+def frames(coroutine: Any) -> list[FrameType]:
+    """The frames from `coroutine` inwards to what it awaits, without those of Lampyr itself."""
+    found: list[FrameType] = []
+    while coroutine is not None and len(found) < 200:
+        for kind in ("cr", "ag", "gi"):
+            frame = getattr(coroutine, f"{kind}_frame", None)
+            if frame is not None:
+                found.append(frame)
+                awaited = getattr(coroutine, f"{kind}_await", None) if kind != "gi" else coroutine.gi_yieldfrom
+                break
+        else:
+            # The awaitable of `agen.__anext__()` does not say which generator it drives; the collector knows.
+            awaited = next((one for one in gc.get_referents(coroutine) if hasattr(one, "ag_frame")), None)
+        coroutine = awaited
+    return [frame for frame in found if not frame.f_code.co_filename.startswith(_OURS)]
+
+
+def tell(coroutine: Any) -> None:
+    """Write the stack of a coroutine to stderr; nothing where it is running, since then its thread's stack has it."""
+    lines = [
+        traceback.FrameSummary(one.f_code.co_filename, one.f_lineno, one.f_code.co_name) for one in frames(coroutine)
+    ]
+    if lines:
+        text = "".join(traceback.format_list(lines))
+        print(f"Stack at the deadline (most recent call last):\n{text}", end="", file=sys.stderr)

@@ -1,0 +1,140 @@
+"""Real servers for the system tests: `lampyr dev` or `lampyr start` on a project written for the test."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+READY_WITHIN_S = 60.0
+
+
+@dataclass
+class Answer:
+    """A response that has been read to its end."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str | None:
+        return self.headers.get("x-lampyr-error")
+
+
+class Server:
+    """A running `lampyr`, its project and everything it wrote."""
+
+    def __init__(self, root: Path, command: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+        self.root = root
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lampyr", command, str(root), "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://[^\s\"]+:(\d+)", line)
+        if found is None:
+            self.process.wait(READY_WITHIN_S)
+            self._reader.join(5)
+            raise AssertionError(f"not ready: {line!r}\n" + "\n".join(self.lines))
+        self.ready_line = line.rstrip("\n")
+        self.port = int(found[1])
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+
+    def request(
+        self, method: str, path: str, body: bytes | str | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), 40)
+
+    def write(self, file: str, text: str) -> None:
+        """Save a file of the project as an editor does: a new file moved into place."""
+        write(self.root, {file: text})
+
+    def log(self, pattern: str, within_s: float = 10.0) -> re.Match[str]:
+        """The first match of `pattern` in what the server wrote to stderr; waits for it."""
+        return until(
+            lambda: re.search(pattern, "\n".join(self.lines), re.M), f"log line {pattern!r}", within_s, self.lines[-20:]
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process below the supervisor."""
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def find(self, module: str) -> psutil.Process:
+        """The process that was started for one of our modules, e.g. `lampyr.gateway`."""
+        return next(one for one in psutil.Process(self.process.pid).children() if module in one.cmdline())
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+        code = self.process.wait(60)
+        self._reader.join(5)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        return code
+
+
+def until(check: Callable[[], Any], what: str, within_s: float = 10.0, context: object = "") -> Any:
+    """Wait until `check` gives something true; the bound is for broken runs only."""
+    deadline = time.monotonic() + within_s
+    while not (found := check()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {within_s} s for {what}\n{context}")
+        time.sleep(0.01)
+    return found
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(path.name + ".new")
+        new.write_text(textwrap.dedent(text))
+        new.rename(path)
+
+
+Serve = Callable[..., Server]

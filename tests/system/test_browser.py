@@ -1,0 +1,151 @@
+"""The chat of `lampyr init`, as a person meets it: a real browser, a real server, a real answer that grows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+
+if TYPE_CHECKING:
+    from conftest import Serve, Server
+
+PICTURE = Path(__file__).parents[2] / "docs/img/chat.png"
+ANSWER_WITHIN_S = 90
+QUESTION = "Why do fireflies glow at night? Please tell me about it in a few sentences."
+
+# The browser talks to our server only: nothing of its own goes out, no profile is kept.
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--window-size=1100,860",
+)
+
+# Remembers how long the answer was each time it changed.
+WATCH = """
+window.lengths = [];
+new MutationObserver(() => {
+  const text = document.querySelector(".answer[aria-busy] .text");
+  if (text && text.textContent.length) window.lengths.push(text.textContent.length);
+}).observe(document.getElementById("log"), { childList: true, subtree: true, characterData: true });
+"""
+
+
+@pytest.fixture(scope="module")
+def chrome_and_driver() -> tuple[str, str]:
+    """The paths of Chromium and its driver; without them the test is skipped, except in CI."""
+    found = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if found[0] and found[1]:
+        return found[0], found[1]
+    why = "there is no chromium with chromedriver (Debian: apt install chromium chromium-driver)"
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+@pytest.fixture
+def browser(chrome_and_driver: tuple[str, str], tmp_path: Path) -> Iterator[Chrome]:
+    options = ChromeOptions()
+    options.binary_location, driver = chrome_and_driver
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = Chrome(options, Service(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture
+def server(serve: Serve, tmp_path: Path) -> Server:
+    """`lampyr start` on what `lampyr init --template chat` makes."""
+    made = tmp_path / "made"
+    lampyr = Path(sys.executable).parent / "lampyr"
+    subprocess.run([lampyr, "init", made, "--template", "chat"], check=True, capture_output=True)
+    return serve({str(path.relative_to(made)): path.read_text() for path in made.rglob("*") if path.is_file()})
+
+
+@pytest.fixture
+def page(browser: Chrome, server: Server) -> Iterator[Chrome]:
+    """The open page. Afterwards: nothing went wrong in it, and it asked nobody but our server."""
+    origin = f"http://127.0.0.1:{server.port}"
+    browser.get(f"{origin}/")
+    WebDriverWait(browser, 20).until(lambda _: text(browser, "#model"), "the page does not say who answers")
+    browser.execute_script(WATCH)
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    elsewhere = [url for url in requested(browser) if not url.startswith((f"{origin}/", "data:"))]
+    assert elsewhere == []
+
+
+def text(browser: Chrome, selector: str) -> str:
+    """The visible text of an element."""
+    return str(browser.find_element(By.CSS_SELECTOR, selector).text)
+
+
+def requested(browser: Chrome) -> list[str]:
+    """The URL of every request the page made."""
+    events: list[dict[str, Any]] = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+def state(browser: Chrome) -> str | None:
+    """dark, waiting or lit."""
+    return browser.find_element(By.TAG_NAME, "body").get_attribute("data-state")
+
+
+def ask(browser: Chrome, question: str) -> None:
+    browser.find_element(By.ID, "prompt").send_keys(question, Keys.ENTER)
+
+
+def wait(browser: Chrome, wanted: str) -> None:
+    WebDriverWait(browser, ANSWER_WITHIN_S, 0.02).until(lambda _: state(browser) == wanted, f"never {wanted}")
+
+
+def test_an_answer_grows_on_the_page(page: Chrome) -> None:
+    ask(page, QUESTION)
+    wait(page, "lit")
+    wait(page, "dark")
+    assert text(page, ".question") == QUESTION
+    assert page.find_elements(By.CSS_SELECTOR, ".trouble") == []
+    lengths: list[int] = page.execute_script("return window.lengths")
+    assert len(set(lengths)) >= 3
+    assert lengths == sorted(lengths)
+    assert len(text(page, ".answer .text")) > 20
+    assert "in all" in text(page, ".answer .times")
+    if os.environ.get("LAMPYR_SCREENSHOT") == "1":
+        PICTURE.parent.mkdir(parents=True, exist_ok=True)
+        page.save_screenshot(str(PICTURE))
+
+
+def test_stop_ends_an_answer_for_the_page_and_for_the_function(page: Chrome, server: Server) -> None:
+    ask(page, "Write a very long story about a lighthouse. " * 20)
+    wait(page, "lit")
+    page.find_element(By.ID, "stop").click()
+    wait(page, "dark")
+    assert text(page, ".answer .times").startswith("stopped")
+    server.log("client_closed")
+    assert page.find_element(By.ID, "send").is_displayed()
+    assert not page.find_element(By.ID, "stop").is_displayed()
+
+
+def test_who_answers_is_said_plainly(page: Chrome) -> None:
+    is_echo = text(page, "#model").startswith("echo")
+    assert page.find_element(By.ID, "notice").is_displayed() == is_echo
