@@ -34,7 +34,7 @@ async function ask(question) {
     if (!response.ok) throw await refusal(response);
     answer.start = wake(response.headers.get("server-timing"));
     for await (const chunk of chunks(response.body)) {
-      answer.model = chunk.model ?? answer.model;
+      if (chunk.model) meet(chunk.model);
       const [choice] = chunk.choices ?? [];
       if (choice?.finish_reason === "length") limit = "ended at the model's limit";
       const token = choice?.delta?.content;
@@ -60,7 +60,6 @@ async function ask(question) {
   if (abort !== running) return; // a new chat was begun meanwhile
   running = null;
   if (answer.text) messages = [...asked, { role: "assistant", content: answer.text }];
-  if (answer.model) name({ id: answer.model });
   show("dark");
   fresh.hidden = false;
 }
@@ -247,24 +246,25 @@ function wake(timing) {
 
 // ---- which model answers ----
 
-let about = {};
+let answering = ""; // id of the model that gave the latest answer
 
-/** Say which model answers: on arrival as the function tells, later as the answers do. */
-function name(next) {
-  if (next.id === about.id) return;
-  about = next;
-  const isEcho = next.id === "echo";
-  const place = next.owned_by === "this-machine" ? " on this machine" : "";
-  model.textContent = isEcho ? "echo, no model" : next.id + place;
-  notice.hidden = !isEcho;
-  notice.textContent = "No language model answers here. This is an echo: it sends your words back.";
-  if (next.reason) notice.append(` Why: ${next.reason}.`);
-  if (next.hint) notice.append(" What helps: ", element("code", "", next.hint));
+/** Say which model answers, once it does: asking on arrival would start the function before anybody has a question. */
+async function meet(id) {
+  if (id === answering) return;
+  answering = id;
+  name({ id });
+  const response = await fetch(CHAT).catch(() => null);
+  const about = response?.ok ? await response.json() : {};
+  if (about.id === id) name(about); // the echo tells why it has to answer
 }
 
-async function introduce() {
-  const response = await fetch(CHAT);
-  if (response.ok) name(await response.json());
+function name({ id, owned_by, reason, hint }) {
+  const isEcho = id === "echo";
+  model.textContent = isEcho ? "echo, no model" : id + (owned_by === "this-machine" ? " on this machine" : "");
+  notice.hidden = !isEcho;
+  notice.textContent = "No language model answers here. This is an echo: it sends your words back.";
+  if (reason) notice.append(` Why: ${reason}.`);
+  if (hint) notice.append(" What helps: ", element("code", "", hint));
 }
 
 // ---- keys and buttons ----
@@ -310,4 +310,3 @@ fresh.addEventListener("click", () => {
 });
 
 grow();
-introduce().catch(() => {}); // the first question will tell what is wrong
