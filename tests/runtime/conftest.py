@@ -187,7 +187,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     ) -> Gateway:
         log = tmp_path / f"log-{len(started)}"
         log.touch()
-        program = Program(f"/project/app/{folder}/route.py", methods, app, threads, keepalive_s, "/project/app")
+        route = "/" + "/".join(part for part in folder.split("/") if not part.startswith("("))
+        program = Program(f"/project/app/{folder}/route.py", methods, app, threads, keepalive_s, route)
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:

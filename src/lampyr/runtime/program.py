@@ -32,12 +32,10 @@ def _arity(call: Callable[..., Any]) -> int:
     return min(2, sum(parameter.kind in POSITIONAL for parameter in parameters))
 
 
-def mount_depth(file: str, base: str) -> int | None:
-    """How many segments of a path come before the catch-all that `file` is in; None where it is in none."""
-    folders = [part for part in file[len(base) + 1 :].split("/")[:-1] if not part.startswith("(")]
-    if folders and folders[-1].startswith(("[...", "[[...")):
-        return len(folders) - 1
-    return None
+def mount_depth(route: str) -> int | None:
+    """How many segments of a path come before the catch-all of `route` ("/api/[[...path]]": 1); None without one."""
+    segments = route.split("/")[1:]
+    return len(segments) - 1 if segments[-1:] and segments[-1].startswith(("[...", "[[...")) else None
 
 
 class Program:
@@ -52,13 +50,13 @@ class Program:
         app: Any,
         threads: int,
         stream_keepalive_s: float = 15.0,
-        base: str = "",
+        route: str = "",
     ) -> None:
         self.file = file
         self.methods = {method: Handler(call) for method, call in methods.items()}
         if "GET" in self.methods:
             self.methods.setdefault("HEAD", self.methods["GET"])
         self.app = app
-        self.mount = mount_depth(file, base)
+        self.mount = mount_depth(route)
         self.threads = threads
         self.stream_keepalive_s = stream_keepalive_s

@@ -155,8 +155,7 @@ def _import(spec: Message) -> Program:
     load.add_paths(spec["root"], spec["project_paths"], spec["site"])
     module = load.load(spec["file"], spec["base"])
     handlers, app = load.handlers(module), getattr(module, "app", None)
-    keepalive_s = spec.get("stream_keepalive_s", 15.0)
-    program = Program(spec["file"], handlers, app, spec["threads"], keepalive_s, spec["base"])
+    program = Program(spec["file"], handlers, app, spec["threads"], spec["stream_keepalive"], spec["route"])
     for hook in context.hooks["before_snapshot"]:
         hook()
     return program
