@@ -187,6 +187,12 @@ class TestSecrets:
         assert warning.message.endswith(": API_KEY, DEBUG")
         assert "x7" not in warning.message + warning.hint
 
+    def test_those_too_long_to_mask_whole_are_reported(self, tmp_path: Path) -> None:
+        project(tmp_path, env=f"A=1\nAPI_KEY={'x' * 10_000}")
+        (warning,) = read(tmp_path, "development", {}).warnings
+        assert (warning.file, warning.line) == (".env", 2)
+        assert "API_KEY is too long" in warning.message
+
 
 class TestPublic:
     def test_names(self, tmp_path: Path) -> None:

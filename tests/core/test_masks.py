@@ -137,11 +137,14 @@ class TestSeveralLines:
 
 
 class TestLongValues:
-    SECRET = "".join(random.Random(1).choices("abcdefghij", k=5000))
+    SECRET = "".join(random.Random(1).choices("abcdefghij", k=masks.MAX_CHARS))
 
     def test_no_pattern_is_longer_than_a_piece_may_get(self) -> None:
         # &#xXX; and \uXXXX take six bytes a character, a percent sign that is escaped twice nine.
         assert max(map(len, masks.encodings(self.SECRET))) <= 9 * masks.PIECE_CHARS
+
+    def test_the_rest_of_a_longer_one_is_not_looked_for(self) -> None:
+        assert masks.parts(self.SECRET + "the rest\nof it") == masks.parts(self.SECRET)
 
     def test_the_pieces_cover_all_of_it(self) -> None:
         covered = bytearray(len(self.SECRET))

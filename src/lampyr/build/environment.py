@@ -86,7 +86,7 @@ def read(root: Path, mode: str, process: Mapping[str, str]) -> Environment:
     values = {**given, **expanded, "LAMPYR_ENV": mode}
     public = {name: value for name, value in values.items() if _PUBLIC_NAME.fullmatch(name)}
     secrets = frozenset(name for name in values if name not in public and (name in local or is_secret_name(name)))
-    short = [name for name in secrets & raw.keys() if 0 < len(values[name]) < masks.MIN_CHARS]
+    own = {name: len(values[name]) for name in sorted(secrets & raw.keys()) if values[name]}
     return Environment(
         mode=mode,
         values=values,
@@ -94,7 +94,7 @@ def read(root: Path, mode: str, process: Mapping[str, str]) -> Environment:
         public=public,
         files=tuple(root / name for name, _ in found),
         errors=tuple(_exposed(public, secrets, values, winning)),
-        warnings=(*_dangling(dangling, raw), *_too_short(short, raw)),
+        warnings=(*_dangling(dangling, raw), *_unmasked(own, raw)),
     )
 
 
@@ -203,12 +203,16 @@ def _dangling(names: Mapping[str, None], raw: Mapping[str, _Entry]) -> Iterator[
         yield Problem(file=entry.file, line=entry.line, message=message, hint="write \\$ for a dollar sign")
 
 
-def _too_short(names: list[str], raw: Mapping[str, _Entry]) -> Iterator[Problem]:
-    if names:
-        listed = ", ".join(sorted(names))
-        message = f"too short to be masked in responses and logs: {listed}"
+def _unmasked(lengths: Mapping[str, int], raw: Mapping[str, _Entry]) -> Iterator[Problem]:
+    """Secrets that masking cannot take, or not whole (`lengths` in characters)."""
+    short = [name for name, length in lengths.items() if length < masks.MIN_CHARS]
+    if short:
+        message = f"too short to be masked in responses and logs: {', '.join(short)}"
         hint = f"secrets of {masks.MIN_CHARS} characters or more are masked"
-        yield Problem(file=raw[min(names)].file, line=None, message=message, hint=hint)
+        yield Problem(file=raw[short[0]].file, line=None, message=message, hint=hint)
+    for name in (name for name, length in lengths.items() if length > masks.MAX_CHARS):
+        message = f"{name} is too long: its first {masks.MAX_CHARS} characters are masked, the rest is not"
+        yield Problem(file=raw[name].file, line=raw[name].line, message=message, hint="keep it in a file")
 
 
 def _exposed(
