@@ -137,6 +137,11 @@ def test_messages(name: str) -> None:
     assert brief(chunks) == expected
 
 
+def test_a_message_framed_by_the_handler() -> None:
+    own = [{"type": "start", "messageId": "m1"}, "Hi", {"type": "finish", "messageMetadata": {"tokens": 1}}]
+    assert [part["type"] for part in parts(own)] == ["start", "text-start", "text-delta", "text-end", "finish"]
+
+
 def test_each_part_of_text_has_an_id_of_its_own() -> None:
     ids = [
         part["id"] for part in parts(["a", {"type": "data-weather", "data": 1}, "b"]) if part["type"] == "text-start"

@@ -17,7 +17,8 @@ def ui_messages(iterable: Any) -> EventStream:
     """Send `iterable` as a message for `useChat`.
 
     It yields text, chunks of an OpenAI chat or Responses stream, or events of an Anthropic stream; a dict is sent as a
-    part of its own ({"type": "data-...", ...}). Return it, or give it to `Response`.
+    part of its own ({"type": "data-...", ...}), and a stream that begins with {"type": "start"} frames its message itself.
+    Return it, or give it to `Response`.
     """
     return EventStream(iterable, Parts)
 
@@ -29,13 +30,14 @@ class Parts(Encoder):
 
     def __init__(self) -> None:
         self._started = False
+        self._framed = False  # the handler writes start and finish itself, and what belongs to them
         self._open: str | None = None  # "text" or "reasoning": the part that grows
         self._count = 0
         self._tools: dict[Any, list[str]] = {}  # index -> [call id, name, arguments so far]
         self._out: list[bytes] = []
 
     def encode(self, chunk: Any) -> bytes:
-        self._start()
+        self._start(chunk)
         if isinstance(chunk, str):
             self._grow("text", chunk)
         elif isinstance(chunk, dict) and "type" in chunk and not _is_provider(chunk):
@@ -46,11 +48,12 @@ class Parts(Encoder):
         return self._take()
 
     def end(self) -> bytes:
-        self._start()
+        self._start(None)
         self._close()
         self._close_tools()
-        self._part({"type": "finish-step"})
-        self._part({"type": "finish"})
+        if not self._framed:
+            self._part({"type": "finish-step"})
+            self._part({"type": "finish"})
         self._out.append(DONE)
         return self._take()
 
@@ -110,9 +113,12 @@ class Parts(Encoder):
         elif kind == "content_block_stop":
             self._close()
 
-    def _start(self) -> None:
-        if not self._started:
-            self._started = True
+    def _start(self, first: Any) -> None:
+        if self._started:
+            return
+        self._started = True
+        self._framed = isinstance(first, dict) and first.get("type") == "start"
+        if not self._framed:
             self._part({"type": "start", "messageId": f"msg-{uuid4().hex}"})
             self._part({"type": "start-step"})
 
