@@ -11,7 +11,7 @@ from lampyr.runtime import wire
 from lampyr.runtime.request import Body
 
 if TYPE_CHECKING:
-    from lampyr.runtime.instance import Instance
+    from lampyr.runtime.invocation import Host
 
 
 class ArrivingBody(Body):
@@ -19,7 +19,7 @@ class ArrivingBody(Body):
 
     __slots__ = ("_ended", "_instance", "_lost", "_pieces", "_stream", "_unwanted", "_waiter")
 
-    def __init__(self, instance: Instance, stream_id: int, first: bytes) -> None:
+    def __init__(self, instance: Host, stream_id: int, first: bytes) -> None:
         super().__init__(None)
         self._instance = instance
         self._stream = stream_id

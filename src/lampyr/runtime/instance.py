@@ -121,6 +121,10 @@ class Instance:
         if self.retiring and not self.running:
             self.loop.stop()
 
+    def leave(self, status: int) -> NoReturn:
+        """A handler has called `sys.exit`."""
+        leave(status)
+
     def send(self, frame: bytes) -> None:
         self._outbox.append(frame)
         if not self._reading:

@@ -6,7 +6,7 @@ import asyncio
 import traceback
 from collections.abc import Callable
 from inspect import isawaitable, iscoroutinefunction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lampyr.errors import BadRequest, ClientDisconnect
 from lampyr.runtime import context, stack, wire
@@ -17,12 +17,34 @@ from lampyr.runtime.streaming import Streaming
 from lampyr.runtime.threads import Threads
 
 if TYPE_CHECKING:
-    from lampyr.runtime.instance import Instance
+    from concurrent.futures import ThreadPoolExecutor
+
+    from lampyr.runtime.asgi import Application
+    from lampyr.runtime.program import Program
 
 # A larger piece of a body leaves in parts, so that one chunk cannot outgrow the gateway's buffers.
 PIECE_BYTES = wire.WINDOW_BYTES
 # The payload of CANCEL when the time is up; without it the client has left, and `after` still has its time.
 DEADLINE = b"deadline"
+
+
+class Host(Protocol):
+    """Where invocations run: an instance, or the client for tests."""
+
+    program: Program
+    application: Application | None
+    loop: asyncio.AbstractEventLoop
+    executor: ThreadPoolExecutor
+    retiring: bool
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame to the gateway."""
+
+    def ended(self, stream: int) -> None:
+        """An invocation is over, with everything it left to run."""
+
+    def leave(self, status: int) -> None:
+        """The handler wants the process to end (`sys.exit`)."""
 
 
 class Invocation:
@@ -33,7 +55,7 @@ class Invocation:
         "instance", "on_disconnect", "request", "task",
     )  # fmt: skip
 
-    def __init__(self, instance: Instance, stream_id: int, fields: list[bytes], body: bytes, *, whole: bool) -> None:
+    def __init__(self, instance: Host, stream_id: int, fields: list[bytes], body: bytes, *, whole: bool) -> None:
         self.instance = instance
         self._stream = stream_id
         self._credit = wire.WINDOW_BYTES
@@ -86,9 +108,7 @@ class Invocation:
         try:
             await self._respond()
         except SystemExit as leaving:
-            from lampyr.runtime.instance import leave
-
-            leave(leaving.code if isinstance(leaving.code, int) else 1)
+            self.instance.leave(leaving.code if isinstance(leaving.code, int) else 1)
         except BaseException as error:
             self._fail(error)
         if self.context.tasks:

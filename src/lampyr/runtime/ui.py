@@ -16,9 +16,9 @@ from lampyr.runtime.stream import DONE, EVENT_FIELDS, Encoder, EventStream, Fiel
 def ui_messages(iterable: Any) -> EventStream:
     """Send `iterable` as a message for `useChat`.
 
-    It yields text, chunks of an OpenAI chat or Responses stream, or events of an Anthropic stream; a dict is sent as a
-    part of its own ({"type": "data-...", ...}), and a stream that begins with {"type": "start"} frames its message itself.
-    Return it, or give it to `Response`.
+    It yields text, chunks of an OpenAI chat or Responses stream, or events of an Anthropic stream. A dict is sent as a
+    part of its own ({"type": "data-...", ...}); a stream that begins with {"type": "start"} frames its message itself.
+    Return the result, or give it to `Response`.
     """
     return EventStream(iterable, Parts)
 
