@@ -109,6 +109,7 @@ class Invocation:
             await self._respond()
         except SystemExit as leaving:
             self.instance.leave(leaving.code if isinstance(leaving.code, int) else 1)
+            self._fail(leaving)  # where the host is not a process of its own
         except BaseException as error:
             self._fail(error)
         if self.context.tasks:
@@ -277,7 +278,11 @@ def _failure(error: BaseException) -> bytes:
         return b"bad_request\0" + str(error).encode(errors="replace")
     if isinstance(error, NonsenseReturned):
         return b"raised\0" + str(error).encode(errors="replace")
-    kind = b"memory\0" if isinstance(error, MemoryError) else b"raised\0"
+    kind = b"raised\0"
+    if isinstance(error, MemoryError):  # numpy raises one of its own
+        kind = b"memory\0"
+    elif isinstance(error, SystemExit):
+        kind = b"crashed\0"
     return kind + _trace(error).encode(errors="replace")
 
 
