@@ -10,6 +10,7 @@ import os
 import socket
 import statistics
 import time
+from collections.abc import AsyncIterator, Iterator
 
 from lampyr import Request, Response
 from lampyr.runtime import instance, wire
@@ -19,6 +20,7 @@ from lampyr.runtime.request import Body
 BATCH = 32
 ROUNDS = 12
 REQUESTS = 6400
+CHUNKS = 3000
 
 FIELDS = [
     b"0193f0a1b2c3", b"POST", b"http://127.0.0.1:3000", b"/api/echo", b"", b"", b"127.0.0.1", b"9.998", b"",
@@ -35,6 +37,38 @@ async def echo(request: Request) -> Response:
 
 async def nothing(request: Request) -> Response:
     return Response()
+
+
+async def chunks() -> AsyncIterator[str]:
+    for _ in range(CHUNKS):
+        yield "data: token\n\n"
+
+
+def sync_chunks() -> Iterator[str]:
+    for _ in range(CHUNKS):
+        yield "data: token\n\n"
+
+
+def stream(name: str, handler: object) -> None:
+    """What a chunk costs in an instance, one system call for each, and a thread's step where the generator is sync."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        instance.serve(Program("bench/route.py", {"POST": handler}, None, 4), theirs.detach())  # type: ignore[dict-item]
+    theirs.close()
+    ours.recv(wire.HEADER_BYTES)
+    cpu_clock = (~pid << 3) | 2
+    results = []
+    for number in range(1, ROUNDS + 1):
+        before = time.clock_gettime(cpu_clock)
+        ours.sendall(wire.head_frame(number, wire.REQUEST_WHOLE, FIELDS, BODY))
+        ours.sendall(wire.frame(number, wire.CREDIT, (1 << 30).to_bytes(4, "big")))
+        drain(ours, CHUNKS + 2)
+        results.append((time.clock_gettime(cpu_clock) - before) / CHUNKS * 1e6)
+    ours.close()
+    os.waitpid(pid, 0)
+    show(name, results)
 
 
 def construct() -> None:
@@ -99,3 +133,5 @@ if __name__ == "__main__":
     construct()
     run("empty response", nothing)
     run("JSON in, JSON out", echo)
+    stream("chunk, async generator", chunks)
+    stream("chunk, sync generator", sync_chunks)

@@ -15,24 +15,24 @@ from lampyr.runtime import wire
 
 
 async def waits(request: Request) -> None:
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         await asyncio.sleep(3600)
     finally:
         print("finally", request.signal.aborted, flush=True)
 
 
 async def reads(request: Request) -> None:
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         await request.json()
     finally:
         print("finally", request.signal.aborted, flush=True)
 
 
 async def streams(request: Request) -> AsyncIterator[str]:
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         while True:
             await asyncio.sleep(0.01)
             yield "x"
@@ -41,8 +41,8 @@ async def streams(request: Request) -> AsyncIterator[str]:
 
 
 async def floods(request: Request) -> AsyncIterator[bytes]:
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         while True:
             yield b"x" * 65536
     finally:
@@ -50,8 +50,8 @@ async def floods(request: Request) -> AsyncIterator[bytes]:
 
 
 def works(request: Request) -> None:
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         while True:
             time.sleep(0.01)
     finally:

@@ -168,6 +168,20 @@ def test_every_chunk_leaves_when_it_is_yielded(serve: Callable[..., Any]) -> Non
     assert gateway.wait(stream, wire.CHUNK) == b"first"
 
 
+def test_a_chunk_does_not_wait_for_a_generator_that_blocks(serve: Callable[..., Any]) -> None:
+    async def handler() -> AsyncIterator[str]:
+        yield "first"
+        time.sleep(1)
+        yield "second"
+
+    gateway = serve(GET=handler)
+    stream = gateway.send()
+    began = time.monotonic()
+    gateway.wait(stream, wire.CHUNK)
+    assert time.monotonic() - began < 0.9
+    assert gateway.answer(stream).chunks == [b"first", b"second"]
+
+
 def test_a_sync_generator_keeps_its_context(serve: Callable[..., Any]) -> None:
     variable: ContextVar[str] = ContextVar("variable")
 

@@ -26,8 +26,7 @@ READ_BYTES = 256 * 1024
 class Instance:
     """Reads frames, starts an invocation per request, and writes what they answer.
 
-    Answers made while one batch of frames is read leave in one write; whatever comes later leaves at once, so that a
-    chunk is on its way when `yield` returns.
+    Answers made while one batch of frames is read leave in one write; chunks, and whatever comes later, leave at once.
     """
 
     def __init__(self, program: Program, sock: socket.socket) -> None:
@@ -129,6 +128,11 @@ class Instance:
         self._outbox.append(frame)
         if not self._reading:
             self.flush()
+
+    def send_now(self, frame: bytes) -> None:
+        """Send a frame that must not wait for the batch: a chunk is on its way when `yield` returns."""
+        self._outbox.append(frame)
+        self.flush()
 
     def flush(self) -> None:
         data = self._unsent + b"".join(self._outbox)

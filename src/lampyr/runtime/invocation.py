@@ -40,6 +40,9 @@ class Host(Protocol):
     def send(self, frame: bytes) -> None:
         """Send a frame to the gateway."""
 
+    def send_now(self, frame: bytes) -> None:
+        """Send a frame that must not wait for others."""
+
     def ended(self, stream: int) -> None:
         """An invocation is over, with everything it left to run."""
 
@@ -236,7 +239,7 @@ class Invocation:
         """Send a chunk as soon as the client has room for it."""
         if len(data) <= PIECE_BYTES and self._credit > 0:
             self._credit -= len(data)
-            self.instance.send(wire.frame(self._stream, wire.CHUNK, data))
+            self.instance.send_now(wire.frame(self._stream, wire.CHUNK, data))
             return
         for start in range(0, len(data), PIECE_BYTES):
             while self._credit <= 0:
@@ -244,13 +247,13 @@ class Invocation:
                 await self._waiter
             piece = data[start : start + PIECE_BYTES]
             self._credit -= len(piece)
-            self.instance.send(wire.frame(self._stream, wire.CHUNK, piece))
+            self.instance.send_now(wire.frame(self._stream, wire.CHUNK, piece))
 
     def write_now(self, data: bytes) -> None:
         """Send a few bytes without waiting, or not at all when the client does not read."""
         if self._credit > 0:
             self._credit -= len(data)
-            self.instance.send(wire.frame(self._stream, wire.CHUNK, data))
+            self.instance.send_now(wire.frame(self._stream, wire.CHUNK, data))
 
     def finish(self, kind: int, payload: bytes = b"") -> None:
         """Send the final frame."""

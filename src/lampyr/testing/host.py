@@ -131,6 +131,8 @@ class Host:
         _, stream, kind = wire.HEADER.unpack_from(frame)
         self.calls[stream].heard(kind, frame[wire.HEADER_BYTES :])
 
+    send_now = send
+
     def ended(self, stream: int) -> None:
         del self.running[stream]
         self.calls.pop(stream).heard(OVER, b"")
