@@ -207,12 +207,13 @@ def _owner(port: int) -> str | None:
     import psutil  # 20 ms that only this error pays
 
     try:
-        for one in psutil.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port and one.pid:
-                return f"{psutil.Process(one.pid).name()} (pid {one.pid})"
+        found = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN and one.pid]
+        processes = [psutil.Process(one.pid) for one in found if one.laddr and one.laddr.port == port]
+        # Several may hold one socket; whoever opened it is the eldest.
+        eldest = min(processes, key=lambda process: (process.create_time(), process.pid), default=None)
+        return f"{eldest.name()} (pid {eldest.pid})" if eldest else None
     except psutil.Error:
-        pass
-    return None
+        return None
 
 
 def _is_loopback(sock: socket.socket) -> bool:

@@ -276,13 +276,16 @@ class Call:
             self.outcome = "error"
             self._answer_error("BAD_REQUEST", self._masked_text(text))
         elif kind != "cancelled":
-            self.outcome = "error"
+            self.outcome = "error" if self.open else self.outcome
             self._site.log.failure(self, text)
             code = "FUNCTION_OUT_OF_MEMORY" if kind == "memory" else "FUNCTION_INVOCATION_FAILED"
             more = {"traceback": self._masked_text(text)} if self._site.shows_tracebacks else {}
             self._answer_error(code, None, **more)
         else:
             self._answer_error("FUNCTION_INVOCATION_FAILED", None)
+        if self.outcome == "timeout" and self.pool.concurrency == 1 and self.instance is not None:
+            # Its `finally` has run. What it started, daemons too, must not outlive the deadline.
+            self.instance.kill("it reached its deadline")
         self._responded()
 
     def lost(self, why: str) -> None:
