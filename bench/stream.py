@@ -44,11 +44,9 @@ def main() -> None:
     print(f"\n{STREAMS} streams of {CHUNKS} chunks, {PAUSE_S * 1000:.0f} ms apart, {ROUNDS} interleaved rounds")
     with servers.lampyr() as ours, servers.uvicorn() as theirs:
         for streams in (STREAMS, 5 * STREAMS):
-            rows = []
             measure(ours, streams)
             measure(theirs, streams)
-            for _ in range(ROUNDS):
-                rows.append((measure(ours, streams), measure(theirs, streams)))
+            rows = [(measure(ours, streams), measure(theirs, streams)) for _ in range(ROUNDS)]
             for name, pick in (("lampyr", 0), ("uvicorn", 1)):
                 gap = statistics.median(row[pick][0] for row in rows)
                 cpu = statistics.median(row[pick][1] for row in rows)

@@ -7,7 +7,6 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from pathlib import Path
 
 import servers
 
@@ -46,16 +45,14 @@ def main() -> None:
     with servers.lampyr() as ours, servers.uvicorn() as theirs:
         for connections in (1, 16, 64):
             for name, path in CASES:
-                rows = []
                 measure(ours, path, connections)
-                for _ in range(ROUNDS):
-                    rows.append((measure(ours, path, connections), measure(theirs, "/api/echo", connections)))
+                rows = [
+                    (measure(ours, path, connections), measure(theirs, "/api/echo", connections)) for _ in range(ROUNDS)
+                ]
                 rate = statistics.median(our[0] for our, _ in rows)
                 their_rate = statistics.median(their[0] for _, their in rows)
                 ratio = statistics.median(our[0] / their[0] for our, their in rows)
                 cpu = statistics.median(our[1] for our, _ in rows)
                 their_cpu = statistics.median(their[1] for _, their in rows)
-                print(
-                    f"{name:10} {connections:6} {rate:10.0f} {their_rate:10.0f} {ratio:5.2f}x {cpu:8.1f} {their_cpu:10.1f}",
-                    flush=True,
-                )
+                figures = f"{rate:10.0f} {their_rate:10.0f} {ratio:5.2f}x {cpu:8.1f} {their_cpu:10.1f}"
+                print(f"{name:10} {connections:6} {figures}", flush=True)

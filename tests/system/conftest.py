@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from serving import Serve, Server, write
 
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """`serve({"app/api/x/route.py": "..."}, command="start")` → a Server that ends with the test."""

@@ -1,4 +1,4 @@
-"""What a snapshot is told in order to import one function; secrets are not in it, they go over a channel of their own."""
+"""What a snapshot is told in order to import one function. Secrets are not in it: they go another way."""
 
 from __future__ import annotations
 

@@ -320,7 +320,7 @@ class Call:
         self._cancel(b"deadline", DEADLINE_GRACE_S)
 
     def _expire(self, limit_s: float) -> None:
-        """The deadline: the client gets its 504 now, the handler is cancelled, the process ends if that does not help."""
+        """The deadline: the client gets its 504 now; the handler is cancelled, and killed if that does not help."""
         self._deadline = None
         settings = self.pool.function.settings
         edge = settings.runtime == "edge"

@@ -6,316 +6,150 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from email.utils import formatdate
-from http import HTTPStatus
+from math import inf
 from time import monotonic
-from typing import Any, Protocol
 
 from lampyr.gateway import answers, head
-from lampyr.gateway.answers import Headers
+from lampyr.gateway.chunks import Chunks
+from lampyr.gateway.connections import LINGER_S, Connections
+from lampyr.gateway.exchange import Exchange, Receiver
 
-HEAD_TIMEOUT_S = 15.0
-BODY_TIMEOUT_S = 60.0
-IDLE_TIMEOUT_S = 75.0
-# A client that was answered before it had sent its whole body needs this long, at most, to notice.
-LINGER_S = 5.0
-SWEEP_S = 1.0
+__all__ = ["Connection", "Connections", "Exchange", "Receiver"]
+
 WRITE_BUFFER_BYTES = 64 * 1024
 # Requests that a client sends ahead wait here; more of them wait in its own socket.
 MAX_AHEAD_BYTES = 64 * 1024
+# Requests of one client that are served before others get their turn.
+MAX_TURN = 16
 
-_STATUS_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NO_BODY = frozenset((204, 304))
-
-
-class Receiver(Protocol):
-    """Whoever serves an exchange: told of its body and of the client. Nothing follows `left`."""
-
-    def body(self, piece: bytes) -> None: ...
-    def body_end(self) -> None: ...
-    def left(self) -> None: ...
-    def drained(self) -> None: ...
-
-
-class Connections:
-    """All open connections: their number, their time, and their end. `limit`: how many there may be."""
-
-    def __init__(
-        self,
-        limit: int = 10_000,
-        *,
-        head_timeout_s: float = HEAD_TIMEOUT_S,
-        body_timeout_s: float = BODY_TIMEOUT_S,
-        idle_timeout_s: float = IDLE_TIMEOUT_S,
-        sweep_s: float = SWEEP_S,
-    ) -> None:
-        self.limit = limit
-        self.head_timeout_s = head_timeout_s
-        self.body_timeout_s = body_timeout_s
-        self.idle_timeout_s = idle_timeout_s
-        self.open: set[Connection] = set()
-        self.draining = False
-        self.date = b""
-        self._sweep_s = sweep_s
-        self._sweeping = False
-
-    def add(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        self.open.add(connection)
-        if not self._sweeping:
-            self._sweeping = True
-            self._sweep(loop)
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Once a second: one timer for all connections instead of several for each request."""
-        self.date = formatdate(usegmt=True).encode()
-        now = monotonic()
-        for connection in list(self.open):
-            if now >= connection.due_s:
-                connection.overdue()
-        if self.open:
-            loop.call_later(self._sweep_s, self._sweep, loop)
-        else:
-            self._sweeping = False
-
-    def drain(self) -> None:
-        """Let what runs finish; every answer from now on ends its connection."""
-        self.draining = True
-        for connection in list(self.open):
-            connection.close_if_idle()
-
-
-class Exchange:
-    """One request and its response. See the module's `Receiver` for what its server is told."""
-
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_ended",
-        "_left_bytes",
-        "_silent",
-        "_started",
-        "body",
-        "complete",
-        "content_length",
-        "headers",
-        "host",
-        "id",
-        "method",
-        "peer",
-        "receiver",
-        "started",
-        "target",
-    )
-
-    def __init__(self, connection: Connection, request: head.Head, id: str, now: float) -> None:
-        self._connection = connection
-        self.id = id
-        self.method, self.target, self.headers, self.host = request[:4]
-        self.content_length = request.length
-        self.peer = connection.peer
-        self.started = now
-        self.body = b""
-        self.complete = False
-        self.receiver: Receiver | None = None
-        self._started = False
-        self._ended = False
-        self._chunked = False
-        self._silent = False  # HEAD, 204, 304: nothing may follow the head
-        self._left_bytes: int | None = None  # of an announced body
-
-    @property
-    def writable(self) -> bool:
-        """False while the client does not read what was written."""
-        return not self._connection.paused
-
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """The whole response. Raises ValueError, and sends nothing, where a header cannot be sent."""
-        length: int | None = len(body)
-        if self.method == "HEAD" or status in _NO_BODY:
-            length = _take_length(headers) if not body else length
-            if status == 204:
-                length = None
-            body = b""
-        else:
-            _take_length(headers)
-        lines = self._lines(status, headers)
-        if length is not None:
-            lines.append(b"content-length: %d" % length)
-        data = self._head(lines)
-        self._started = self._ended = True
-        self._connection.write(data + body if body else data)
-        self._connection.answered()
-
-    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
-        """The head of a response whose body follows; `length` where it is known. Raises ValueError as `answer` does."""
-        announced = _take_length(headers)
-        length = announced if length is None else length
-        lines = self._lines(status, headers)
-        self._silent = self.method == "HEAD" or status in _NO_BODY
-        if length is not None and status != 204:
-            lines.append(b"content-length: %d" % length)
-            self._left_bytes = length
-        elif not self._silent:
-            self._chunked = not self._connection.http_1_0
-            if self._chunked:
-                lines.append(b"transfer-encoding: chunked")
-            else:
-                self._connection.keep_alive = False
-        data = self._head(lines)
-        self._started = True
-        self._connection.write(data)
-
-    def write(self, piece: bytes) -> None:
-        """A piece of the body, sent at once. More than was announced is cut off, and the connection with it."""
-        if self._ended or self._silent or not piece:
-            return
-        if self._chunked:
-            self._connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-            return
-        if self._left_bytes is not None:
-            if len(piece) > self._left_bytes:
-                self.cut()
-                return
-            self._left_bytes -= len(piece)
-        self._connection.write(piece)
-
-    def end(self) -> None:
-        """The body is complete."""
-        if self._ended:
-            return
-        if self._left_bytes and not self._silent:
-            self.cut()
-            return
-        self._ended = True
-        if self._chunked:
-            self._connection.write(b"0\r\n\r\n")
-        self._connection.answered()
-
-    def cut(self) -> None:
-        """End it so that the client sees that something is missing; what was written is still delivered."""
-        self._ended = True
-        visible = self._chunked or self._left_bytes is not None
-        self._connection.cut(reset=not visible)
-
-    def pause_body(self) -> None:
-        """Let the client wait with the rest of its body."""
-        self._connection.pause_body()
-
-    def resume_body(self) -> None:
-        self._connection.resume_body()
-
-    def _lines(self, status: int, headers: Headers) -> list[bytes]:
-        connection = self._connection
-        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        lines = [line[:-2]]
-        for name, value in headers:
-            lines.append(name + b": " + value)
-        lines.append(b"x-lampyr-id: " + self.id.encode())
-        lines.append(b"date: " + connection.registry.date)
-        if connection.must_close(self):
-            connection.keep_alive = False
-            lines.append(b"connection: close")
-        elif connection.http_1_0:
-            lines.append(b"connection: keep-alive")
-        return lines
-
-    def _head(self, lines: list[bytes]) -> bytes:
-        data = b"\r\n".join(lines)
-        # One look at all values: a line end inside one would begin a header, or a response, of the handler's making.
-        ends = len(lines) - 1
-        if data.count(b"\n") != ends or data.count(b"\r") != ends or b"\0" in data:
-            raise ValueError("a header holds a line end or NUL")
-        return data + b"\r\n\r\n"
-
-
-def _take_length(headers: Headers) -> int | None:
-    """Take content-length out of `headers`: there must be one idea of it."""
-    found = None
-    for index in range(len(headers) - 1, -1, -1):
-        if headers[index][0] == b"content-length":
-            value = headers.pop(index)[1]
-            found = int(value) if value.isdigit() and len(value) < 19 else None
-    return found
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_ALLOW = (b"allow", ", ".join(head.METHODS.values()).encode())
+_ESTABLISHED = 1  # tcpi_state, the first byte of Linux's tcp_info
 
 
 class Connection(asyncio.Protocol):
-    """One client. `serve(exchange)` is called when a head, and what came of its body with it, has been read."""
+    """One client. `serve(exchange)` is called when a head, and what came of its body with it, has been read.
 
-    def __init__(
-        self, serve: Callable[[Exchange], None], new_id: Callable[[], str], registry: Connections, trusted: Any = None
-    ) -> None:
+    Between requests `_exchange` is None; at the end either `_lingering` (answered, more of the client's bytes are read
+    and forgotten until it has seen the answer) or `_closing` (closed once what was written is delivered).
+    """
+
+    __slots__ = (
+        "_body_open",
+        "_body_paused",
+        "_buffer",
+        "_chunks",
+        "_closing",
+        "_exchange",
+        "_head_begun",
+        "_left_bytes",
+        "_linger_until_s",
+        "_lingering",
+        "_loop",
+        "_new_id",
+        "_pending_bytes",
+        "_reading",
+        "_refused",
+        "_seen_bytes",
+        "_serve",
+        "_skipped_line",
+        "_stalled_s",
+        "_transport",
+        "_used",
+        "_working",
+        "due_s",
+        "http_1_0",
+        "keep_alive",
+        "paused",
+        "peer",
+        "registry",
+        "watched",
+        "write",
+    )
+
+    def __init__(self, serve: Callable[[Exchange], None], new_id: Callable[[], str], registry: Connections) -> None:
         self._serve = serve
         self._new_id = new_id
         self.registry = registry
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
-        self._buffer = b""
         self._exchange: Exchange | None = None
-        self._chunks: head.Chunks | None = None
-        self._left = 0  # bytes of an announced body that have not come
-        self._wants_continue = False
+        self._buffer = b""  # a head that is not complete, or requests that must wait
+        self._seen_bytes = 0  # of that head
+        self._head_begun = False
+        self._skipped_line = False
+        self._body_open = False  # some of the current request's body has not come
+        self._left_bytes = 0  # of it, where its length was announced
+        self._chunks: Chunks | None = None  # otherwise
         self._body_paused = False
+        self._used = False  # for a request
+        self._refused = False
         self._reading = True
-        self._lingering = False
         self._working = False
-        self._after_answer = False
+        self._lingering = False
+        self._closing = False
+        self._linger_until_s = 0.0
+        self._pending_bytes = 0  # not taken by the client when last looked at
+        self._stalled_s = 0.0  # since when it takes nothing
         self.peer = ""
-        self.keep_alive = True
         self.http_1_0 = False
-        self.paused = False
-        self.due_s = 0.0
+        self.keep_alive = True
+        self.paused = False  # the client does not read what was written
+        self.watched = False  # wants to be looked at in every sweep
+        self.due_s = 0.0  # when the client will have taken too long with what it is at
 
     # --- the transport's events
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's are not registered as asyncio.Transport
+        self.write = self._transport.write  # uvloop sends without delay (TCP_NODELAY) what one turn of the loop wrote
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if peer else ""
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self.due_s = monotonic() + self.registry.head_timeout_s
         self.registry.add(self, self._loop)
-        if len(self.registry.open) > self.registry.limit:
+        if self.registry.overrun:
+            self._transport.abort()
+        elif self.registry.full:
             self._refuse("FUNCTION_THROTTLED", "The server has as many connections as it may have.")
 
     def data_received(self, data: bytes) -> None:
-        if self._lingering:
-            return
-        if self._exchange is not None and self._body_open():
-            self._take_body(data)
-            return
-        self._buffer = self._buffer + data if self._buffer else data
-        if self._exchange is None:
-            self._work()
-        elif len(self._buffer) > MAX_AHEAD_BYTES:
-            self._hold()
+        try:
+            if self._exchange is not None and self._body_open:
+                self._take_body(self._exchange, data)
+            elif self._lingering:
+                self.due_s = min(monotonic() + self.registry.linger_timeout_s, self._linger_until_s)
+            elif not self._closing:
+                self._buffer = self._buffer + data if self._buffer else data
+                if self._exchange is None:
+                    self._work()
+                elif len(self._buffer) > MAX_AHEAD_BYTES:
+                    self._mind_reading()
+        except Exception as error:
+            self._failed(error)
 
     def eof_received(self) -> bool:
-        # Whoever closes its half while a request is being served has left (as nginx sees it); most have closed both.
+        # Whoever closes its half while a request is being served has left (nginx sees it so): most have closed both.
         self._lost()
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.registry.open.discard(self)
+        self._closing = True
+        self.registry.remove(self)
         self._lost()
 
     def pause_writing(self) -> None:
         self.paused = True
+        self._watch_writing()
 
     def resume_writing(self) -> None:
         self.paused = False
-        if self._exchange is not None and self._exchange.receiver is not None:
+        self.watched = not self._reading or self._closing
+        if self._exchange is None:
+            self._work()
+        elif self._exchange.receiver is not None:
             self._exchange.receiver.drained()
-
-    def _lost(self) -> None:
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None and not exchange._ended:
-            exchange._ended = True
-            if exchange.receiver is not None:
-                exchange.receiver.left()
 
     # --- requests
 
@@ -325,189 +159,280 @@ class Connection(asyncio.Protocol):
             return
         self._working = True
         try:
-            while self._exchange is None and self._buffer and not self._lingering and self._next():
-                pass
+            turns = MAX_TURN
+            while self._exchange is None and self._buffer and not self._ending and not self.paused:
+                if not turns:
+                    self._loop.call_soon(self._work)
+                    break
+                turns -= 1
+                if not self._next():
+                    break
         except head.Refusal as refusal:
             self._refuse(refusal.code, refusal.message)
         finally:
             self._working = False
-        if self._exchange is None and not self._reading and not self._lingering:
-            self._reading = True
-            self._transport.resume_reading()
+        if not self._reading or len(self._buffer) > MAX_AHEAD_BYTES:
+            self._mind_reading()
+
+    @property
+    def _ending(self) -> bool:
+        return self._lingering or self._closing
 
     def _next(self) -> bool:
-        """Begin the next request; False when its head has not come completely."""
+        """Begin the next request; False where its head has not come completely. Raises Refusal."""
         buffer = self._buffer
-        if buffer[:2] == b"\r\n":  # RFC 9112 2.2: one empty line before a request is nobody's request
-            self._buffer = buffer = buffer[2:]
-        end = buffer.find(b"\r\n\r\n")
+        if buffer[0] == 0x0D and not self._skipped_line and buffer[:2] in (b"\r\n", b"\r"):
+            # RFC 9112 2.2: one empty line in front of a request is nobody's request.
+            self._skipped_line = len(buffer) > 1
+            self._buffer = buffer[2:] if self._skipped_line else buffer
+            return self._skipped_line
+        end = buffer.find(b"\r\n\r\n", max(self._seen_bytes - 3, 0))
         if end < 0:
-            if buffer and buffer != b"\r":
-                head.check_begun(buffer)
-                if self.due_s - monotonic() > self.registry.head_timeout_s:
-                    self.due_s = monotonic() + self.registry.head_timeout_s
+            if not self._head_begun:
+                self._head_begun = True
+                self.due_s = monotonic() + self.registry.head_timeout_s
+            head.check_begun(buffer, self._seen_bytes)
+            self._seen_bytes = len(buffer)
             return False
-        request = head.read(buffer[:end])
-        rest = buffer[end + 4 :]
+        self._seen_bytes = 0
+        self._head_begun = self._skipped_line = False
+        self._begin(head.read(buffer, end), buffer[end + 4 :])
+        return True
+
+    def _begin(self, request: head.Head, rest: bytes) -> None:
+        """Have a request served. Raises Refusal where its body is broken already."""
         now = monotonic()
+        self._used = True
         self.http_1_0 = request.http_1_0
         self.keep_alive = request.keep_alive
-        self._wants_continue = request.expects_continue
         exchange = Exchange(self, request, self._new_id(), now)
-        self.due_s = now + self.registry.body_timeout_s
-        self._buffer = b""
-        self._exchange = exchange
         if request.length == 0:
             exchange.complete = True
             self._buffer = rest
+            self.due_s = inf
         else:
-            self._left = request.length or 0
-            self._chunks = head.Chunks() if request.length is None else None
+            self._buffer = b""
+            self._body_open = True
+            self._left_bytes = request.length or 0
+            self._chunks = Chunks() if request.length is None else None
             exchange.body, self._buffer = self._decode(rest)
-            exchange.complete = not self._body_open()
-        if exchange.complete:
-            self.due_s = float("inf")
+            exchange.complete = not self._body_open
+            self.due_s = inf if exchange.complete else now + self.registry.body_timeout_s
+        self._exchange = exchange
         if exchange.target == "*":
-            allow = ", ".join(sorted(method.decode() for method in head.METHODS)).encode()
-            exchange.answer(204, [(b"allow", allow), answers.NO_TIMING], b"")
-            return True
+            exchange.answer(204, [_ALLOW, answers.NO_TIMING], b"")
+            return
         self._serve(exchange)
-        if self._wants_continue and not exchange.complete and not exchange._started and self._exchange is exchange:
-            self._transport.write(_CONTINUE)
-        return True
-
-    def _body_open(self) -> bool:
-        return self._left > 0 or (self._chunks is not None and not self._chunks.done)
+        if (
+            request.expects_continue
+            and self._body_open
+            and not rest
+            and self._exchange is exchange
+            and not exchange.begun
+        ):
+            self.write(_CONTINUE)
 
     def _decode(self, data: bytes) -> tuple[bytes, bytes]:
         """Split bytes into body and what lies behind it. Raises Refusal."""
         if self._chunks is not None:
-            return self._chunks.feed(data)
-        piece = data[: self._left]
-        self._left -= len(piece)
+            piece, rest = self._chunks.feed(data)
+            self._body_open = not self._chunks.done
+            return piece, rest
+        piece = data[: self._left_bytes]
+        self._left_bytes -= len(piece)
+        self._body_open = self._left_bytes > 0
         return piece, data[len(piece) :]
 
-    def _take_body(self, data: bytes) -> None:
-        exchange = self._exchange
-        assert exchange is not None
+    def _take_body(self, exchange: Exchange, data: bytes) -> None:
         try:
-            piece, rest = self._decode(data)
+            piece, self._buffer = self._decode(data)
         except head.Refusal as refusal:
             self._break_off(exchange, refusal.code, refusal.message)
             return
-        self._buffer += rest
-        ended = not self._body_open()
-        self.due_s = float("inf") if ended else monotonic() + self.registry.body_timeout_s
+        if not self._body_paused:
+            self.due_s = monotonic() + self.registry.body_timeout_s if self._body_open else inf
         receiver = exchange.receiver
-        if receiver is not None and not exchange._ended:
+        if receiver is None:
+            exchange.body += piece
+            exchange.complete = not self._body_open
+            if len(exchange.body) > MAX_AHEAD_BYTES:
+                self.pause_body()
+        else:
             if piece:
                 receiver.body(piece)
-            if ended and not exchange._ended:
+            if not self._body_open and not exchange.over:
                 exchange.complete = True
                 receiver.body_end()
+        if len(self._buffer) > MAX_AHEAD_BYTES:
+            self._mind_reading()
 
     def _break_off(self, exchange: Exchange, code: str, message: str | None) -> None:
-        """The body cannot be read to its end: the server of the exchange sees its client leave."""
+        """A request that cannot go on: whoever serves it sees its client leave, and the client a refusal or a cut."""
+        if exchange.begun:
+            exchange.cut()
         self._exchange = None
-        started, exchange._ended = exchange._started, True
+        exchange.over = True
+        if not exchange.begun:
+            self._refuse(code, message, exchange)
         if exchange.receiver is not None:
             exchange.receiver.left()
-        if started:
-            self.cut(reset=False)
-        else:
-            self._refuse(code, message, exchange)
 
     # --- what exchanges do
 
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)
-
-    def must_close(self, exchange: Exchange) -> bool:
-        """Whether this response ends the connection; an unread body makes it so, since nobody reads on."""
-        return not self.keep_alive or self.registry.draining or self._body_open()
+    def stays_open(self) -> bool:
+        """Whether another request may follow this response; not after a body that nobody reads to its end."""
+        self.keep_alive = self.keep_alive and not self.registry.draining and not self._body_open
+        return self.keep_alive
 
     def answered(self) -> None:
         """The response is complete."""
         self._exchange = None
-        if self._body_open():
-            self._linger()
-        elif not self.keep_alive:
-            self._transport.close()
-        else:
-            self._chunks = None
+        self._body_paused = False
+        if self.keep_alive and not self._body_open:
             self.due_s = monotonic() + self.registry.idle_timeout_s
-            if self._buffer or not self._reading:
+            if not self._working and (self._buffer or not self._reading):
                 self._work()
+        elif self._body_open or self._buffer or self._refused or not self._reading:
+            self._linger()
+        else:
+            self._close()
 
     def cut(self, *, reset: bool) -> None:
-        """Close in the middle of a response: `reset` where a plain end would look like a complete one."""
+        """Close in the middle of a response: `reset` where a plain end would look like a whole one."""
         self._exchange = None
         if reset:
             sock = self._transport.get_extra_info("socket")
             if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.close()
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._close()
 
     def pause_body(self) -> None:
-        self._body_paused = True
-        self.due_s = float("inf")
-        self._hold()
+        """Read nothing more of the current request's body, nor hold its silence against the client."""
+        if self._body_open:
+            self._body_paused = True
+            self.due_s = inf
+            self._mind_reading()
 
     def resume_body(self) -> None:
-        if not self._body_paused:
-            return
-        self._body_paused = False
-        if self._body_open():
-            self.due_s = monotonic() + self.registry.body_timeout_s
-        if not self._reading and not self._transport.is_closing():
-            self._reading = True
-            self._transport.resume_reading()
+        """Read the current request's body again."""
+        if self._body_paused:
+            self._body_paused = False
+            if self._body_open:
+                self.due_s = monotonic() + self.registry.body_timeout_s
+            self._mind_reading()
 
-    def _hold(self) -> None:
-        if self._reading and not self._transport.is_closing():
-            self._reading = False
-            self._transport.pause_reading()
+    def _mind_reading(self) -> None:
+        """Read exactly while there is room for what is read."""
+        if self._closing:
+            return
+        reading = self._lingering or not (self._body_paused or len(self._buffer) > MAX_AHEAD_BYTES)
+        if reading != self._reading:
+            self._reading = reading
+            self.watched = not reading or self.paused
+            self._transport.resume_reading() if reading else self._transport.pause_reading()
+
+    # --- time
+
+    def look(self, now: float) -> None:
+        """Called in sweeps: when something is due, and always while `watched`."""
+        if self.paused or self._closing:
+            self._look_at_writing(now)
+        if now >= self.due_s:
+            self._overdue()
+        elif not self._reading and self._exchange is not None and self._has_hung_up():
+            self._lost()
+            self._close()
+
+    def _watch_writing(self) -> None:
+        self.watched = True
+        self._pending_bytes = self._transport.get_write_buffer_size()
+        self._stalled_s = monotonic()
+
+    def _look_at_writing(self, now: float) -> None:
+        """A client that takes nothing for a minute is gone, even if it says nothing."""
+        pending = self._transport.get_write_buffer_size()
+        if pending < self._pending_bytes:
+            self._stalled_s = now
+        self._pending_bytes = pending
+        if now - self._stalled_s >= self.registry.write_timeout_s:
+            self._lost()
+            self._transport.abort()
+
+    def _has_hung_up(self) -> bool:
+        """Whether the client's end has come while nothing is read: Linux tells; elsewhere the next write will."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or not hasattr(socket, "TCP_INFO"):
+            return False
+        try:
+            state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        except OSError:
+            return False
+        return bool(state[0] != _ESTABLISHED)
+
+    def _overdue(self) -> None:
+        """The client took too long with what it was at."""
+        exchange = self._exchange
+        if self._lingering:
+            self._transport.abort()
+        elif exchange is not None:
+            self._break_off(exchange, "REQUEST_TIMEOUT", "The body of the request stopped arriving.")
+        elif self._buffer or not self._used:
+            self._refuse("REQUEST_TIMEOUT", "The head of the request did not arrive in time.")
+        else:
+            self._close()
 
     # --- endings
 
-    def overdue(self) -> None:
-        """The client took too long with what it had begun."""
-        exchange = self._exchange
-        if self._lingering or (exchange is None and not self._buffer):
-            self._transport.abort() if self._lingering else self._transport.close()
-            self.due_s = float("inf")
-        elif exchange is None:
-            self._refuse("REQUEST_TIMEOUT", "The head of the request did not arrive in time.")
-        else:
-            self._break_off(exchange, "REQUEST_TIMEOUT", "The body of the request stopped arriving.")
-
     def close_if_idle(self) -> None:
-        if self._exchange is None and not self._lingering:
-            self._transport.close()
+        """Close unless a request is being served or has begun to arrive."""
+        if self._exchange is None and not self._buffer and not self._ending:
+            self._close()
+
+    def _lost(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.over = True
+            if exchange.receiver is not None:
+                exchange.receiver.left()
+
+    def _failed(self, error: Exception) -> None:
+        """A fault of our own must not take the client's answer away, nor the process."""
+        exchange = self._exchange
+        whose = f" with request {exchange.id}" if exchange is not None else ""
+        context = {"message": f"the front door failed{whose}", "exception": error, "protocol": self}
+        self._loop.call_exception_handler(context)
+        if exchange is not None:
+            self._break_off(exchange, "INTERNAL_ERROR", None)
+        elif not self._ending:
+            self._close()
 
     def _refuse(self, code: str, message: str | None, exchange: Exchange | None = None) -> None:
         """Answer what cannot be served, and end the connection: where the next request begins is anybody's guess."""
+        self._refused = True
+        self.keep_alive = False
+        method = exchange.method if exchange is not None else "HEAD" if self._buffer[:5] == b"HEAD " else "GET"
         id = exchange.id if exchange is not None else self._new_id()
-        headers = [(b"retry-after", b"1")] if code == "FUNCTION_THROTTLED" else []
-        status, fields, body = answers.error(code, message, id, *headers, answers.NO_TIMING)
-        self._exchange = None
-        self._buffer = b""
-        lines = [_STATUS_LINES[status][:-2], *(name + b": " + value for name, value in fields)]
-        lines += [b"x-lampyr-id: " + id.encode(), b"date: " + self.registry.date]
-        lines += [b"content-length: %d" % len(body), b"connection: close"]
-        silent = exchange is not None and exchange.method == "HEAD"
-        self._transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if silent else body))
-        self._linger()
+        retry = [(b"retry-after", b"1")] if code == "FUNCTION_THROTTLED" else []
+        status, headers, body = answers.error(code, message, id, *retry, answers.NO_TIMING)
+        refusal = head.Head(method, "", [], "", False, False, 0, False)
+        Exchange(self, refusal, id, 0.0).answer(status, headers, body)
 
     def _linger(self) -> None:
-        """Read on and forget it for a moment: a reset would take the answer away from a client that is still sending."""
+        """Read on and forget it for a while: a reset would take the answer away from a client that is still sending."""
         self._lingering = True
         self._buffer = b""
-        self.due_s = monotonic() + LINGER_S
-        if self._transport.is_closing():
-            return
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
-        if self._transport.can_write_eof():
+        self._body_open = False
+        self.registry.lingering.add(self)
+        now = monotonic()
+        self.due_s = now + self.registry.linger_timeout_s
+        self._linger_until_s = now + LINGER_S
+        if not self._transport.is_closing():
+            self._mind_reading()
             self._transport.write_eof()
+
+    def _close(self) -> None:
+        self._closing = True
+        self._buffer = b""
+        self.due_s = inf
+        self._watch_writing()
+        self._transport.close()

@@ -21,7 +21,7 @@ WEBSOCKET = "WebSockets are not carried; stream server-sent events instead."
 
 
 class Proxy:
-    """Serves exchanges from `site`. In development `freshen(then)` first has the deployment checked against the disk."""
+    """Serves exchanges from `site`. In development `freshen(then)` first checks the deployment against the disk."""
 
     def __init__(self) -> None:
         self.site: Site | None = None

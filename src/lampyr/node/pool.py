@@ -29,7 +29,7 @@ _numbers = count(1)
 
 
 class Pool:
-    """Leases instances of `function`. `sink(stream, instance)` takes its log lines; `emptied` is called after `retire`."""
+    """Leases instances of `function`. `sink(stream, instance)` gives a taker of log lines."""
 
     def __init__(
         self,

@@ -56,7 +56,7 @@ class Child:
 
 
 class Socketed:
-    """A process that exists only while somebody calls: it inherits `sock`, ends when idle, and is started again here."""
+    """A process that exists only while somebody calls: it inherits `sock`, ends when idle, is started again here."""
 
     def __init__(self, sock: socket.socket, command: Callable[[int], list[str]], env: dict[str, str]) -> None:
         self.sock = sock

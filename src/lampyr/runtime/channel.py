@@ -89,9 +89,7 @@ class Channel:
 
     def _read(self, flags: int) -> bool:
         try:
-            data, rights, *_ = self.sock.recvmsg(
-                65536, socket.CMSG_SPACE(MAX_FDS * 4), flags | socket.MSG_CMSG_CLOEXEC
-            )
+            data, rights, *_ = self.sock.recvmsg(65536, socket.CMSG_SPACE(MAX_FDS * 4), flags | socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return False
         for level, kind, payload in rights:

@@ -1,4 +1,4 @@
-"""Randomness after the fork: every instance starts from one memory image, so what was seeded there must be seeded anew."""
+"""Randomness after the fork: all instances start from one memory image, so what was seeded there is seeded anew."""
 
 from __future__ import annotations
 

@@ -1,0 +1,219 @@
+"""One request and its response, as whoever serves it sees them."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Protocol
+
+from lampyr.gateway.answers import Headers
+from lampyr.gateway.head import TOKEN, Head
+
+if TYPE_CHECKING:
+    from lampyr.gateway.http import Connection
+
+_STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in HTTPStatus}
+_NO_BODY = frozenset((204, 304))
+_TOKEN = re.compile(TOKEN)
+# Where a response ends is for the front door to say.
+_FRAMING = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_OURS = frozenset((b"content-length", b"date", b"x-lampyr-id"))
+# Header names come from handlers, so what is remembered about them has a bound.
+_MAX_NAMES = 1024
+
+
+class Receiver(Protocol):
+    """Whoever serves an exchange: told of its body and its client. Nothing follows `left` or the response's end."""
+
+    def body(self, piece: bytes) -> None:
+        """More of the request body."""
+
+    def body_end(self) -> None:
+        """The body is complete."""
+
+    def left(self) -> None:
+        """The client is gone, its body is broken, or nothing more of the body came for 60 s."""
+
+    def drained(self) -> None:
+        """The client reads again after `writable` was False."""
+
+
+class Exchange:
+    """One request and its response: either `answer`, or `start`, `write`... and `end`.
+
+    After the client has left, or the response has ended, all of these do nothing. Body that arrives before there is a
+    `receiver` is added to `body`. A ValueError means that a header cannot be sent; nothing was sent then.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_left_bytes",
+        "_silent",
+        "begun",
+        "body",
+        "complete",
+        "content_length",
+        "headers",
+        "host",
+        "id",
+        "method",
+        "over",
+        "receiver",
+        "started",
+        "target",
+    )
+
+    def __init__(self, connection: Connection, request: Head, id: str, started: float) -> None:
+        self._connection = connection
+        self.id = id
+        # As written, names in lower case; `target` in origin form, or "*" (RFC 9112 3.2).
+        self.method, self.target, self.headers, self.host, _, _, self.content_length, _ = request
+        self.started = started  # when the head was complete, by time.monotonic()
+        self.body = b""  # what came along with the head
+        self.complete = False  # whether `body` is all of it
+        self.receiver: Receiver | None = None
+        self.begun = False  # the response's head was written
+        self.over = False  # the response has ended, or the client has left
+        self._chunked = False
+        self._silent = False  # HEAD, 204, 304: nothing may follow the head
+        self._left_bytes: int | None = None  # of an announced body
+
+    @property
+    def peer(self) -> str:
+        """The address of the TCP peer."""
+        return self._connection.peer
+
+    @property
+    def writable(self) -> bool:
+        """False while the client does not read what was written."""
+        return not self._connection.paused
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send the whole response. Content-length is set; the body of HEAD, 204 and 304 is dropped."""
+        if self.over:
+            return
+        if self.method == "HEAD" or status in _NO_BODY:
+            head = self._head(status, headers, len(body) or None)
+        else:
+            head = self._head(status, headers, len(body)) + body
+        self.begun = self.over = True
+        self._connection.write(head)
+        self._connection.answered()
+
+    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+        """Begin a response of `length` bytes; None takes what `headers` announce, or else ends it by framing."""
+        if self.over or self.begun:
+            return
+        head = self._head(status, headers, length, streamed=True)
+        self.begun = True
+        self._connection.write(head)
+
+    def write(self, piece: bytes) -> None:
+        """Send a piece of the body at once. More than was announced ends the response, visibly broken."""
+        if self.over or self._silent or not piece:
+            return
+        if self._chunked:
+            self._connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            return
+        if self._left_bytes is not None:
+            if len(piece) > self._left_bytes:
+                self.cut()
+                return
+            self._left_bytes -= len(piece)
+        self._connection.write(piece)
+
+    def end(self) -> None:
+        """The body is complete. Less than was announced ends the response visibly broken."""
+        if self.over:
+            return
+        if self._left_bytes or not self.begun:
+            self.cut()
+            return
+        self.over = True
+        if self._chunked:
+            self._connection.write(b"0\r\n\r\n")
+        self._connection.answered()
+
+    def cut(self) -> None:
+        """End the response so that the client sees that something is missing; what was written is still delivered.
+
+        Where a plain end would look like a whole response (HTTP/1.0, or all bytes are sent) the connection is reset.
+        """
+        if self.over:
+            return
+        self.over = True
+        self._connection.cut(reset=self.begun and not self._chunked and not self._left_bytes)
+
+    def pause_body(self) -> None:
+        """Let the client wait with the rest of its body."""
+        if not self.over:
+            self._connection.pause_body()
+
+    def resume_body(self) -> None:
+        """Take more of the body."""
+        if not self.over:
+            self._connection.resume_body()
+
+    def _head(self, status: int, headers: Headers, length: int | None, streamed: bool = False) -> bytes:
+        """The response's head; decides how its body ends. Raises ValueError."""
+        connection = self._connection
+        registry = connection.registry
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
+        good, date, announced = registry.header_names, registry.date, None
+        for name, value in headers:
+            if name not in good and _check(name, good) in _OURS:
+                if name == b"content-length":
+                    announced = _announced(value)
+                elif name == b"date":
+                    date = b"date: %b\r\n" % value
+            else:
+                lines.append(name + b": " + value)
+        text = b"\r\n".join(lines)
+        # One look at all values: a line end inside one would begin a header, or a response, of the handler's making.
+        ends = len(lines) - 1
+        if text.count(b"\n") != ends or text.count(b"\r") != ends or b"\0" in text or date.count(b"\n") != 1:
+            raise ValueError("a header holds a line end or NUL")
+        if length is None:
+            length = announced
+        framing = b""
+        if status == 204:
+            self._silent = True
+        elif length is not None:
+            framing = b"content-length: %d\r\n" % length
+        if streamed:
+            framing = self._frame(status, length) or framing
+        if not connection.stays_open():
+            framing += b"connection: close\r\n"
+        elif connection.http_1_0:
+            framing += b"connection: keep-alive\r\n"
+        return b"%b\r\nx-lampyr-id: %b\r\n%b%b\r\n" % (text, self.id.encode(), date, framing)
+
+    def _frame(self, status: int, length: int | None) -> bytes:
+        self._silent = self.method == "HEAD" or status in _NO_BODY
+        if self._silent:
+            return b""
+        if length is not None:
+            self._left_bytes = length
+            return b""
+        if self._connection.http_1_0:
+            self._connection.keep_alive = False
+            return b""
+        self._chunked = True
+        return b"transfer-encoding: chunked\r\n"
+
+
+def _check(name: bytes, good: set[bytes]) -> bytes:
+    """A header name in lower case, once it is known to be one. Raises ValueError."""
+    lower = name.lower()
+    if not _TOKEN.fullmatch(name):
+        raise ValueError("a header's name is not a token")
+    if lower in _FRAMING or (lower in _OURS and name != lower):
+        raise ValueError(f"the header {lower.decode()} is not for handlers to set")
+    if lower not in _OURS and len(good) < _MAX_NAMES:
+        good.add(name)
+    return lower
+
+
+def _announced(value: bytes) -> int | None:
+    return int(value) if value.isdigit() and len(value) < 19 else None
