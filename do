@@ -144,7 +144,7 @@ check() {
 bench() {
     environment dev,local
     [ -e bench/__main__.py ] || fail "there is nothing to measure yet: no bench/__main__.py"
-    exec python -m bench "$@"
+    exec python bench "$@"
 }
 
 docs() {

@@ -20,7 +20,8 @@ from lampyr.runtime.program import Program
 if TYPE_CHECKING:
     from lampyr.runtime.asgi import Application
 
-READ_BYTES = 256 * 1024
+# Below the size from which malloc maps memory anew for every read: three system calls and a page fault each time.
+READ_BYTES = 64 * 1024
 
 
 class Instance:
