@@ -40,33 +40,36 @@ find_python() {
         "on Debian or Ubuntu: sudo apt install python3 python3-venv"
 }
 
-# pip for systems whose Python comes without ensurepip (Debian and Ubuntu keep it in python3-venv): a wheel is a zip
-# file, and this one unpacked is pip. The hash makes it the file we mean.
-PIP_URL=https://files.pythonhosted.org/packages/07/25/ee8c38ae72d66b844ce8eb9711ba905dba21ca1a8a0c960057c41cd23337/pip-26.3-py3-none-any.whl
-PIP_SHA256=f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13
+# apt_install PACKAGES...: as root, where there is an apt-get; else it fails, and the caller says what is missing.
+apt_install() {
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        return 1
+    fi
+    mkdir -p .venv
+    say "installing $* with apt-get (a minute or two; its output: .venv/apt-get.log)"
+    if { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } \
+        >.venv/apt-get.log 2>&1; then
+        return
+    fi
+    tail -n 5 .venv/apt-get.log >&2
+    return 1
+}
 
-fetch_pip() {
-    .venv/bin/python - "$PIP_URL" "$PIP_SHA256" <<'PYTHON'
-import hashlib, io, sys, sysconfig, urllib.request, zipfile
-
-with urllib.request.urlopen(sys.argv[1], timeout=60) as answer:
-    wheel = answer.read()
-if hashlib.sha256(wheel).hexdigest() != sys.argv[2]:
-    sys.exit("the file at %s is not the one it should be" % sys.argv[1])
-zipfile.ZipFile(io.BytesIO(wheel)).extractall(sysconfig.get_path("purelib"))
-PYTHON
+# Debian and Ubuntu keep ensurepip, from which .venv gets its pip, in a package of its own: python3-venv for their
+# python3, python3.12-venv for a python3.12.
+need_ensurepip() {
+    case $1 in python) package=python3-venv ;; *) package=$1-venv ;; esac
+    "$1" -c 'import ensurepip' 2>/dev/null ||
+        { apt_install "$package" && "$1" -c 'import ensurepip'; } ||
+        fail "$(command -v "$1") has no ensurepip, and so .venv would have no pip" \
+            "on Debian or Ubuntu: sudo apt install $package, then run this again"
 }
 
 make_venv() {
     python=$(find_python)
+    need_ensurepip "$python"
     say "making .venv with $("$python" --version)"
-    if "$python" -c 'import ensurepip' 2>/dev/null; then
-        "$python" -m venv --clear .venv
-    else
-        "$python" -m venv --clear --without-pip .venv
-        fetch_pip || fail "this Python has no ensurepip, and pip cannot be fetched from pythonhosted.org" \
-            "on Debian or Ubuntu: sudo apt install python3-venv, then run this again"
-    fi
+    "$python" -m venv --clear .venv
     echo "$root" >.venv/made-for
 }
 
@@ -105,15 +108,8 @@ browser() {
     if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then
         return
     fi
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say "installing chromium and chromium-driver with apt-get (a minute or two)"
-        if { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-            chromium chromium-driver; } >.venv/apt-get.log 2>&1; then
-            return
-        fi
-        tail -n 5 .venv/apt-get.log >&2
-    fi
-    say "there is no chromium with chromedriver, so the browser test is skipped (Debian: apt install chromium chromium-driver)"
+    apt_install chromium chromium-driver ||
+        say "there is no chromium with chromedriver, so the browser test is skipped (Debian: apt install chromium chromium-driver)"
 }
 
 demo() {
