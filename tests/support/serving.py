@@ -44,6 +44,7 @@ class Server:
 
     def __init__(self, root: Path, command: str, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.root = root
+        self.command = command
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lampyr", command, str(root), "--port", "0", *arguments],

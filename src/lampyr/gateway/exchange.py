@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lampyr.gateway.http import Connection
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in HTTPStatus}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_BODY = frozenset((204, 304))
 _TOKEN = re.compile(TOKEN)
 # Where a response ends is for the front door to say.
@@ -62,6 +63,7 @@ class Exchange:
         "receiver",
         "started",
         "target",
+        "waits",
     )
 
     def __init__(self, connection: Connection, request: Head, id: str, started: float) -> None:
@@ -72,6 +74,7 @@ class Exchange:
         self.started = started  # when the head was complete, by time.monotonic()
         self.body = b""  # what came along with the head
         self.complete = False  # whether `body` is all of it
+        self.waits = False  # for an invitation, with its body
         self.receiver: Receiver | None = None
         self.begun = False  # the response's head was written
         self.over = False  # the response has ended, or the client has left
@@ -144,6 +147,12 @@ class Exchange:
             return
         self.over = True
         self._connection.cut(reset=self.begun and not self._chunked and not self._left_bytes)
+
+    def invite(self) -> None:
+        """The body is wanted: a client that waits with it (`waits`, Expect: 100-continue) may send it."""
+        if self.waits and not self.begun and not self.over:
+            self.waits = False
+            self._connection.write(_CONTINUE)
 
     def pause_body(self) -> None:
         """Let the client wait with the rest of its body."""

@@ -22,7 +22,6 @@ MAX_AHEAD_BYTES = 64 * 1024
 # Requests of one client that are served before others get their turn.
 MAX_TURN = 16
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _ALLOW = (b"allow", ", ".join(head.METHODS.values()).encode())
 _ESTABLISHED = 1  # tcpi_state, the first byte of Linux's tcp_info
@@ -217,20 +216,13 @@ class Connection(asyncio.Protocol):
             self._chunks = Chunks() if request.length is None else None
             exchange.body, self._buffer = self._decode(rest)
             exchange.complete = not self._body_open
+            exchange.waits = request.expects_continue and self._body_open and not rest
             self.due_s = inf if exchange.complete else now + self.registry.body_timeout_s
         self._exchange = exchange
         if exchange.target == "*":
             exchange.answer(204, [_ALLOW, answers.NO_TIMING], b"")
             return
         self._serve(exchange)
-        if (
-            request.expects_continue
-            and self._body_open
-            and not rest
-            and self._exchange is exchange
-            and not exchange.begun
-        ):
-            self.write(_CONTINUE)
 
     def _decode(self, data: bytes) -> tuple[bytes, bytes]:
         """Split bytes into body and what lies behind it. Raises Refusal."""

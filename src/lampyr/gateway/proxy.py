@@ -100,7 +100,8 @@ class Proxy:
         ):
             self._answer(exchange, self._not_allowed(exchange, function.methods))
             return
-        if exchange.content_length is not None and exchange.content_length > function.settings.max_body:
+        # Of a body in chunks some may have come already, before anyone counts.
+        if (exchange.content_length or len(exchange.body)) > function.settings.max_body:
             message = f"This function accepts bodies of up to {function.settings.max_body} bytes."
             self._answer(exchange, answers.error("FUNCTION_PAYLOAD_TOO_LARGE", message, exchange.id))
             return
@@ -129,6 +130,8 @@ class Proxy:
         call = Call(site, site.pools[function.route], exchange, fields)
         exchange.receiver = call
         call.pool.lease(call)
+        if exchange.waits:
+            exchange.invite()
 
     def _broken(self, site: Site, exchange: Exchange, problem: Problem) -> answers.Answer:
         text = f"{problem.file}:{problem.line or 1}: {problem.message}\n{problem.hint}".rstrip()
