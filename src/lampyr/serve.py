@@ -29,14 +29,15 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     root = root.resolve()
     settings = config.load(root)
     project = scan(root, settings)
-    _tell(project, fatal=mode == "production")
+    env = environment.read(root, mode, os.environ)
+    _tell(env.judge(project), fatal=mode == "production")
     lock = _lock(state_dir)
     tmp = _fresh_tmp(state_dir)
     listening = _listen(host, port)
     models = [_LocalModel(provider) for provider in settings.providers.values() if provider.kind in ("local", "echo")]
     provided = {name: value for one in models for name, value in one.variables().items()}
     if mode == "production":
-        _try_imports(project, settings, provided)
+        _try_imports(project, settings, env.values | provided)
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening[0].getsockname()[1]}"
 
@@ -110,10 +111,9 @@ def _text(problem: Problem) -> str:
     return f"{where}: {problem.message}" if where else problem.message
 
 
-def _try_imports(project: Project, settings: config.Config, provided: dict[str, str]) -> None:
+def _try_imports(project: Project, settings: config.Config, env: dict[str, str]) -> None:
     """Import every function once, as its snapshot will: what cannot be imported is not served."""
     failed = 0
-    env = environment.read(project.root, "production", os.environ).values | provided
     for problem in check.problems(project, settings, env):
         failed += 1
         print(f"lampyr: error: {_text(problem)}", file=sys.stderr)

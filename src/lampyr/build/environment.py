@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from lampyr.build.expansion import LoopError, expand_all
 from lampyr.build.packages import Packages, packages
 from lampyr.core import masks
 from lampyr.errors import ConfigError
-from lampyr.types import Problem
+from lampyr.types import Problem, Project
 
 __all__ = ["Environment", "Packages", "env_js", "packages", "read"]
 
@@ -53,6 +53,10 @@ class Environment:
     files: tuple[Path, ...]
     errors: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
+
+    def judge(self, project: Project) -> Project:
+        """The project with the problems of its environment added to its own."""
+        return replace(project, errors=project.errors + self.errors, warnings=project.warnings + self.warnings)
 
 
 class _Entry(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ def build(folder: Path, as_json: bool) -> int:
     """Check the project in DIR and list its functions; fails on any error."""
     root = project_in(folder)
     from lampyr import config
+    from lampyr.build import environment
     from lampyr.build.scan import scan
 
     project = scan(root, config.load(root))
+    project = environment.read(root, "production", os.environ).judge(project)
     if as_json:
         terminal.payload_json(_report(project))
     else:

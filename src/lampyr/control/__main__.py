@@ -135,7 +135,7 @@ class Control:
             version_of=self._version,
         )
         if not first:
-            self._report(project, (time.perf_counter() - started) * 1000)
+            self._report(env.judge(project), (time.perf_counter() - started) * 1000)
         self._send({"deployment": self.deployed})
 
     def _failed(self, error: LampyrError) -> None:

@@ -1,0 +1,27 @@
+"""Fixtures of the promises: real servers, and a front door alone whose clock is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving import Serve, Server, write
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """`serve({"app/api/x/route.py": "..."}, command="start")` → a Server that ends with the test."""
+    servers: list[Server] = []
+
+    def start(
+        files: dict[str, str], *arguments: str, command: str = "start", env: dict[str, str] | None = None
+    ) -> Server:
+        root = tmp_path / f"project{len(servers)}"
+        write(root, files)
+        servers.append(Server(root, command, *arguments, env=env))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

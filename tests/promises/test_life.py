@@ -1,0 +1,269 @@
+"""SPEC 2 in real processes: how many instances there are, how long they live, and what becomes of their work."""
+
+from __future__ import annotations
+
+import json
+import signal
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from serving import Answer, Serve, Server, until, write
+
+MARKS = """
+    import asyncio
+    import os
+    import pathlib
+    from lampyr import Request, after, after_restore, before_snapshot
+
+    ROOT = pathlib.Path(__file__).parents[1]
+
+    def mark(name, text=""):
+        with open(ROOT / name, "a") as file:
+            file.write(text + " ")
+
+    async def gate(name):
+        while not (ROOT / name).exists():
+            await asyncio.sleep(0.01)
+"""
+ROUTES = {
+    "shared": """
+        runtime = "edge"
+        concurrency = 2
+
+        async def GET():
+            mark("shared", "in")
+            await gate("shared-go")
+            return str(os.getpid())
+    """,
+    "one": """
+        max_instances = 1
+
+        async def GET():
+            mark("one", str(os.getpid()))
+            await gate("one-go")
+            return str(os.getpid())
+    """,
+    "kept": """
+        min_instances = 1
+        idle_timeout = 0
+
+        def GET(): return str(os.getpid())
+    """,
+    "thread": """
+        import threading
+        def GET(): return {"main": threading.current_thread() is threading.main_thread()}
+    """,
+    "hooks": """
+        concurrency = 1
+        LOG = []
+        before_snapshot(lambda: LOG.append(f"before in {os.getpid()}"))
+        after_restore(lambda: LOG.append(f"after in {os.getpid()}"))
+
+        async def GET(): return {"log": LOG, "pid": os.getpid()}
+    """,
+    "goes-on": """
+        on_disconnect = "continue"
+
+        async def GET():
+            mark("goes-on-begun")
+            await gate("goes-on-go")
+            mark("goes-on-done")
+            return "nobody reads this"
+    """,
+    "patient": """
+        runtime = "edge"
+        first_byte_timeout = 1
+
+        async def GET(): await asyncio.sleep(60)
+    """,
+    "too-late": """
+        max_duration = 1
+
+        async def work():
+            try:
+                await asyncio.sleep(60)
+            finally:
+                mark("too-late-ended")
+
+        def GET():
+            after(work)
+            return "fine"
+    """,
+    "scaled-down": """
+        idle_timeout = 0
+
+        async def work():
+            await gate("scaled-down-go")
+            mark("scaled-down-done")
+
+        def GET():
+            after(work)
+            return str(os.getpid())
+    """,
+    "flood": """
+        runtime = "edge"
+
+        async def GET():
+            for number in range(2000):
+                (ROOT / "flood-made").write_text(str(number))
+                yield b"x" * 65536
+    """,
+}
+
+
+def project() -> dict[str, str]:
+    """A function for each of ROUTES."""
+    routes = {f"app/{name}/route.py": textwrap.dedent(text) for name, text in ROUTES.items()}
+    return {"app/marks.py": MARKS, **{name: f"from ..marks import *\n{text}" for name, text in routes.items()}}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("life") / "project"
+    write(root, project())
+    server = Server(root, "start")
+    yield server
+    server.stop()
+
+
+def read(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+class Both:
+    """The same request twice at once, each on a connection and a thread of its own."""
+
+    def __init__(self, server: Server, path: str) -> None:
+        self.answers: list[Answer] = []
+        ask = lambda: self.answers.append(server.get(path))  # noqa: E731
+        self.threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in self.threads:
+            thread.start()
+
+    def bodies(self) -> list[bytes]:
+        for thread in self.threads:
+            thread.join(30)
+        return [answer.body for answer in self.answers]
+
+
+def test_an_instance_serves_as_many_requests_at_a_time_as_concurrency_says(server: Server) -> None:
+    both = Both(server, "/shared")
+    until(lambda: read(server.root / "shared") == "in in ", "both to be in their handlers")
+    (server.root / "shared-go").touch()
+    first, second = both.bodies()
+    assert first == second
+
+
+def test_there_are_never_more_instances_than_max_instances(server: Server) -> None:
+    both = Both(server, "/one")
+    until(lambda: read(server.root / "one"), "the first to be in its handler")
+    assert len(read(server.root / "one").split()) == 1  # the second has nowhere to run
+    (server.root / "one-go").touch()
+    first, second = both.bodies()
+    assert first == second and len(read(server.root / "one").split()) == 2
+
+
+def test_min_instances_are_there_before_anybody_calls_and_stay(server: Server) -> None:
+    def first_is_warm() -> str | None:
+        answer = server.get("/kept")
+        return answer.body.decode() if "init;dur=0.00;" in answer.headers["server-timing"] else None
+
+    pid = until(first_is_warm, "an instance that waits for its calls")
+    assert psutil.pid_exists(int(pid)) and server.get("/kept").body.decode() == pid
+
+
+def test_a_sync_handler_runs_in_a_thread(server: Server) -> None:
+    assert server.get("/thread").json() == {"main": False}
+
+
+def test_hooks_run_once_in_the_snapshot_and_once_in_each_instance(server: Server) -> None:
+    seen = server.get("/hooks").json()
+    before, after = seen["log"]
+    assert before.startswith("before in ") and after == f"after in {seen['pid']}"
+    assert before != f"before in {seen['pid']}"
+
+
+def test_a_handler_that_wants_to_go_on_is_not_cancelled_when_its_client_leaves(server: Server) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"GET /goes-on HTTP/1.1\r\nHost: x\r\n\r\n")
+        until((server.root / "goes-on-begun").exists, "the handler to begin")
+    (server.root / "goes-on-go").touch()
+    until((server.root / "goes-on-done").exists, "the handler to finish")
+
+
+def test_an_edge_function_must_begin_its_response_in_time(server: Server) -> None:
+    answer = server.get("/patient")
+    assert (answer.status, answer.error) == (504, "EDGE_FUNCTION_INVOCATION_TIMEOUT")
+    error = answer.json()["error"]
+    assert (error["limit"], error["limit_ms"]) == ("first_byte_timeout", 1000)
+    assert 1000 <= error["elapsed_ms"] < 5000
+
+
+def test_after_is_bounded_by_max_duration(server: Server) -> None:
+    assert server.get("/too-late").body == b"fine"
+    until((server.root / "too-late-ended").exists, "the work to be cut off")
+
+
+def test_after_survives_scale_down(server: Server) -> None:
+    pid = int(server.get("/scaled-down").body)
+    other = int(server.get("/scaled-down").body)  # the first is not idle: its work is not done
+    assert other != pid and psutil.pid_exists(pid)
+    (server.root / "scaled-down-go").touch()
+    until(lambda: not psutil.pid_exists(pid) and not psutil.pid_exists(other), "both to finish and end")
+    assert (server.root / "scaled-down-done").exists()
+
+
+def test_a_client_that_does_not_read_stops_the_generator(server: Server) -> None:
+    made = server.root / "flood-made"
+    with server.connect() as sock:
+        sock.sendall(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(made.exists, "the generator to begin")
+        before = [""] * 50
+        while before[0] != (now := read(made)) or not now:  # unchanged over fifty looks, half a second
+            before = [*before[1:], now]
+            time.sleep(0.01)
+        assert int(now) < 1000, "64 MB were made for a client that reads nothing"
+
+
+def test_after_survives_a_deployment(serve: Serve) -> None:
+    server = serve(project(), command="dev")
+    assert server.get("/scaled-down").status == 200
+    server.write("app/scaled-down/route.py", "def GET(): return 'new'\n")
+    assert server.get("/scaled-down").body == b"new"
+    (server.root / "scaled-down-go").touch()
+    until((server.root / "scaled-down-done").exists, "the old deployment's work")
+
+
+def test_a_second_sigterm_ends_what_the_first_waits_for(serve: Serve) -> None:
+    server = serve(project())
+    with server.connect() as sock:
+        sock.sendall(b"GET /goes-on HTTP/1.1\r\nHost: x\r\n\r\n")
+        until((server.root / "goes-on-begun").exists, "the handler to begin")
+        below = server.processes()
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: _refuses(server), "the drain to begin")
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(10)
+    until(lambda: not [one for one in below if one.is_running()], "every process to end")
+
+
+def _refuses(server: Server) -> bool:
+    try:
+        server.get("/thread")
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_a_traceback_is_shown_in_development_on_loopback_only(serve: Serve, host: str, shown: bool) -> None:
+    server = serve({"app/x/route.py": "def GET(): raise OSError('no disk')\n"}, "-H", host, command="dev")
+    answer = server.get("/x")
+    assert answer.error == "FUNCTION_INVOCATION_FAILED"
+    assert ("OSError: no disk" in json.dumps(answer.json())) == shown
