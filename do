@@ -148,7 +148,7 @@ docs() {
     model
     browser
     export LAMPYR_SCREENSHOT=1
-    exec python -m pytest tests/cli/test_docs.py tests/system/test_browser.py "$@"
+    exec python -m pytest tests/docs tests/cli/test_docs.py tests/system/test_browser.py "$@"
 }
 
 case ${1-} in

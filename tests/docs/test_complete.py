@@ -9,6 +9,7 @@ import pytest
 
 import lampyr
 from lampyr.core.codes import CODES
+from lampyr.errors import LampyrError
 from lampyr.settings import SETTINGS, Setting
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,12 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 def test_the_codes_are_documented_with_status_and_message() -> None:
     listed = {code: (int(cells[0]), cells[1]) for code, cells in rows("errors.md", "Errors").items()}
     assert listed == {code: (status, message) for code, (status, message) in CODES.items()}
+
+
+def test_the_codes_of_the_command_line_are_documented() -> None:
+    page = (DOCS / "cli.md").read_text()
+    for kind in (LampyrError, *LampyrError.__subclasses__()):
+        assert f"`{kind.code}`" in page
 
 
 @pytest.mark.parametrize("name", lampyr.__all__)

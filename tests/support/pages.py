@@ -129,7 +129,7 @@ def _named_before(before: str) -> str | None:
 def _exchange(line: int, server_only: bool, content: str) -> Exchange:
     status = re.search(rf"^{_STATUS.pattern}$", content, re.MULTILINE)
     assert status is not None, f"line {line}: no answer"
-    request, answer = content[: status.start()].rstrip("\n"), content[status.end() :].strip("\n")
+    request, answer = content[: status.start()].rstrip("\n"), content[status.end() + 1 :].rstrip("\n")
     first, _, rest = request.partition("\n")
     method, _, target = first.partition(" ")
     headers, body = _fields(rest)
