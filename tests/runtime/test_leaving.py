@@ -170,6 +170,15 @@ def test_memory_and_other_failures(serve: Callable[..., Any]) -> None:
     assert gateway.call("GET", "/?what=base").failure[0] == "raised"
 
 
+def test_the_traceback_of_a_sync_handler_begins_with_its_own_code(serve: Callable[..., Any]) -> None:
+    def handler() -> None:
+        raise KeyError("x")
+
+    _, text = serve(GET=handler).call().failure
+    frames = [line for line in text.splitlines() if line.startswith("  File ")]
+    assert len(frames) == 1 and "test_leaving.py" in frames[0]
+
+
 @pytest.mark.parametrize("code", [0, 3])
 @pytest.mark.parametrize("kind", ["async", "sync"])
 def test_leaving_the_process(serve: Callable[..., Any], kind: str, code: int) -> None:

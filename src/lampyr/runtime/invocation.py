@@ -302,7 +302,8 @@ def _users_part(error: BaseException) -> Any:
 
 
 _OURS = __file__.rpartition("/")[0]
+_POOL = "/concurrent/futures/thread.py"  # between us and a sync handler
 
 
 def _is_ours(filename: str) -> bool:
-    return filename.startswith(_OURS)
+    return filename.startswith(_OURS) or filename.endswith(_POOL)
