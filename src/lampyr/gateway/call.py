@@ -24,6 +24,10 @@ STACK_AFTER_S = 0.02
 # Credit goes back to an instance in portions, so that a stream of small chunks costs few frames.
 CREDIT_BYTES = 32 * 1024
 
+# uvloop's clock has whole milliseconds and may be as much behind: without this a deadline comes 0.2 ms early.
+CLOCK_S = 0.001
+BRIEF_BYTES = 16 * 1024
+
 # Framing is the gateway's business; a handler's own idea of it is dropped (RFC 9112 6, 9.6).
 FRAMING = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te"})
 
@@ -44,12 +48,14 @@ class Call:
         "_has_after",
         "_masking",
         "_owed",
+        "_returned",
         "_site",
         "_stack",
         "_started",
         "_stream",
         "_window",
         "begun_s",
+        "brief",
         "bytes_in",
         "bytes_out",
         "cold",
@@ -78,6 +84,9 @@ class Call:
         self.bytes_in = len(exchange.body)
         self.bytes_out = 0
         self._complete = exchange.complete
+        # It travels in one packet, and so may wait in an instance's socket: heads are at most 41 KB.
+        self.brief = self._complete and self.bytes_in <= BRIEF_BYTES
+        self._returned = False
         self._stream = 0
         self._started = False
         self._has_after = False
@@ -93,7 +102,10 @@ class Call:
         limit_s = settings.max_duration if settings.runtime == "standard" else settings.first_byte_timeout
         if settings.max_duration is not None and (limit_s is None or settings.max_duration < limit_s):
             limit_s = settings.max_duration
-        self._deadline = pool.loop.call_later(limit_s, self._expire, limit_s) if limit_s is not None else None
+        if limit_s is None:
+            self._deadline = None
+        else:
+            self._deadline = pool.loop.call_later(limit_s + CLOCK_S, self._expire, limit_s)
 
     @property
     def masker(self) -> Masker:
@@ -296,6 +308,22 @@ class Call:
         self._answer_error("FUNCTION_CRASHED", None)
         self.instance = None
         self._over()
+
+    def returned(self) -> None:
+        """The instance has not begun with this call and will not: another one is needed, and no more waiting there."""
+        self.instance = None
+        self.brief = False
+        if self._grace is not None:
+            self._grace.cancel()
+        if self._stack is not None:
+            self._stack.cancel()
+        if not self.open:
+            self._over()
+        elif self._returned:
+            self.lost("it ended before it had read the request")
+        else:
+            self._returned = True
+            self.pool.lease(self)
 
     def after(self) -> None:
         """The response that follows leaves work to do; the stream stays until `done`."""

@@ -16,8 +16,6 @@ from lampyr.runtime.snapshot import STACK_SIGNAL
 if TYPE_CHECKING:
     from lampyr.node.pool import Pool
 
-# Large enough for a window of any stream at once, small enough to be reused by malloc instead of mapped anew.
-READ_BYTES = 64 * 1024
 # No frame of an honest instance is larger: bodies leave in pieces of one window.
 MAX_FRAME_BYTES = wire.WINDOW_BYTES + 128 * 1024
 
@@ -26,6 +24,7 @@ class Caller(Protocol):
     """Whoever an instance works for: told what comes back, in order. Nothing follows `ended`, `lost` or `refused`."""
 
     id: str
+    brief: bool
 
     def begin(self, instance: Instance) -> None: ...
     def refused(self, code: str, failure: dict[str, object] | None = None) -> None: ...
@@ -38,13 +37,19 @@ class Caller(Protocol):
     def after(self) -> None: ...
     def done(self) -> None: ...
     def lost(self, why: str) -> None: ...
+    def returned(self) -> None: ...
 
 
 class Instance:
-    """`running` maps streams to callers; `reason` is why it was told to end or killed, None for a death of its own."""
+    """`running` maps streams to callers; `reason` is why it was told to end or killed, None for a death of its own.
+
+    `far` is the process's own end of the socket where it serves one request at a time: what lies unread in there can
+    be taken back. While it is open here the socket does not tell of a death; the pidfd does.
+    """
 
     __slots__ = (
         "_batch",
+        "_far",
         "_inbox",
         "_loop",
         "_outbox",
@@ -64,14 +69,25 @@ class Instance:
         "reason",
         "running",
         "served",
+        "since_s",
         "state",
+        "takes_more",
         "tmp",
     )
 
-    def __init__(self, pool: Pool, number: int, sock: socket.socket, pipes: list[LogPipe], tmp: str) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        number: int,
+        sock: socket.socket,
+        far: socket.socket | None,
+        pipes: list[LogPipe],
+        tmp: str,
+    ) -> None:
         self._pool = pool
         self._loop = pool.loop
         self._sock = sock
+        self._far = far
         self._inbox = b""
         self._outbox: list[bytes] = []
         self._unsent = b""
@@ -84,8 +100,10 @@ class Instance:
         self.pidfd = -1
         self.state: lifecycle.State = "starting"
         self.running: dict[int, Caller] = {}
-        self.caller: Caller | None = None
+        self.caller: Caller | None = None  # who writes to the log, where that can be known
         self.served = 0
+        self.since_s = 0.0  # when it began with what it is at
+        self.takes_more = False  # requests may wait in its socket behind the one it serves
         self.forked_s = monotonic()  # uvloop's own clock has whole milliseconds
         self.init_ms = 0.0
         self.idle_since = 0.0
@@ -99,11 +117,41 @@ class Instance:
     def begin(self, caller: Caller, kind: int, fields: list[bytes], body: bytes) -> int:
         """Hand over a request; returns the stream that the caller's further frames name."""
         self._streams = stream = self._streams + 1
+        if self.running:
+            self.caller = None
+        else:
+            self.caller = caller
+            self.since_s = monotonic()
+            self.takes_more = self._far is not None and caller.brief
         self.running[stream] = caller
-        self.caller = caller
         self.served += 1
         self.send(wire.head_frame(stream, kind, fields, body))
         return stream
+
+    def take_back(self, *, all: bool = False) -> list[Caller]:
+        """Take the requests that the process has not read out of its socket; the eldest only if `all`.
+
+        A packet is read by one of us: a request that is taken here will never run there.
+        """
+        callers: list[Caller] = []
+        others: list[bytes] = []
+        eldest = None if all else next(iter(self.running), None)
+        while packet := self._unread():
+            _, stream, kind = wire.HEADER.unpack_from(packet)
+            if kind == wire.REQUEST_WHOLE and stream != eldest and stream in self.running:
+                callers.append(self.running.pop(stream))
+            else:
+                others.append(packet)
+        for packet in others:
+            self._write(packet)
+        return callers
+
+    def _unread(self) -> bytes:
+        assert self._far is not None
+        try:
+            return self._far.recv(wire.PACKET_BYTES, socket.MSG_DONTWAIT)
+        except OSError:
+            return b""
 
     def send(self, frame: bytes) -> None:
         """Frames to an instance that serves many calls leave once per turn of the loop: one write instead of many."""
@@ -125,10 +173,12 @@ class Instance:
         if self._unsent:
             self._unsent += data
             return
+        sent = 0
         try:
-            sent = self._sock.send(data)
+            while sent < len(data):
+                sent += self._sock.send(data[sent : sent + wire.PACKET_BYTES])
         except (BlockingIOError, InterruptedError):
-            sent = 0
+            self.takes_more = False
         except OSError:
             return  # the end of the socket is about to be read
         if sent < len(data):
@@ -168,15 +218,20 @@ class Instance:
     # --- what the instance says
 
     def _read(self) -> None:
+        """Take what has come; of an instance that has requests waiting, the answers to them as well."""
+        while self._read_once() and len(self.running) > 1 and self._far is not None:
+            pass
+
+    def _read_once(self) -> bool:
         try:
-            data = self._sock.recv(READ_BYTES)
+            data = self._sock.recv(wire.PACKET_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             self._pool.ended(self)
-            return
+            return False
         if self._inbox:
             data = self._inbox + data
         position, end = 0, len(data)
@@ -185,14 +240,15 @@ class Instance:
             start = position + wire.HEADER_BYTES
             if length > MAX_FRAME_BYTES:
                 self.kill("it sent a frame larger than any frame can be")
-                return
+                return False
             if end - start < length:
                 break
             position = start + length
             if not self._take(stream, kind, data[start:position]):
                 self.kill("it sent bytes that are not frames")
-                return
+                return False
         self._inbox = data[position:] if position < end else b""
+        return True
 
     def _take(self, stream: int, kind: int, payload: bytes) -> bool:
         """Act on one frame; False for what no instance of ours sends."""
@@ -221,8 +277,17 @@ class Instance:
             caller.after()
         elif kind == wire.DONE:
             caller.done()
+        elif kind == wire.BUSY:
+            return self._busy(stream)
         else:
             return False
+        return True
+
+    def _busy(self, stream: int) -> bool:
+        """The process has read a request that it cannot serve yet. It may say so of requests that wait, no others."""
+        if stream == next(iter(self.running)):
+            return False
+        self._pool.returned(self, [self.running.pop(stream)])
         return True
 
     def release(self, stream: int) -> None:
@@ -239,14 +304,32 @@ class Instance:
         for pipe in self.pipes:
             pipe.read()
 
+    def forked(self, pid: int, pidfd: int) -> None:
+        """The process exists; its pidfd tells when it has ended."""
+        self.pid, self.pidfd = pid, pidfd
+        if self.state == "ended":
+            os.close(pidfd)
+            self.pidfd = -1
+        elif self._far is not None:
+            self._loop.add_reader(pidfd, self._died)
+
+    def _died(self) -> None:
+        while self.state != "ended" and self._read_once():
+            pass  # what it had said
+        self._pool.ended(self)
+
     def close(self) -> None:
         """The process is gone: let go of everything that belonged to it."""
         self._loop.remove_reader(self._sock)
+        if self._far is not None:
+            self._far.close()
         if self._unsent:
             self._loop.remove_writer(self._sock)
         self._sock.close()
         for pipe in self.pipes:
             pipe.finish()
         if self.pidfd >= 0:
+            if self._far is not None:
+                self._loop.remove_reader(self.pidfd)
             os.close(self.pidfd)
             self.pidfd = -1

@@ -7,11 +7,13 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
 from itertools import count
 from time import monotonic
 
+from lampyr.core.pace import MOST_AHEAD, PATIENCE_S, Pace
 from lampyr.node.instance import Caller, Instance
 from lampyr.node.logs import LogPipe, Sink
 from lampyr.node.snapshots import Base, Snapshot
@@ -24,6 +26,10 @@ MAX_WAITING = 1000
 START_TIMEOUT_S = 10.0
 # How long a retiring instance may take to leave once nothing runs in it.
 RETIRE_GRACE_S = 5.0
+
+# Requests to an instance that serves one at a time travel in packets: each is read by itself, or taken back unread.
+# Where the system has no such sockets (macOS) nothing waits in them.
+KIND = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM) if sys.platform == "linux" else socket.SOCK_STREAM
 
 _numbers = count(1)
 
@@ -54,6 +60,10 @@ class Pool:
         self.open: list[Instance] = []  # those with room for a call, longest unused first
         self.waiting: deque[Caller] = deque()
         self.retired = False
+        self.talks = False  # its instances have written to the log
+        self._pace = Pace()
+        self._latest: Instance | None = None  # the instance that was given a call last
+        self._impatient: asyncio.TimerHandle | None = None
         self._starting = 0
         self._unforked = 0  # instances wanted while the snapshot was not ready
         self._sweep: asyncio.TimerHandle | None = None
@@ -63,6 +73,8 @@ class Pool:
 
     def lease(self, caller: Caller) -> None:
         """Give `caller` an instance now or as soon as there is one, or refuse it."""
+        if self._pace.quick and self._ahead(caller):
+            return
         if self.open:
             self._begin(self.open[-1], caller)
         elif len(self.waiting) >= MAX_WAITING:
@@ -75,7 +87,45 @@ class Pool:
         instance.step("lease")
         if len(instance.running) + 1 >= self.concurrency:
             self.open.remove(instance) if self.open[-1] is not instance else self.open.pop()
+        if self.talks and not instance.running:
+            instance.read_log()  # what the call before wrote is its own
+        self._latest = instance
         caller.begin(instance)
+
+    def _ahead(self, caller: Caller) -> bool:
+        """Let `caller` wait in the socket of an instance that is about to be free."""
+        instance = self._latest
+        if (
+            instance is None
+            or not instance.takes_more
+            or not 0 < len(instance.running) < MOST_AHEAD
+            or instance.state != "busy"
+            or not caller.brief
+            or self.talks
+        ):
+            return False
+        if self._impatient is None:
+            self._impatient = self.loop.call_later(PATIENCE_S, self._check_progress)
+        caller.begin(instance)
+        return True
+
+    def _check_progress(self) -> None:
+        """Take back what waits behind a call that blocks its process."""
+        self._impatient = None
+        now = monotonic()
+        followed = [instance for instance in self.instances.values() if len(instance.running) > 1]
+        for instance in followed:
+            if now - instance.since_s >= PATIENCE_S:
+                self.returned(instance, instance.take_back())
+        if followed:
+            self._impatient = self.loop.call_later(PATIENCE_S, self._check_progress)
+
+    def returned(self, instance: Instance, callers: list[Caller]) -> None:
+        """These calls waited behind one that is not quick: they get other instances."""
+        instance.takes_more = False
+        self._pace.wrong()
+        for caller in callers:
+            caller.returned()
 
     def abandon(self, caller: Caller) -> None:
         """The caller does not want to wait any longer."""
@@ -86,6 +136,10 @@ class Pool:
 
     def freed(self, instance: Instance) -> None:
         """A call of `instance` is over."""
+        if self.concurrency == 1:
+            now = monotonic()
+            self._pace.took(now - instance.since_s)
+            instance.since_s = now
         if not instance.running:
             instance.step("free")
             instance.idle_since = self.loop.time()
@@ -124,32 +178,43 @@ class Pool:
 
     def _start(self) -> None:
         number = next(_numbers)
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, KIND if self.concurrency == 1 else socket.SOCK_STREAM)
+        packets = theirs.type != socket.SOCK_STREAM
         pipes: list[LogPipe] = []
         tmp = os.path.join(self._tmp, f"{number}")
-        instance = Instance(self, number, ours, pipes, tmp)
-        pipes += [LogPipe(self.loop, self._sink(stream, instance)) for stream in ("stdout", "stderr")]
+        instance = Instance(self, number, ours, theirs if packets else None, pipes, tmp)
+        pipes += [LogPipe(self.loop, self._heard(stream, instance)) for stream in ("stdout", "stderr")]
         self.instances[number] = instance
         self._starting += 1
 
         def forked(pid: int, pidfd: int) -> None:
-            instance.pid, instance.pidfd = pid, pidfd
             self.snapshot.exits[pid] = lambda status: self._exited(instance, status)
-            if instance.state == "ended":
-                os.close(pidfd)
+            instance.forked(pid, pidfd)
 
         fds = (theirs.fileno(), *(pipe.writer for pipe in pipes))
         sent = self.snapshot.fork({"tmp": tmp}, fds, forked)
-        theirs.close()
+        if not packets:
+            theirs.close()
         for pipe in pipes:
             pipe.handed_over()
         self.loop.call_later(START_TIMEOUT_S, self._check_started, instance)
         if not sent:
             self.loop.call_soon(self.ended, instance)
 
+    def _heard(self, stream: str, instance: Instance) -> Sink:
+        sink = self._sink(stream, instance)
+
+        def heard(line: bytes) -> None:
+            self.talks = True
+            sink(line)
+
+        return heard
+
     def _check_started(self, instance: Instance) -> None:
         if instance.state == "starting":
             instance.kill("it did not become ready in time")
+            if instance.pidfd < 0:
+                self.ended(instance)
 
     def hello(self, instance: Instance) -> None:
         """A new instance is ready."""
@@ -172,6 +237,9 @@ class Pool:
         elif self.snapshot.state == "ready":
             self.warm()
             self._start_enough()
+        else:
+            for instance in [one for one in self.instances.values() if one.pidfd < 0]:
+                self.ended(instance)  # it died with its snapshot before anybody could watch it
         self._told(self)
 
     def _refuse_waiting(self, code: str, failure: dict[str, object] | None = None) -> None:
@@ -195,6 +263,7 @@ class Pool:
                 signal.pidfd_send_signal(instance.pidfd, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        unread = instance.take_back(all=True) if instance.takes_more else []
         instance.close()
         if instance in self.open:
             self.open.remove(instance)
@@ -204,6 +273,8 @@ class Pool:
         for caller in list(instance.running.values()):
             caller.lost(why)
         instance.running.clear()
+        for caller in unread:
+            caller.returned()
         if failed_start and self.waiting and not self.retired and instance.reason is None:
             # One call pays for one failed start, so that a function that cannot start ends its queue and does not spin.
             self.waiting.popleft().refused("FUNCTION_CRASHED")

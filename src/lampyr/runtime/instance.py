@@ -20,8 +20,8 @@ from lampyr.runtime.program import Program
 if TYPE_CHECKING:
     from lampyr.runtime.asgi import Application
 
-# Below the size from which malloc maps memory anew for every read: three system calls and a page fault each time.
-READ_BYTES = 64 * 1024
+# Requests that are read before what the handlers started otherwise (tasks, timers) gets its turn.
+MAX_TURN = 16
 
 
 class Instance:
@@ -44,13 +44,14 @@ class Instance:
         self._outbox: list[bytes] = []
         self._unsent = b""
         self._reading = False
+        self._one_at_a_time = sock.type == socket.SOCK_SEQPACKET
 
     def serve(self) -> NoReturn:
         asyncio.set_event_loop(self.loop)
         self.sock.setblocking(False)
         if self.application is not None:
             self.loop.run_until_complete(self.application.startup())
-        self.loop.add_reader(self.sock, self.read)
+        self.loop.add_reader(self.sock, self.read_packets if self._one_at_a_time else self.read)
         self.send(wire.frame(0, wire.HELLO))
         try:
             self.loop.run_forever()
@@ -64,12 +65,18 @@ class Instance:
         atexit._run_exitfuncs()
         leave(0)
 
-    def read(self) -> None:
-        """Take what the gateway sent; a gateway that is gone leaves nobody to answer."""
+    def read_packets(self) -> None:
+        """Take requests one after another: what is not read can still be taken back and given to another instance."""
+        for _ in range(MAX_TURN):
+            if not self.read():
+                break
+
+    def read(self) -> bool:
+        """Take what the gateway sent, False for nothing; a gateway that is gone leaves nobody to answer."""
         try:
-            data = self.sock.recv(READ_BYTES)
+            data = self.sock.recv(wire.PACKET_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             leave(0)
         if not data:
@@ -89,10 +96,14 @@ class Instance:
         self._reading = False
         if self._outbox:
             self.flush()
+        return True
 
     def take(self, stream: int, kind: int, payload: bytes) -> None:
         """Act on one frame."""
         if kind in (wire.REQUEST, wire.REQUEST_WHOLE):
+            if self.running and self._one_at_a_time:
+                self.send(wire.frame(stream, wire.BUSY))
+                return
             fields, body = wire.split_head(payload)
             invocation = Invocation(self, stream, fields, body, whole=kind == wire.REQUEST_WHOLE)
             self.running[stream] = invocation
@@ -139,10 +150,12 @@ class Instance:
         data = self._unsent + b"".join(self._outbox)
         self._outbox.clear()
         was_waiting = bool(self._unsent)
+        sent = 0
         try:
-            sent = self.sock.send(data)
+            while sent < len(data):
+                sent += self.sock.send(data[sent : sent + wire.PACKET_BYTES])
         except (BlockingIOError, InterruptedError):
-            sent = 0
+            pass
         except OSError:
             leave(0)
         self._unsent = data[sent:]

@@ -32,9 +32,14 @@ FAIL = 21  # the handler failed; payload is the kind of failure, then NUL, then 
 BODY_CREDIT = 22  # u32: the gateway may send that many more bytes of this request's body
 DONE = 23  # what the response left to run after it (`after`) has finished; sent only after AFTER
 AFTER = 24  # the response is complete but the stream stays occupied until DONE
+BUSY = 25  # the request was read and not begun: this instance serves one at a time, and another one runs
 
 # Fields of a request head; header names and values alternate from HEADERS on.
 ID, METHOD, ORIGIN, PATH, QUERY, PARAMS, IP, DEADLINE, REGION, HEADERS = range(10)
+
+# The most one write may hold, and one read takes. Instances that serve one request at a time are spoken to in packets
+# (SOCK_SEQPACKET), so that every request is read by itself; a packet larger than its reader's buffer would be cut.
+PACKET_BYTES = 64 * 1024
 
 # A stream may be this far ahead of its reader before its generator waits (both directions).
 WINDOW_BYTES = 256 * 1024

@@ -1,0 +1,132 @@
+"""Requests that wait in the socket of an instance: one at a time all the same, taken back when it blocks or dies."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from serving import Serve, Server
+
+PROJECT = {
+    "app/api/work/route.py": """
+        import asyncio, json, os, time
+        running = 0
+        rate_limit = "none"
+
+        async def POST(req):
+            global running
+            running += 1
+            began_with = running
+            what = await req.text()
+            try:
+                if what == "block":
+                    time.sleep(1.5)
+                elif what == "wait":
+                    await asyncio.sleep(1.5)
+                elif what == "die":
+                    time.sleep(0.2)
+                    os._exit(7)
+                return {"pid": os.getpid(), "at once": began_with, "what": what}
+            finally:
+                running -= 1
+    """,
+}
+CLIENTS = 16
+
+
+def ask(connection: socket.socket, what: str) -> tuple[int, bytes]:
+    """One request over a kept connection."""
+    connection.sendall(
+        b"POST /api/work HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(what), what.encode())
+    )
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            raise ConnectionError(f"cut after {data!r}")
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))[15:])
+    while len(body) < length:
+        body += connection.recv(65536)
+    return int(head.split()[1]), body
+
+
+@pytest.fixture
+def server(serve: Serve) -> Server:
+    return serve(PROJECT)
+
+
+def flood(server: Server, rounds: int) -> Counter[int]:
+    """CLIENTS kept connections, each with one quick request after another; how often which process answered."""
+    pids: Counter[int] = Counter()
+
+    def client(_: int) -> None:
+        with server.connect() as connection:
+            for _ in range(rounds):
+                status, body = ask(connection, "quick")
+                assert status == 200, body
+                answer = json.loads(body)
+                assert answer["at once"] == 1
+                pids[answer["pid"]] += 1
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(client, range(CLIENTS)))
+    return pids
+
+
+def test_quick_requests_wait_for_one_another_instead_of_waking_more_processes(server: Server) -> None:
+    flood(server, 100)
+    pids = flood(server, 200)
+    assert sum(pids.values()) == CLIENTS * 200
+    busiest = sum(count for _, count in pids.most_common(8))
+    assert busiest > 0.7 * sum(pids.values()), pids
+
+
+@pytest.mark.parametrize("how", ["block", "wait"])
+def test_nobody_waits_for_one_that_turns_out_slow(server: Server, how: str) -> None:
+    flood(server, 150)
+    slow_began, slow = threading.Event(), []
+
+    def one_slow() -> None:
+        with server.connect() as connection:
+            slow_began.set()
+            slow.append(ask(connection, how))
+
+    def quick(_: int) -> float:
+        with server.connect() as connection:
+            took_s = 0.0
+            for _ in range(60):
+                began = time.monotonic()
+                status, body = ask(connection, "quick")
+                took_s = max(took_s, time.monotonic() - began)
+                assert status == 200 and json.loads(body)["at once"] == 1
+            return took_s
+
+    with ThreadPoolExecutor(CLIENTS + 1) as pool:
+        quick_ones = [pool.submit(quick, number) for number in range(CLIENTS)]
+        pool.submit(one_slow)
+        slow_began.wait(10)
+        longest_s = max(one.result() for one in quick_ones)
+    assert [status for status, _ in slow] == [200]
+    assert longest_s < 1.2  # the slow one takes 1.5 s
+
+
+def test_a_death_fails_only_the_request_that_ran(server: Server) -> None:
+    flood(server, 150)
+    statuses: Counter[int] = Counter()
+
+    def client(number: int) -> None:
+        with server.connect() as connection:
+            for turn in range(40):
+                status, _ = ask(connection, "die" if number == 0 and turn % 10 == 5 else "quick")
+                statuses[status] += 1
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(client, range(CLIENTS)))
+    assert statuses == {502: 4, 200: CLIENTS * 40 - 4}
