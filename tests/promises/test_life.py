@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
-from serving import Answer, Serve, Server, until, write
+from serving import WHO, Answer, Serve, Server, until, write
 
 MARKS = """
     import asyncio
@@ -20,39 +20,41 @@ MARKS = """
     import pathlib
     from lampyr import Request, after, after_restore, before_snapshot
 
-    ROOT = pathlib.Path(__file__).parents[1]
+    APP = pathlib.Path(__file__).parent
 
-    def mark(name, text=""):
-        with open(ROOT / name, "a") as file:
-            file.write(text + " ")
+    def who():
+        return WHO
+
+    def mark(name):
+        print(f"mark {name}.", flush=True)
 
     async def gate(name):
-        while not (ROOT / name).exists():
+        while not (APP / name).exists():
             await asyncio.sleep(0.01)
-"""
+""".replace("WHO", WHO)
 ROUTES = {
     "shared": """
         runtime = "edge"
         concurrency = 2
 
         async def GET():
-            mark("shared", "in")
+            mark("shared")
             await gate("shared-go")
-            return str(os.getpid())
+            return who()
     """,
     "one": """
         max_instances = 1
 
         async def GET():
-            mark("one", str(os.getpid()))
+            mark("one")
             await gate("one-go")
-            return str(os.getpid())
+            return who()
     """,
     "kept": """
         min_instances = 1
         idle_timeout = 0
 
-        def GET(): return str(os.getpid())
+        def GET(): return who()
     """,
     "thread": """
         import threading
@@ -103,14 +105,14 @@ ROUTES = {
 
         def GET():
             after(work)
-            return str(os.getpid())
+            return who()
     """,
     "flood": """
         runtime = "edge"
 
         async def GET():
             for number in range(2000):
-                (ROOT / "flood-made").write_text(str(number))
+                mark(f"flood-{number}")
                 yield b"x" * 65536
     """,
 }
@@ -131,8 +133,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
-def read(file: Path) -> str:
-    return file.read_text() if file.exists() else ""
+def marks(server: Server, name: str) -> list[str]:
+    """What handlers marked under a name so far, the oldest first."""
+    return [mark for line in list(server.lines) for mark in re.findall(rf"\| mark ({name}.*)\.", line)]
 
 
 class Both:
@@ -153,19 +156,19 @@ class Both:
 
 def test_an_instance_serves_as_many_requests_at_a_time_as_concurrency_says(server: Server) -> None:
     both = Both(server, "/shared")
-    until(lambda: read(server.root / "shared") == "in in ", "both to be in their handlers")
-    (server.root / "shared-go").touch()
+    until(lambda: len(marks(server, "shared")) == 2, "both to be in their handlers")
+    (server.root / "app/shared-go").touch()
     first, second = both.bodies()
     assert first == second
 
 
 def test_there_are_never_more_instances_than_max_instances(server: Server) -> None:
     both = Both(server, "/one")
-    until(lambda: read(server.root / "one"), "the first to be in its handler")
-    assert len(read(server.root / "one").split()) == 1  # the second has nowhere to run
-    (server.root / "one-go").touch()
+    until(lambda: marks(server, "one"), "the first to be in its handler")
+    assert len(marks(server, "one")) == 1  # the second has nowhere to run
+    (server.root / "app/one-go").touch()
     first, second = both.bodies()
-    assert first == second and len(read(server.root / "one").split()) == 2
+    assert first == second
 
 
 def test_min_instances_are_there_before_anybody_calls_and_stay(server: Server) -> None:
@@ -173,8 +176,8 @@ def test_min_instances_are_there_before_anybody_calls_and_stay(server: Server) -
         answer = server.get("/kept")
         return answer.body.decode() if "init;dur=0.00;" in answer.headers["server-timing"] else None
 
-    pid = until(first_is_warm, "an instance that waits for its calls")
-    assert psutil.pid_exists(int(pid)) and server.get("/kept").body.decode() == pid
+    who = until(first_is_warm, "an instance that waits for its calls")
+    assert server.process(who) and server.get("/kept").body.decode() == who
 
 
 def test_a_sync_handler_runs_in_a_thread(server: Server) -> None:
@@ -191,9 +194,9 @@ def test_hooks_run_once_in_the_snapshot_and_once_in_each_instance(server: Server
 def test_a_handler_that_wants_to_go_on_is_not_cancelled_when_its_client_leaves(server: Server) -> None:
     with server.connect() as sock:
         sock.sendall(b"GET /goes-on HTTP/1.1\r\nHost: x\r\n\r\n")
-        until((server.root / "goes-on-begun").exists, "the handler to begin")
-    (server.root / "goes-on-go").touch()
-    until((server.root / "goes-on-done").exists, "the handler to finish")
+        until(lambda: marks(server, "goes-on-begun"), "the handler to begin")
+    (server.root / "app/goes-on-go").touch()
+    until(lambda: marks(server, "goes-on-done"), "the handler to finish")
 
 
 def test_an_edge_function_must_begin_its_response_in_time(server: Server) -> None:
@@ -206,28 +209,27 @@ def test_an_edge_function_must_begin_its_response_in_time(server: Server) -> Non
 
 def test_after_is_bounded_by_max_duration(server: Server) -> None:
     assert server.get("/too-late").body == b"fine"
-    until((server.root / "too-late-ended").exists, "the work to be cut off")
+    until(lambda: marks(server, "too-late-ended"), "the work to be cut off")
 
 
 def test_after_survives_scale_down(server: Server) -> None:
-    pid = int(server.get("/scaled-down").body)
-    other = int(server.get("/scaled-down").body)  # the first is not idle: its work is not done
-    assert other != pid and psutil.pid_exists(pid)
-    (server.root / "scaled-down-go").touch()
-    until(lambda: not psutil.pid_exists(pid) and not psutil.pid_exists(other), "both to finish and end")
-    assert (server.root / "scaled-down-done").exists()
+    who = server.get("/scaled-down").body.decode()
+    other = server.get("/scaled-down").body.decode()  # the first is not idle: its work is not done
+    assert other != who and server.process(who)
+    (server.root / "app/scaled-down-go").touch()
+    until(lambda: not server.process(who) and not server.process(other), "both to finish and end")
+    until(lambda: len(marks(server, "scaled-down-done")) == 2, "the work of both to be done")
 
 
 def test_a_client_that_does_not_read_stops_the_generator(server: Server) -> None:
-    made = server.root / "flood-made"
     with server.connect() as sock:
         sock.sendall(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
-        until(made.exists, "the generator to begin")
-        before = [""] * 50
-        while before[0] != (now := read(made)) or not now:  # unchanged over fifty looks, half a second
+        until(lambda: marks(server, "flood"), "the generator to begin")
+        before = [0] * 50
+        while before[0] != (now := len(marks(server, "flood"))):  # unchanged over fifty looks, half a second
             before = [*before[1:], now]
             time.sleep(0.01)
-        assert int(now) < 1000, "64 MB were made for a client that reads nothing"
+        assert now < 1000, "64 MB were made for a client that reads nothing"
 
 
 def test_after_survives_a_deployment(serve: Serve) -> None:
@@ -235,15 +237,15 @@ def test_after_survives_a_deployment(serve: Serve) -> None:
     assert server.get("/scaled-down").status == 200
     server.write("app/scaled-down/route.py", "def GET(): return 'new'\n")
     assert server.get("/scaled-down").body == b"new"
-    (server.root / "scaled-down-go").touch()
-    until((server.root / "scaled-down-done").exists, "the old deployment's work")
+    (server.root / "app/scaled-down-go").touch()
+    until(lambda: marks(server, "scaled-down-done"), "the old deployment's work")
 
 
 def test_a_second_sigterm_ends_what_the_first_waits_for(serve: Serve) -> None:
     server = serve(project())
     with server.connect() as sock:
         sock.sendall(b"GET /goes-on HTTP/1.1\r\nHost: x\r\n\r\n")
-        until((server.root / "goes-on-begun").exists, "the handler to begin")
+        until(lambda: marks(server, "goes-on-begun"), "the handler to begin")
         below = server.processes()
         server.process.send_signal(signal.SIGTERM)
         until(lambda: _refuses(server), "the drain to begin")
