@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from serving import Serve, Server, write
 
 from lampyr.gateway.connections import Connections
 from lampyr.gateway.http import Connection, Exchange
+
+# Status, headers, and everything behind the head.
+Reply = tuple[int, dict[str, str], bytes]
 
 PROJECT = {
     "app/api/who/route.py": """
@@ -39,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
-def exchange(server: Server, data: bytes) -> tuple[int, dict[str, str], bytes]:
+def exchange(server: Server, data: bytes) -> Reply:
     """Send bytes, read until the server closes: the first response's status and headers, and all behind its head."""
     with server.connect() as sock:
         sock.sendall(data)
@@ -53,7 +56,7 @@ def read_all(sock: socket.socket) -> bytes:
     return data
 
 
-def parse(data: bytes) -> tuple[int, dict[str, str], bytes]:
+def parse(data: bytes) -> Reply:
     head, _, body = data.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     return int(status.split()[1]), dict(line.split(": ", 1) for line in lines), body
@@ -186,24 +189,38 @@ def test_a_head_may_take_15_seconds_and_a_body_may_be_silent_for_60() -> None:
     ],
 )
 def test_who_is_too_slow_is_told_so(begun: bytes, more: bytes) -> None:
-    async def ask() -> bytes:
-        limits = Connections(head_timeout_s=0.3, body_timeout_s=0.3, sweep_s=0.02)
-        loop = asyncio.get_running_loop()
-        door = await loop.create_server(lambda: Connection(_never, lambda: "the-id", limits), "127.0.0.1", 0)
-        async with door:
-            reader, writer = await asyncio.open_connection(*door.sockets[0].getsockname()[:2])
-            writer.write(begun)
-            answer = asyncio.create_task(reader.read(65536))
-            while more and not answer.done():
-                writer.write(more)
-                await asyncio.wait([answer], timeout=0.05)
-            data = await asyncio.wait_for(answer, 10)
-            writer.close()
-            return data
-
-    status, headers, body = parse(asyncio.run(ask()))
+    status, headers, body = asyncio.run(knock(_never, begun, more))
     assert (status, headers["x-lampyr-error"], json.loads(body)["error"]["id"]) == (408, "REQUEST_TIMEOUT", "the-id")
+
+
+def test_a_fault_of_our_own_is_an_internal_error_and_shows_nothing_of_it() -> None:
+    status, headers, body = asyncio.run(knock(_broken, GET + b"\r\n"))
+    assert (status, headers["x-lampyr-error"], json.loads(body)["error"]["id"]) == (500, "INTERNAL_ERROR", "the-id")
+    assert b"ZeroDivision" not in body
+
+
+async def knock(serve: Callable[[Exchange], None], begun: bytes, more: bytes = b"") -> Reply:
+    """The answer of a front door of little patience; `more` is sent over and over until it comes."""
+    limits = Connections(head_timeout_s=0.3, body_timeout_s=0.3, sweep_s=0.02)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    door = await loop.create_server(lambda: Connection(serve, lambda: "the-id", limits), "127.0.0.1", 0)
+    async with door:
+        reader, writer = await asyncio.open_connection(*door.sockets[0].getsockname()[:2])
+        writer.write(begun)
+        answer = asyncio.create_task(reader.read(65536))
+        while more and not answer.done():
+            writer.write(more)
+            await asyncio.wait([answer], timeout=0.05)
+        data = await asyncio.wait_for(answer, 10)
+        writer.close()
+    return parse(data)
 
 
 def _never(exchange: Exchange) -> None:
     """A function that waits for the whole body."""
+
+
+def _broken(exchange: Exchange) -> None:
+    """A gateway with a fault."""
+    raise ZeroDivisionError
