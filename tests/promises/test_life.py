@@ -10,9 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-import psutil
 import pytest
-from serving import Answer, Serve, Server, until, write
+from serving import WHO, Answer, Serve, Server, until, write
 
 MARKS = """
     import asyncio
@@ -23,7 +22,7 @@ MARKS = """
     APP = pathlib.Path(__file__).parent
 
     def who():
-        return str(os.getpid())
+        return WHO
 
     def mark(name):
         print(f"mark {name}.", flush=True)
@@ -31,7 +30,7 @@ MARKS = """
     async def gate(name):
         while not (APP / name).exists():
             await asyncio.sleep(0.01)
-"""
+""".replace("WHO", WHO)
 ROUTES = {
     "shared": """
         runtime = "edge"
@@ -177,7 +176,7 @@ def test_min_instances_are_there_before_anybody_calls_and_stay(server: Server) -
         return answer.body.decode() if "init;dur=0.00;" in answer.headers["server-timing"] else None
 
     who = until(first_is_warm, "an instance that waits for its calls")
-    assert psutil.pid_exists(int(who)) and server.get("/kept").body.decode() == who
+    assert server.who_is(who) and server.get("/kept").body.decode() == who
 
 
 def test_a_sync_handler_runs_in_a_thread(server: Server) -> None:
@@ -215,9 +214,9 @@ def test_after_is_bounded_by_max_duration(server: Server) -> None:
 def test_after_survives_scale_down(server: Server) -> None:
     who = server.get("/scaled-down").body.decode()
     other = server.get("/scaled-down").body.decode()  # the first is not idle: its work is not done
-    assert other != who and psutil.pid_exists(int(who))
+    assert other != who and server.who_is(who)
     (server.root / "app/scaled-down-go").touch()
-    until(lambda: not psutil.pid_exists(int(who)) and not psutil.pid_exists(int(other)), "both to finish and end")
+    until(lambda: not server.who_is(who) and not server.who_is(other), "both to finish and end")
     until(lambda: len(marks(server, "scaled-down-done")) == 2, "the work of both to be done")
 
 

@@ -85,6 +85,14 @@ class Reply:
         return json.loads(self.body)
 
 
+class Cut(ConnectionError):
+    """The connection ended within a body; `data` came before that."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        super().__init__(f"the connection ended within the body, behind {data[-100:]!r}")
+        self.data = data
+
+
 class Line:
     """One connection to the server. Reads HTTP/1.1 strictly, a chunk at a time, and never ahead of the test."""
 
@@ -151,11 +159,11 @@ class Line:
     def _line(self) -> bytes:
         line = self._file.readline()
         if not line.endswith(b"\r\n"):
-            raise ConnectionError(f"the connection ended within {line!r}")
+            raise Cut(line)
         return line[:-2]
 
     def chunk(self) -> bytes:
-        """The next chunk as the server framed it, or b"" behind the last one. Raises ConnectionError when cut."""
+        """The next chunk as the server framed it, or b"" behind the last one. Raises Cut."""
         if self._ended:
             return b""
         if self._left is not None:
@@ -167,9 +175,15 @@ class Line:
         return data
 
     def _exactly(self, count: int) -> bytes:
-        data = self._file.read(count)
-        if len(data) < count:
-            raise ConnectionError("the connection ended within the body")
+        data = b""
+        while len(data) < count:
+            try:
+                piece = self._file.read1(count - len(data))
+            except ConnectionResetError:
+                piece = b""
+            if not piece:
+                raise Cut(data)
+            data += piece
         return data
 
     def rest(self, reply: Reply) -> Reply:
@@ -177,8 +191,10 @@ class Line:
         try:
             while data := self.chunk():
                 reply.chunks.append(data)
-        except ConnectionError:
+        except Cut as cut:
             reply.whole = False
+            if self._left is not None:
+                reply.chunks.append(cut.data)
         reply.body = b"".join(reply.chunks)
         return reply
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from serving import Serve, Server, until, write
+from serving import WHO, Serve, Server, until, write
 
 HELLO = {
     "app/api/hello/route.py": """
@@ -61,9 +60,9 @@ def test_sigterm_drains(serve: Serve) -> None:
     server = serve(
         {
             "app/slow/route.py": """
-                import asyncio, pathlib
+                import asyncio
                 async def GET():
-                    pathlib.Path(__file__).parents[2].joinpath("began").touch()
+                    print("began", flush=True)
                     await asyncio.sleep(1)
                     return "done"
             """
@@ -71,7 +70,7 @@ def test_sigterm_drains(serve: Serve) -> None:
     )
     with server.connect() as sock:
         sock.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        until((server.root / "began").exists, "the request to begin")
+        server.log(r"\| began")
         server.process.send_signal(signal.SIGTERM)
         data = b""
         while piece := sock.recv(4096):
@@ -164,7 +163,7 @@ def test_a_save_does_not_cut_running_streams(serve: Serve) -> None:
         {
             "app/stream/route.py": """
                 import asyncio, pathlib
-                GO = pathlib.Path(__file__).parents[2] / "go"
+                GO = pathlib.Path(__file__).parents[1] / "go"
                 async def GET():
                     async def parts():
                         yield "first "
@@ -183,7 +182,7 @@ def test_a_save_does_not_cut_running_streams(serve: Serve) -> None:
             data += sock.recv(4096)
         server.write("app/stream/route.py", "def GET(): return 'new'\n")
         assert server.get("/stream").body == b"new"
-        (server.root / "go").touch()
+        (server.root / "app/go").touch()
         while piece := sock.recv(4096):
             data += piece
     assert b"second" in data and data.endswith(b"0\r\n\r\n")
@@ -205,12 +204,15 @@ def test_a_killed_process_is_replaced(serve: Serve, module: str) -> None:
 
 
 def test_a_killed_snapshot_comes_back(serve: Serve) -> None:
-    server = serve({"app/x/route.py": "import os\nidle_timeout = 1\ndef GET(): return str(os.getppid())\n"})
-    snapshot = int(server.get("/x").body)
-    os.kill(snapshot, signal.SIGKILL)
-    until(lambda: not psutil.pid_exists(snapshot), "the snapshot to be gone")
+    server = serve({"app/x/route.py": f"import os\nidle_timeout = 1\ndef GET(): return {WHO}\n"})
+    instance = server.who_is(server.get("/x").body.decode())
+    assert instance is not None
+    snapshot = instance.parent()
+    assert snapshot is not None and snapshot.parent() == server.find("lampyr.runtime.snapshot")
+    snapshot.kill()
+    until(lambda: not snapshot.is_running(), "the snapshot to be gone")
+    until(lambda: not instance.is_running(), "its instances to be gone")
     until(lambda: _answers(server, "/x"), "an answer")
-    assert int(server.get("/x").body) != snapshot
 
 
 def test_killing_the_supervisor_ends_everything(serve: Serve) -> None:

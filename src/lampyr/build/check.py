@@ -11,6 +11,7 @@ from typing import Any
 from lampyr.build import environment, spec
 from lampyr.config import Config
 from lampyr.runtime.channel import Channel
+from lampyr.runtime.users import Users
 from lampyr.types import Function, Problem, Project
 
 IMPORT_TIMEOUT_S = 60.0
@@ -34,10 +35,12 @@ def imports(project: Project, config: Config, env: Mapping[str, str]) -> Iterato
         start_new_session=True,
     )
     theirs.close()
+    users = Users(str(project.root))
     try:
         for function in project.functions:
             if function.problem is None:
-                yield function, _import(ours, spec.of(function, project, config, packages), dict(env))
+                what = {**spec.of(function, project, config, packages), "user": users.of(function.route)}
+                yield function, _import(ours, what, dict(env))
     finally:
         ours.close()
         base.wait()

@@ -24,4 +24,5 @@ def of(function: Function, project: Project, config: Config, packages: Packages)
         "threads": min(function.settings.concurrency + 4, MAX_THREADS),
         "stream_keepalive": config.server.stream_keepalive,
         "route": function.route,
+        "network": function.settings.network,
     }

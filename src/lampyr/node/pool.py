@@ -52,10 +52,13 @@ class Pool:
         self.concurrency = function.settings.concurrency
         self.max_instances = function.settings.max_instances
         self._idle_timeout_s = function.settings.idle_timeout
-        self._tmp = tmp
+        place = base.place(function.route, tmp)
+        self._tmp: str = place["tmp"]
         self._sink = sink
         self._told = told
-        self.snapshot = Snapshot(base, spec, env, lambda stream: sink(stream, None), self._snapshot_changed)
+        self.snapshot = Snapshot(
+            base, {**spec, **place}, env, lambda stream: sink(stream, None), self._snapshot_changed
+        )
         self.instances: dict[int, Instance] = {}
         self.open: list[Instance] = []  # those with room for a call, longest unused first
         self.waiting: deque[Caller] = deque()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lampyr.node.logs import LogPipe, Sink
 from lampyr.runtime.channel import Channel, ChannelError, Message
+from lampyr.runtime.users import Users
 
 # An import that takes longer hangs; a person waiting would have given up as well.
 IMPORT_TIMEOUT_S = 60.0
@@ -65,6 +66,8 @@ class Forks:
         for message, fds in messages:
             if "forked" in message and fds and self._ordered:
                 self._ordered.popleft()(int(message["forked"]), fds[0])
+            elif "unforked" in message and self._ordered:
+                self._ordered.popleft()  # our ends of what the child was to get close by themselves
             else:
                 for fd in fds:
                     os.close(fd)
@@ -88,6 +91,7 @@ class Base:
         self.loop = loop
         self._forks: Forks | None = None
         self._waiting: list[Callable[[], None]] = []
+        self._users: Users | None = None
 
     def connect(self, channel: Channel) -> None:
         self._forks = Forks(self.loop, channel, lambda message: None, self._gone)
@@ -100,6 +104,13 @@ class Base:
 
     def fork(self, message: Message, fds: tuple[int, ...], forked: Forked) -> bool:
         return self._forks is not None and self._forks.order(message, fds, forked)
+
+    def place(self, route: str, tmp: str) -> Message:
+        """What a function of its own has to have: a user id and a folder; and what it must never see."""
+        if self._users is None:
+            self._users = Users(tmp)
+        user = self._users.of(route)
+        return {"user": user, "tmp": f"{tmp}/{user}", "hidden": [os.path.dirname(tmp)]}
 
     def when_connected(self, start: Callable[[], None]) -> None:
         self._waiting.append(start)
@@ -141,6 +152,7 @@ class Snapshot:
         ours, theirs = Channel.pair()
         self._pipes = [LogPipe(self._loop, self._sink("stdout")), LogPipe(self._loop, self._sink("stderr"))]
         fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
+        _make_tmp(self._spec)
         sent = self._base.fork(self._spec, fds, self._forked)
         theirs.close()
         for pipe in self._pipes:
@@ -229,3 +241,10 @@ class Snapshot:
         """Let the process go. Its instances, if any are left, end with it."""
         self._settle("absent")
         self._drop()
+
+
+def _make_tmp(spec: Message) -> None:
+    """The folder of a function's temporary files, for machines without rooms."""
+    os.makedirs(spec["tmp"], mode=0o700, exist_ok=True)
+    if os.geteuid() == 0:
+        os.chown(spec["tmp"], spec["user"], spec["user"])

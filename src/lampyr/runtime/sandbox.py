@@ -1,45 +1,258 @@
-"""What an untrusted process gives up: new privileges, core files, descriptors without end, other people's signals."""
+"""What an untrusted process gives up, and with which of the system's means: found out once by the base snapshot.
+
+As root every function has a user id and a room of its own (see room); an ordinary user has the room where user
+namespaces are allowed; Landlock, seccomp and resource limits come on top of either, or are what there is.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NoReturn
 
-PR_SET_DUMPABLE = 4
-PR_SET_CHILD_SUBREAPER = 36
-PR_SET_NO_NEW_PRIVS = 38
-
+LINUX = sys.platform == "linux"
 MAX_OPEN_FILES = 4096
+# Processes and threads of all of a function's instances; where there are control groups, each may have fewer.
+MAX_TASKS = 4096
 # Thread stacks and allocator arenas are mapped but hardly used; without this room 40 threads would count as 320 MB.
 DATA_SLACK_BYTES = 1024 * 1024 * 1024
+MIB = 1024 * 1024
 
 
-def _prctl(option: int, value: int) -> None:
-    import ctypes  # 5 ms, paid once by the base snapshot
+@dataclass
+class Means:
+    """What this machine lets us use. `missing` says of each of the others why not."""
 
-    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+    room: bool = False
+    network: bool = False
+    users: bool = False
+    user_namespace: bool = False
+    no_new_privileges: bool = False
+    landlock: int = 0
+    seccomp: bool = False
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def tried(self, name: str, attempt: Callable[[], object]) -> bool:
+        """Whether `attempt` worked; if not, `missing` says why."""
+        try:
+            attempt()
+        except (OSError, KeyError, ValueError, StopIteration) as error:
+            self.missing[name] = str(error) or type(error).__name__
+            return False
+        return True
+
+    def as_message(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def adopt_orphans() -> None:
     """Descendants whose parent ends become children of this process (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-    if sys.platform == "linux":
-        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if LINUX:
+        from lampyr.runtime import kernel
+
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
 
 
-def enter(memory_mib: int) -> None:
-    """Enter what an instance inherits from its snapshot, before any of the user's code is imported.
+# --- what there is
 
-    No privileges can be gained by executing files (prctl(2), PR_SET_NO_NEW_PRIVS), no core file can hold a secret, and
-    memory is bounded by RLIMIT_DATA (getrlimit(2)).
+
+def find() -> Means:
+    """Try everything in a process of its own, which ends afterwards."""
+    if not LINUX:
+        return Means(missing={"room": f"{sys.platform} has no namespaces"})
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _try(writer)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        told = pipe.read()
+    os.waitpid(pid, 0)
+    return Means(**json.loads(told)) if told else Means(missing={"room": "the trial ended without an answer"})
+
+
+def _try(writer: int) -> NoReturn:
+    """In the trial's process: enter namespaces as far as they go, and let the first process in them try the rest."""
+    from lampyr.runtime import kernel
+
+    means = Means()
+    try:
+        if os.geteuid() != 0:
+            means.user_namespace = means.tried("user_namespace", enter_user_namespace)
+        apart = means.tried("room", lambda: kernel.unshare(kernel.NEW_PIDS))
+        if apart and (pid := os.fork()) != 0:
+            os.waitpid(pid, 0)
+        else:
+            _try_rest(means, apart)
+            os.write(writer, json.dumps(means.as_message()).encode())
+    finally:
+        os._exit(0)
+
+
+def _try_rest(means: Means, apart: bool) -> None:
+    from lampyr.runtime import kernel, room
+
+    if apart:
+        means.room = means.tried("room", lambda: room.enter(room.visible(None, (), ()), MIB))
+        means.network = means.tried("network", lambda: kernel.unshare(kernel.NEW_NETWORK))
+    if not means.user_namespace:
+        means.users = means.tried("users", lambda: become(65534))
+    means.no_new_privileges = means.tried("no_new_privileges", lambda: kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1))
+    if means.tried("landlock", lambda: kernel.landlock(("/",), ("/tmp",))):
+        means.landlock = kernel.landlock_version()
+    means.seccomp = means.tried("seccomp", kernel.seccomp)
+
+
+def enter_user_namespace() -> None:
+    """Be allowed, as an ordinary user, what the namespaces that follow need (user_namespaces(7)); same user id."""
+    from lampyr.runtime import kernel
+
+    user, group = os.geteuid(), os.getegid()
+    kernel.unshare(kernel.NEW_USERS)
+    for file, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{file}", "w") as out:
+            out.write(text)
+
+
+def become(user: int) -> None:
+    """Take the identity `user`, without groups. Raises OSError."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
+# --- the base snapshot
+
+
+class Apart:
+    """How the base forks: with a PID namespace for the child where there are rooms, so that its end ends everything."""
+
+    def __init__(self, means: Means) -> None:
+        self.means = means
+        self._home = -1
+        if means.room:
+            if means.user_namespace:
+                _restart_in_user_namespace()
+            self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def fork(self) -> int:
+        """fork(2). Raises OSError."""
+        if not self.means.room:
+            return os.fork()
+        from lampyr.runtime import kernel
+
+        kernel.unshare(kernel.NEW_PIDS)
+        pid = 0
+        try:
+            pid = os.fork()
+        finally:
+            if pid == 0 and os.getpid() == 1 and self._home >= 0:
+                os.close(self._home)
+            else:
+                kernel.setns(self._home, kernel.NEW_PIDS)
+        return pid
+
+
+def _restart_in_user_namespace() -> None:
+    """Go on as the first process of PID and user namespaces of our own, while this one only waits for that.
+
+    In a PID namespace of an ordinary user nobody may return to an outer one; between those of our own we may.
     """
-    if sys.platform == "linux":
-        _prctl(PR_SET_NO_NEW_PRIVS, 1)
-        _prctl(PR_SET_DUMPABLE, 0)
+    from lampyr.runtime import kernel
+
+    enter_user_namespace()
+    kernel.unshare(kernel.NEW_PIDS)
+    pid = os.fork()
+    if pid != 0:
+        _only_wait_for(pid)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.unshare(kernel.NEW_MOUNTS)
+    kernel.mount(None, "/", None, kernel.RECURSIVE | kernel.PRIVATE)
+    kernel.mount("proc", "/proc", "proc", kernel.NO_SUID | kernel.NO_DEVICES | kernel.NO_EXEC)
+
+
+def _only_wait_for(pid: int) -> NoReturn:
+    """Hold nothing that others wait for the end of, and end with the child."""
+    os.closerange(3, MAX_OPEN_FILES)
+    os._exit(abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+
+
+# --- the function's snapshot
+
+
+def enter(spec: Mapping[str, Any], means: Means) -> None:
+    """Enter what the instances inherit, before any of the user's code is imported. Raises OSError.
+
+    `spec` has "root", "file", "site", "project_paths" and "memory_mib"; it may have "user" (a user id of the function's
+    own), "tmp" (its folder for temporary files where there are no rooms), "hidden" and "network".
+    """
+    user = spec.get("user") if means.users else None
+    limits(spec["memory_mib"], own_user=user is not None)
+    if not LINUX:
+        return
+    from lampyr.runtime import kernel, room
+
+    paths = room.visible(spec["root"], (*spec["site"], *spec["project_paths"]), spec.get("hidden", ()))
+    if means.room:
+        room.enter(paths, spec["memory_mib"] * MIB // 2)
+        if means.network and spec.get("network") == "broker":
+            kernel.unshare(kernel.NEW_NETWORK)
+    if user is not None and _may_become(user, spec, means):
+        kernel.drop_bounding_set()
+        become(user)
+    if means.room or means.users:
+        kernel.drop_capabilities()
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    if means.no_new_privileges:
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    if means.landlock:
+        _landlock(spec, paths, means)
+    if means.seccomp:
+        kernel.seccomp()
+
+
+def _may_become(user: int, spec: Mapping[str, Any], means: Means) -> bool:
+    """Whether `user` can read what it has to. In a room it must; without one root's own user id is what is left."""
+    os.setgroups([])
+    os.setresuid(-1, user, 0)
+    try:
+        needed = [(sys.prefix, os.X_OK), (spec["root"], os.X_OK), (spec["file"], os.R_OK)]
+        if not means.room and spec.get("tmp"):
+            needed.append((spec["tmp"], os.W_OK))
+        closed = [path for path, how in needed if not os.access(path, how, effective_ids=True)]
+    finally:
+        os.setresuid(-1, 0, 0)
+    if closed and means.room:
+        hint = f"`chmod -R go+rX {spec['root']}` lets it"
+        raise PermissionError(13, f"the function's own user id must be able to read {closed[0]}; {hint}")
+    return not closed
+
+
+def _landlock(spec: Mapping[str, Any], paths: list[str], means: Means) -> None:
+    from lampyr.runtime import kernel
+
+    if means.room:
+        readable, writable = ["/"], ["/tmp", "/dev/shm"]
+    else:
+        readable = [*paths, *(f"/dev/{name}" for name in ("zero", "random", "urandom", "shm"))]
+        writable = ["/dev/shm", *([spec["tmp"]] if spec.get("tmp") else [])]
+    tcp = spec.get("network") != "broker"
+    kernel.landlock(readable, [*writable, "/dev/null", "/dev/zero", "/dev/full", "/proc"], tcp=tcp)
+
+
+def limits(memory_mib: int, *, own_user: bool) -> None:
+    """Bounds of getrlimit(2); signals mean again what they mean to any program."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
-    _lower(resource.RLIMIT_DATA, memory_mib * 1024 * 1024 + DATA_SLACK_BYTES)
+    _lower(resource.RLIMIT_DATA, memory_mib * MIB + DATA_SLACK_BYTES)
+    if own_user:
+        _lower(resource.RLIMIT_NPROC, MAX_TASKS)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(signum, signal.SIG_DFL)
 
@@ -49,6 +262,9 @@ def _lower(limit: int, value: int) -> None:
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
     resource.setrlimit(limit, (value, value))
+
+
+# --- the instance
 
 
 def private_tmp(folder: str) -> None:

@@ -10,9 +10,11 @@ import faulthandler
 import gc
 import os
 import select
+import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from lampyr.runtime import context, instance, load, sandbox
@@ -22,6 +24,7 @@ from lampyr.runtime.reseed import reseed
 
 # The gateway sends this signal when a deadline has passed; the answer is a stack on the log pipe (faulthandler).
 STACK_SIGNAL = signal.SIGXCPU
+ROOM_TMP = "/tmp"
 
 
 class Forker:
@@ -46,12 +49,30 @@ class Forker:
                 else:
                     self.end()
 
-    def forked(self, pid: int) -> None:
+    def fork(self, fork: Callable[[], int], fds: list[int]) -> bool:
+        """Fork. True in the child; here the descriptors that are the child's are closed and the peer is told."""
+        try:
+            pid = fork()
+        except OSError as error:  # a limit has been reached; the peer closes its ends
+            pid = -1
+            self.tell({"unforked": str(error)})
+        if pid == 0:
+            return True
+        for fd in fds:
+            os.close(fd)
+        if pid > 0:
+            self._forked(pid)
+        return False
+
+    def _forked(self, pid: int) -> None:
         """Tell the peer about a new child. The pidfd cannot come to mean another process, as a pid can."""
+        self.tell({"forked": pid}, (self._watch(pid),))
+
+    def _watch(self, pid: int) -> int:
         pidfd = os.pidfd_open(pid)
         self.children[pidfd] = pid
         self.poll.register(pidfd, select.POLLIN)
-        self.tell({"forked": pid}, (pidfd,))
+        return pidfd
 
     def reap(self, pidfd: int) -> None:
         pid = self.children.pop(pidfd)
@@ -87,6 +108,60 @@ class Forker:
             os.close(pidfd)
 
 
+class TidyForker(Forker):
+    """In a room, where nobody outside can do it, removes the temporary files of instances that have ended."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)
+        self._kept = {*os.listdir(ROOM_TMP)}  # what the import made is every instance's
+        self._folders: dict[int, str] = {}  # pid -> folder
+        self._next = ""
+
+    def next_request(self) -> tuple[Message, list[int]]:
+        order, fds = super().next_request()
+        order["tmp"] = self._next = f"{ROOM_TMP}/{os.path.basename(order['tmp'])}"
+        return order, fds
+
+    def _forked(self, pid: int) -> None:
+        self._folders[pid] = self._next
+        super()._forked(pid)
+
+    def reap(self, pidfd: int) -> None:
+        folder = self._folders.pop(self.children[pidfd], None)
+        super().reap(pidfd)
+        if folder is not None:  # not a sweeper
+            others = () if self._folders else (name for name in os.listdir(ROOM_TMP) if name not in self._kept)
+            self._sweep({folder, *(f"{ROOM_TMP}/{name}" for name in others)})
+
+    def _sweep(self, entries: set[str]) -> None:
+        """Remove what has files in it in a process of its own, as there may be many; its memory is shared with ours."""
+        full = [entry for entry in entries if not _removed(entry)]
+        try:
+            pid = os.fork() if full else -1
+        except OSError:  # a limit has been reached; the last instance that ends finds them
+            return
+        if pid == 0:
+            for entry in full:
+                if os.path.isdir(entry) and not os.path.islink(entry):
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    os.unlink(entry)
+            os._exit(0)
+        if pid > 0:
+            self._watch(pid)
+
+
+def _removed(path: str) -> bool:
+    """Whether `path` was an empty folder, or not there any more."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def _children() -> list[int]:
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         return [int(pid) for pid in file.read().split()]
@@ -95,20 +170,19 @@ def _children() -> list[int]:
 def base(channel: Channel) -> NoReturn:
     """Serve as the base snapshot: fork a function snapshot for every spec that arrives."""
     _run_in_batches()
+    means = sandbox.find()
+    apart = sandbox.Apart(means)
     sandbox.adopt_orphans()
     gc.collect()
     gc.freeze()
     gc.disable()
     forker = Forker(channel)
+    forker.tell({"means": means.as_message()})
     while True:
         spec, fds = forker.next_request()
-        pid = os.fork()
-        if pid == 0:
+        if forker.fork(apart.fork, fds):
             forker.close()
-            function(spec, Channel.from_fd(fds[0]), fds[1:])
-        for fd in fds:
-            os.close(fd)
-        forker.forked(pid)
+            function(spec, Channel.from_fd(fds[0]), fds[1:], means)
 
 
 def _run_in_batches() -> None:
@@ -121,7 +195,7 @@ def _run_in_batches() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def function(spec: Message, channel: Channel, logs: list[int]) -> NoReturn:
+def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Means) -> NoReturn:
     """Serve as the snapshot of one function: import it once, then fork an instance at every request.
 
     Its environment comes over its own channel, so that neither the base nor a sibling ever holds its secrets.
@@ -133,11 +207,13 @@ def function(spec: Message, channel: Channel, logs: list[int]) -> NoReturn:
         os._exit(0)
     os.environ.clear()
     os.environ.update(received[0]["env"])
-    os.chdir(spec["root"])
+    if means.room:
+        os.environ["HOME"] = ROOM_TMP
     sandbox.adopt_orphans()
-    sandbox.enter(spec["memory_mib"])
     started = time.perf_counter()
     try:
+        sandbox.enter(spec, means)
+        os.chdir(spec["root"])
         program = _import(spec)
     except BaseException as error:
         channel.send({"failed": load.failure(error, spec["root"])})
@@ -150,16 +226,12 @@ def function(spec: Message, channel: Channel, logs: list[int]) -> NoReturn:
     import_ms = (time.perf_counter() - started) * 1000
     facts = {"import_ms": import_ms, "threads": _threads(), "files": load.project_files(spec["root"])}
     channel.send({"ready": sorted(program.methods), **facts})
-    forker = Forker(channel)
+    forker: Forker = TidyForker(channel) if means.room else Forker(channel)
     while True:
         order, fds = forker.next_request()
-        pid = os.fork()
-        if pid == 0:
+        if forker.fork(os.fork, fds):
             forker.close()
             _become_instance(program, order, fds)
-        for fd in fds:
-            os.close(fd)
-        forker.forked(pid)
 
 
 def _import(spec: Message) -> Program:
