@@ -52,6 +52,7 @@ ROUTES = {
     "kept": """
         min_instances = 1
         idle_timeout = 0
+        after_restore(lambda: mark("kept"))
 
         def GET(): return who()
     """,
@@ -171,12 +172,10 @@ def test_there_are_never_more_instances_than_max_instances(server: Server) -> No
 
 
 def test_min_instances_are_there_before_anybody_calls_and_stay(server: Server) -> None:
-    def first_is_warm() -> str | None:
-        answer = server.get("/kept")
-        return answer.body.decode() if "init;dur=0.00;" in answer.headers["server-timing"] else None
-
-    who = until(first_is_warm, "an instance that waits for its calls")
-    assert server.who_is(who) and server.get("/kept").body.decode() == who
+    until(lambda: marks(server, "kept"), "an instance for which nobody has called")
+    first = server.get("/kept")
+    assert "desc=warm" in first.headers["server-timing"]
+    assert server.get("/kept").body == first.body and len(marks(server, "kept")) == 1
 
 
 def test_a_sync_handler_runs_in_a_thread(server: Server) -> None:

@@ -119,7 +119,8 @@ class Call:
         exchange = self.exchange
         self.instance = instance
         self.begun_s = monotonic()
-        self.cold = instance.served == 0
+        ready_s = instance.forked_s + instance.init_ms / 1000
+        self.cold = instance.served == 0 and ready_s >= exchange.started  # it had to wait for this very instance
         body, whole = exchange.body, self._complete
         if self._body_left:
             body = b"".join([body, *self._body_left])
