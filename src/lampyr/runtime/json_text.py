@@ -58,7 +58,7 @@ def _plain(value: Any) -> Any:
     if hasattr(kind, "model_dump"):
         return value.model_dump(mode="json")
     if hasattr(kind, "__struct_fields__"):
-        from msgspec import to_builtins  # type: ignore[import-not-found]
+        from msgspec import to_builtins
 
         return to_builtins(value)
     if hasattr(kind, "isoformat"):
