@@ -26,7 +26,10 @@ def measure(server: servers.Server, path: str, connections: int) -> tuple[float,
         before = server.cpu_s()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "-s", script.name]
         out = subprocess.run(
-            [*command, f"http://127.0.0.1:{server.port}{path}"], capture_output=True, text=True, check=True
+            ["taskset", "-c", str(servers.CLIENT_CORE), *command, f"http://127.0.0.1:{server.port}{path}"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         after = server.cpu_s()
     if "Non-2xx" in out or "Socket errors" in out:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lampyr.core.pace import DISTRUST, QUICK_S, Pace
+from lampyr.core.pace import TRUST_AFTER, TRUST_AGAIN_AFTER, Pace
 
 
-def answers(pace: Pace, count: int, duration_s: float) -> Pace:
+def answers(pace: Pace, count: int, quick: bool = True) -> Pace:
     for _ in range(count):
-        pace.took(duration_s)
+        pace.answered(quick)
     return pace
 
 
@@ -15,18 +15,16 @@ def test_a_function_nobody_knows_is_not_quick() -> None:
     assert not Pace().quick
 
 
-def test_quick_answers_make_it_quick_and_slow_ones_end_that() -> None:
-    pace = answers(Pace(), 50, QUICK_S / 10)
+def test_quick_answers_make_it_quick_and_one_slow_ends_that() -> None:
+    pace = answers(Pace(), TRUST_AFTER)
     assert pace.quick
-    assert not answers(pace, 1, QUICK_S * 20).quick
+    assert not answers(pace, 1, quick=False).quick
+    assert answers(pace, TRUST_AFTER).quick
 
 
-def test_slow_answers_never_make_it_quick() -> None:
-    assert not answers(Pace(), 1000, QUICK_S * 1.01).quick
-
-
-def test_who_was_wrong_has_to_earn_it_again() -> None:
-    pace = answers(Pace(), 50, QUICK_S / 10)
+def test_who_was_wrong_has_to_earn_it_for_longer_whatever_comes_between() -> None:
+    pace = answers(Pace(), TRUST_AFTER)
     pace.wrong()
-    assert not answers(pace, DISTRUST - 1, QUICK_S / 10).quick
-    assert answers(pace, 1, QUICK_S / 10).quick
+    answers(pace, 1, quick=False)
+    assert not answers(pace, TRUST_AGAIN_AFTER - 1).quick
+    assert answers(pace, 1).quick

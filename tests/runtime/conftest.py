@@ -123,6 +123,8 @@ class Gateway:
             frames = self.frames[stream]
             for kind, payload in frames[at:]:
                 at += 1
+                if kind == wire.QUICK_ANSWER:
+                    kind = wire.ANSWER
                 answer.kinds.append(kind)
                 if kind in (wire.ANSWER, wire.HEAD):
                     fields, body = wire.split_head(payload)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-# Below this a request is answered sooner behind another one than by a process that has to be woken or started first.
-QUICK_S = 0.002
+# A handler that answers within this time, without ever waiting, is quick: behind it a request is answered sooner than
+# by a process that has to be woken or started first.
+QUICK_S = 0.001
 # How many requests may be with an instance that serves one at a time: the one it serves and those that wait in its
 # socket. With 16 clients on one core, each request in a process of its own costs twice the CPU time: every switch
 # to another process finds cold caches.
-MOST_AHEAD = 8
-# After a request that had waited in vain, so many answers have to be quick again.
-DISTRUST = 200
+MOST_AHEAD = 16
+# So many answers have to be quick before requests wait for one another...
+TRUST_AFTER = 16
+# ...and so many after one that had waited in vain.
+TRUST_AGAIN_AFTER = 200
 # An instance that makes no progress for this long is blocked: what waits in its socket is taken back.
 PATIENCE_S = 0.01
 
@@ -17,21 +20,23 @@ PATIENCE_S = 0.01
 class Pace:
     """What is known of one function's answers; `quick` is the advice. A function nobody knows is not quick."""
 
-    __slots__ = ("_distrust", "_mean_s", "quick")
+    __slots__ = ("_wanted",)
 
     def __init__(self) -> None:
-        self._mean_s = QUICK_S * 4
-        self._distrust = 0
-        self.quick = False
+        self._wanted = TRUST_AFTER
 
-    def took(self, duration_s: float) -> None:
-        """An instance was at one request for this long, in seconds."""
-        self._mean_s += (duration_s - self._mean_s) / 8
-        if self._distrust:
-            self._distrust -= 1
-        self.quick = self._mean_s < QUICK_S and not self._distrust
+    @property
+    def quick(self) -> bool:
+        """Whether a request may wait behind one that has just begun."""
+        return not self._wanted
+
+    def answered(self, quick: bool) -> None:
+        """An instance has answered, or begun to."""
+        if not quick:
+            self._wanted = max(self._wanted, TRUST_AFTER)
+        elif self._wanted:
+            self._wanted -= 1
 
     def wrong(self) -> None:
         """A request waited behind one that was not quick at all."""
-        self._distrust = DISTRUST
-        self.quick = False
+        self._wanted = TRUST_AGAIN_AFTER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lampyr.gateway.answers import Headers
 from lampyr.gateway.head import TOKEN, Head
@@ -21,6 +21,15 @@ _FRAMING = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"trans
 _OURS = frozenset((b"content-length", b"date", b"x-lampyr-id"))
 # Header names come from handlers, so what is remembered about them has a bound.
 _MAX_NAMES = 1024
+
+
+class Lines(NamedTuple):
+    """Status line and headers of a response, checked and joined; `date` and `length` are those the headers gave."""
+
+    status: int
+    text: bytes
+    date: bytes
+    length: int | None
 
 
 class Receiver(Protocol):
@@ -55,6 +64,7 @@ class Exchange:
         "body",
         "complete",
         "content_length",
+        "fields",
         "headers",
         "host",
         "id",
@@ -63,6 +73,7 @@ class Exchange:
         "receiver",
         "started",
         "target",
+        "upgrade",
         "waits",
     )
 
@@ -70,7 +81,9 @@ class Exchange:
         self._connection = connection
         self.id = id
         # As written, names in lower case; `target` in origin form, or "*" (RFC 9112 3.2).
-        self.method, self.target, self.headers, self.host, _, _, self.content_length, _ = request
+        self.method, self.target, self.headers, self.host, _, _, self.content_length, _, self.fields, self.upgrade = (
+            request
+        )
         self.started = started  # when the head was complete, by time.monotonic()
         self.body = b""  # what came along with the head
         self.complete = False  # whether `body` is all of it
@@ -94,12 +107,17 @@ class Exchange:
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send the whole response. Content-length is set; the body of HEAD, 204 and 304 is dropped."""
+        if not self.over:
+            self.answer_with(self.lines(status, headers), b"", body)
+
+    def answer_with(self, lines: Lines, more: bytes, body: bytes) -> None:
+        """The same with headers that are known to be good already; `more` are lines of our own, each led by CRLF."""
         if self.over:
             return
-        if self.method == "HEAD" or status in _NO_BODY:
-            head = self._head(status, headers, len(body) or None)
+        if self.method == "HEAD" or lines.status in _NO_BODY:
+            head = self._head(lines, more, len(body) or None)
         else:
-            head = self._head(status, headers, len(body)) + body
+            head = self._head(lines, more, len(body)) + body
         self.begun = self.over = True
         self._connection.write(head)
         self._connection.answered()
@@ -108,7 +126,7 @@ class Exchange:
         """Begin a response of `length` bytes; None takes what `headers` announce, or else ends it by framing."""
         if self.over or self.begun:
             return
-        head = self._head(status, headers, length, streamed=True)
+        head = self._head(self.lines(status, headers), b"", length, streamed=True)
         self.begun = True
         self._connection.write(head)
 
@@ -164,12 +182,10 @@ class Exchange:
         if not self.over:
             self._connection.resume_body()
 
-    def _head(self, status: int, headers: Headers, length: int | None, streamed: bool = False) -> bytes:
-        """The response's head; decides how its body ends. Raises ValueError."""
-        connection = self._connection
-        registry = connection.registry
+    def lines(self, status: int, headers: Headers) -> Lines:
+        """Check a response's headers. Raises ValueError."""
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
-        good, date, announced = registry.header_names, registry.date, None
+        good, date, announced = self._connection.registry.header_names, b"", None
         for name, value in headers:
             if name not in good and _check(name, good) in _OURS:
                 if name == b"content-length":
@@ -181,8 +197,14 @@ class Exchange:
         text = b"\r\n".join(lines)
         # One look at all values: a line end inside one would begin a header, or a response, of the handler's making.
         ends = len(lines) - 1
-        if text.count(b"\n") != ends or text.count(b"\r") != ends or b"\0" in text or date.count(b"\n") != 1:
+        if text.count(b"\n") != ends or text.count(b"\r") != ends or b"\0" in text or date.count(b"\n") > 1:
             raise ValueError("a header holds a line end or NUL")
+        return Lines(status, text, date, announced)
+
+    def _head(self, lines: Lines, more: bytes, length: int | None, streamed: bool = False) -> bytes:
+        """The response's head; decides how its body ends."""
+        connection = self._connection
+        status, text, date, announced = lines
         if length is None:
             length = announced
         framing = b""
@@ -196,7 +218,8 @@ class Exchange:
             framing += b"connection: close\r\n"
         elif connection.http_1_0:
             framing += b"connection: keep-alive\r\n"
-        return b"%b\r\nx-lampyr-id: %b\r\n%b%b\r\n" % (text, self.id.encode(), date, framing)
+        date = date or connection.registry.date
+        return b"%b%b\r\nx-lampyr-id: %b\r\n%b%b\r\n" % (text, more, self.id.encode(), date, framing)
 
     def _frame(self, status: int, length: int | None) -> bytes:
         self._silent = self.method == "HEAD" or status in _NO_BODY

@@ -34,7 +34,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 _ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
 # Spelled so that some other reader on the way may take them for the real ones.
 _LOOKALIKES = frozenset((b"content_length", b"transfer_encoding"))
-_NOTED = _ONCE | _LOOKALIKES | {b"connection"}
+_NOTED = _ONCE | _LOOKALIKES | {b"connection", b"upgrade"}
 
 
 class Refusal(Exception):
@@ -47,7 +47,10 @@ class Refusal(Exception):
 
 
 class Head(NamedTuple):
-    """A request's head. `target` is in origin form or "*"; `length` is None where the body is chunked."""
+    """A request's head. `target` is in origin form or "*"; `length` is None where the body is chunked.
+
+    `fields` are the headers once more, joined as an instance is sent them (runtime/wire.py).
+    """
 
     method: str
     target: str
@@ -57,6 +60,8 @@ class Head(NamedTuple):
     keep_alive: bool
     length: int | None
     expects_continue: bool
+    fields: bytes
+    upgrade: bytes
 
 
 def bad(message: str) -> Refusal:
@@ -119,7 +124,10 @@ def read(data: bytes, end: int) -> Head:
     if expect is not None and expect.lower() != b"100-continue":
         raise Refusal("EXPECTATION_FAILED")
     # RFC 9110 10.1.1: an expectation of 100-continue in HTTP/1.0 is ignored.
-    return Head(method, target, headers, host, http_1_0, keep_alive, length, expect is not None and not http_1_0)
+    expects_continue = expect is not None and not http_1_0
+    told = b"\0".join([part for header in headers for part in header])
+    upgrade = noted.get(b"upgrade", b"")
+    return Head(method, target, headers, host, http_1_0, keep_alive, length, expects_continue, told, upgrade)
 
 
 def _note(noted: dict[bytes, bytes], name: bytes, value: bytes) -> None:

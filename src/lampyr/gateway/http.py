@@ -19,6 +19,8 @@ __all__ = ["Connection", "Connections", "Exchange", "Receiver"]
 WRITE_BUFFER_BYTES = 64 * 1024
 # Requests that a client sends ahead wait here; more of them wait in its own socket.
 MAX_AHEAD_BYTES = 64 * 1024
+# A head of up to this size is remembered: on a kept connection the next one is mostly the same, byte for byte (5 µs).
+MAX_KNOWN_BYTES = 2048
 # Requests of one client that are served before others get their turn.
 MAX_TURN = 16
 
@@ -42,6 +44,8 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_exchange",
         "_head_begun",
+        "_known",
+        "_known_bytes",
         "_left_bytes",
         "_linger_until_s",
         "_lingering",
@@ -77,6 +81,8 @@ class Connection(asyncio.Protocol):
         self._buffer = b""  # a head that is not complete, or requests that must wait
         self._seen_bytes = 0  # of that head
         self._head_begun = False
+        self._known_bytes = b""  # the last head with its empty line
+        self._known: head.Head | None = None
         self._skipped_line = False
         self._body_open = False  # some of the current request's body has not come
         self._left_bytes = 0  # of it, where its length was announced
@@ -180,6 +186,9 @@ class Connection(asyncio.Protocol):
     def _next(self) -> bool:
         """Begin the next request; False where its head has not come completely. Raises Refusal."""
         buffer = self._buffer
+        if self._known is not None and buffer.startswith(self._known_bytes):
+            self._begin(self._known, buffer[len(self._known_bytes) :])
+            return True
         if buffer[0] == 0x0D and not self._skipped_line and buffer[:2] in (b"\r\n", b"\r"):
             # RFC 9112 2.2: one empty line in front of a request is nobody's request.
             self._skipped_line = len(buffer) > 1
@@ -193,15 +202,18 @@ class Connection(asyncio.Protocol):
             head.check_begun(buffer, self._seen_bytes)
             self._seen_bytes = len(buffer)
             return False
-        self._seen_bytes = 0
-        self._head_begun = self._skipped_line = False
-        self._begin(head.read(buffer, end), buffer[end + 4 :])
+        request = head.read(buffer, end)
+        if end <= MAX_KNOWN_BYTES:
+            self._known, self._known_bytes = request, buffer[: end + 4]
+        self._begin(request, buffer[end + 4 :])
         return True
 
     def _begin(self, request: head.Head, rest: bytes) -> None:
         """Have a request served. Raises Refusal where its body is broken already."""
         now = monotonic()
         self._used = True
+        self._seen_bytes = 0
+        self._head_begun = self._skipped_line = False
         self.http_1_0 = request.http_1_0
         self.keep_alive = request.keep_alive
         exchange = Exchange(self, request, self._new_id(), now)
@@ -406,7 +418,7 @@ class Connection(asyncio.Protocol):
         id = exchange.id if exchange is not None else self._new_id()
         retry = [(b"retry-after", b"1")] if code == "FUNCTION_THROTTLED" else []
         status, headers, body = answers.error(code, message, id, *retry, answers.NO_TIMING)
-        refusal = head.Head(method, "", [], "", False, False, 0, False)
+        refusal = head.Head(method, "", [], "", False, False, 0, False, b"", b"")
         Exchange(self, refusal, id, 0.0).answer(status, headers, body)
 
     def _linger(self) -> None:

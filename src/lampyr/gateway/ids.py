@@ -14,5 +14,12 @@ class Ids:
         self._process = os.urandom(4).hex()[:7]
         self._count = count(int.from_bytes(os.urandom(2), "big"))
 
+        self._now_ms = 0
+        self._prefix = ""
+
     def new(self) -> str:
-        return f"{int(time.time() * 1000):011x}{self._process}{next(self._count) & 0xFFFFFF:06x}"
+        now_ms = int(time.time() * 1000)
+        if now_ms != self._now_ms:
+            self._now_ms = now_ms
+            self._prefix = f"{now_ms:011x}{self._process}"
+        return f"{self._prefix}{next(self._count) & 0xFFFFFF:06x}"

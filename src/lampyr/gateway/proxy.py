@@ -105,11 +105,10 @@ class Proxy:
             message = f"This function accepts bodies of up to {function.settings.max_body} bytes."
             self._answer(exchange, answers.error("FUNCTION_PAYLOAD_TOO_LARGE", message, exchange.id))
             return
-        headers = exchange.headers
         ip, origin = exchange.peer, "http://" + exchange.host
         if site.trusted and any(ip_address(ip) in network for network in site.trusted):
             ip, origin = self._forwarded(site, exchange)
-        if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers):
+        if exchange.upgrade and exchange.upgrade.lower() == b"websocket":
             self._answer(exchange, answers.error("BAD_REQUEST", WEBSOCKET, exchange.id))
             return
         fields = [
@@ -123,8 +122,8 @@ class Proxy:
             b"",
             b"",
         ]
-        for pair in headers:
-            fields += pair
+        if exchange.fields:
+            fields.append(exchange.fields)
         if method in ("GET", "HEAD"):
             exchange.body = b""
         call = Call(site, site.pools[function.route], exchange, fields)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lampyr.core.routing import Router
+from lampyr.gateway.exchange import Lines
 from lampyr.gateway.log import Log
 from lampyr.gateway.masking import Masker
 from lampyr.gateway.static import Files
@@ -35,6 +36,7 @@ class Site:
         self.trusted: list[IPv4Network | IPv6Network] = [ip_network(one) for one in message["trusted_proxies"]]
         self.functions = [_function(one) for one in message["functions"]]
         self.router = Router(self.functions)
+        self.known_heads: dict[bytes, Lines] = {}  # of responses, as handlers wrote them
         self._versions: dict[str, str] = {one["route"]: one["version"] for one in message["functions"]}
         self.pools: dict[str, Pool] = {}
         for function, one in zip(self.functions, message["functions"], strict=True):

@@ -64,7 +64,7 @@ class Pool:
         self.waiting: deque[Caller] = deque()
         self.retired = False
         self.talks = False  # its instances have written to the log
-        self._pace = Pace()
+        self.pace = Pace()
         self._latest: Instance | None = None  # the instance that was given a call last
         self._impatient: asyncio.TimerHandle | None = None
         self._starting = 0
@@ -76,7 +76,7 @@ class Pool:
 
     def lease(self, caller: Caller) -> None:
         """Give `caller` an instance now or as soon as there is one, or refuse it."""
-        if self._pace.quick and self._ahead(caller):
+        if self.pace.quick and self._ahead(caller):
             return
         if self.open:
             self._begin(self.open[-1], caller)
@@ -126,7 +126,7 @@ class Pool:
     def returned(self, instance: Instance, callers: list[Caller]) -> None:
         """These calls waited behind one that is not quick: they get other instances."""
         instance.takes_more = False
-        self._pace.wrong()
+        self.pace.wrong()
         for caller in callers:
             caller.returned()
 
@@ -140,9 +140,7 @@ class Pool:
     def freed(self, instance: Instance) -> None:
         """A call of `instance` is over."""
         if self.concurrency == 1:
-            now = monotonic()
-            self._pace.took(now - instance.since_s)
-            instance.since_s = now
+            instance.since_s = monotonic()
         if not instance.running:
             instance.step("free")
             instance.idle_since = self.loop.time()

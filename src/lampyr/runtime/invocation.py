@@ -6,8 +6,10 @@ import asyncio
 import traceback
 from collections.abc import Callable
 from inspect import isawaitable, iscoroutinefunction
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lampyr.core.pace import QUICK_S
 from lampyr.errors import BadRequest, ClientDisconnect
 from lampyr.runtime import context, stack, wire
 from lampyr.runtime.arriving import ArrivingBody
@@ -228,7 +230,10 @@ class Invocation:
         if self.context.tasks:
             self.announce_after()
         self.context.begun = self._finished = True
-        self.instance.send(wire.head_frame(self._stream, wire.ANSWER, fields, body))
+        # While the handler takes its first step its task has no name yet.
+        quick = self.task is None and not self._announced and monotonic() - self.request._arrived < QUICK_S
+        kind = wire.QUICK_ANSWER if quick else wire.ANSWER
+        self.instance.send(wire.head_frame(self._stream, kind, fields, body))
 
     def head(self, fields: list[bytes]) -> None:
         """Send the head of a response whose body follows."""

@@ -32,7 +32,8 @@ FAIL = 21  # the handler failed; payload is the kind of failure, then NUL, then 
 BODY_CREDIT = 22  # u32: the gateway may send that many more bytes of this request's body
 DONE = 23  # what the response left to run after it (`after`) has finished; sent only after AFTER
 AFTER = 24  # the response is complete but the stream stays occupied until DONE
-BUSY = 25  # the request was read and not begun: this instance serves one at a time, and another one runs
+QUICK_ANSWER = 25  # an answer whose handler never waited and took no time to speak of (core/pace.py)
+BUSY = 26  # the request was read and not begun: this instance serves one at a time, and another one runs
 
 # Fields of a request head; header names and values alternate from HEADERS on.
 ID, METHOD, ORIGIN, PATH, QUERY, PARAMS, IP, DEADLINE, REGION, HEADERS = range(10)
@@ -58,5 +59,11 @@ def head_frame(stream: int, kind: int, fields: list[bytes], body: bytes = b"") -
 
 def split_head(payload: bytes) -> tuple[list[bytes], bytes]:
     """The fields of a head frame's payload and the body bytes behind them."""
+    head, body = part_head(payload)
+    return head.split(b"\0"), body
+
+
+def part_head(payload: bytes) -> tuple[bytes, bytes]:
+    """The same with the fields still joined."""
     end = 4 + int.from_bytes(payload[:4], "big")
-    return payload[4:end].split(b"\0"), payload[end:]
+    return payload[4:end], payload[end:]

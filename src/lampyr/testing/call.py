@@ -144,11 +144,11 @@ class Call:
             return self._platform(answer, self._ready)
         while True:
             kind, payload = self._next(answer)
-            if kind in (wire.ANSWER, wire.HEAD):
+            if kind in (wire.ANSWER, wire.QUICK_ANSWER, wire.HEAD):
                 fields, body = wire.split_head(payload)
                 answer.status = int(fields[0])
                 answer._fields = [*fields[1:], b"x-lampyr-id", self._id.encode()]
-                self._complete = kind == wire.ANSWER
+                self._complete = kind != wire.HEAD
                 self._first = body or None
                 return answer
             if kind == wire.FAIL:
