@@ -90,7 +90,7 @@ class Invocation:
             return  # the response was complete when the client left: what runs now is `after`
         self.cancelled = True
         if reason == DEADLINE and self.task is not None:
-            stack.tell(self.task.get_coro())
+            stack.tell(self.task.get_coro(), self._threads.busy if self._threads is not None else None)
         self.request.signal.fire()
         if isinstance(self.body, ArrivingBody):
             self.body.lose()

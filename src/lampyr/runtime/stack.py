@@ -1,4 +1,4 @@
-"""Where a waiting handler stands: the frames of a suspended coroutine, which no thread's stack shows."""
+"""Where a handler stands: the frames of a suspended coroutine, which no thread's stack shows, or of its thread."""
 
 from __future__ import annotations
 
@@ -29,11 +29,26 @@ def frames(coroutine: Any) -> list[FrameType]:
     return [frame for frame in found if not frame.f_code.co_filename.startswith(_OURS)]
 
 
-def tell(coroutine: Any) -> None:
-    """Write the stack of a coroutine to stderr; nothing where it is running, since then its thread's stack has it."""
-    lines = [
-        traceback.FrameSummary(one.f_code.co_filename, one.f_lineno, one.f_code.co_name) for one in frames(coroutine)
-    ]
+def frames_of_thread(ident: int) -> list[FrameType]:
+    """The frames of a thread from what we called in it inwards, without those of Lampyr itself."""
+    found: list[FrameType] = []
+    frame = sys._current_frames().get(ident)
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    found.reverse()
+    ours = [one.f_code.co_filename.startswith(_OURS) for one in found]
+    begin = ours.index(True) if True in ours else 0
+    return [one for one, own in zip(found[begin:], ours[begin:], strict=True) if not own]
+
+
+def tell(coroutine: Any, thread: int | None) -> None:
+    """Write where a handler stands to stderr: its coroutine, and the thread where it runs a call that may block.
+
+    Nothing where the coroutine is running, since then the stack of the whole process has it.
+    """
+    stack = frames(coroutine) + (frames_of_thread(thread) if thread is not None else [])
+    lines = [traceback.FrameSummary(one.f_code.co_filename, one.f_lineno, one.f_code.co_name) for one in stack]
     if lines:
         text = "".join(traceback.format_list(lines))
         print(f"Stack at the deadline (most recent call last):\n{text}", end="", file=sys.stderr)

@@ -23,6 +23,11 @@ class Threads:
         self._thread: int | None = None
         self._interrupted = False
 
+    @property
+    def busy(self) -> int | None:
+        """The thread in which a call runs now."""
+        return self._thread
+
     async def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """`call(*arguments)` in a thread. Cancelled, it raises CancelledError inside the call and waits for its end."""
         if self._context is None:
