@@ -16,6 +16,7 @@ from lampyr.build import check, environment
 from lampyr.build.scan import scan
 from lampyr.errors import BuildError, PortError, StateError
 from lampyr.model import catalog, choice
+from lampyr.node import limits
 from lampyr.node.supervisor import Supervisor
 from lampyr.types import Problem, Project
 
@@ -64,6 +65,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         return supervisor.run()
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+        limits.remove_stale()
         lock.close()
 
 

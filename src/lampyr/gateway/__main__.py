@@ -28,8 +28,8 @@ class Gateway:
         self.loop = loop
         self.supervisor = supervisor
         self.control: Channel | None = None
-        self.base = Base(loop)
         self.log = Log(loop)
+        self.base = Base(loop, self.log.platform)
         self.proxy = Proxy()
         self.connections = Connections()
         self.servers: list[asyncio.Server] = []

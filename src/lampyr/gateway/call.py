@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from lampyr.gateway import answers, compression
+from lampyr.node.instance import OUT_OF_MEMORY
 from lampyr.runtime import wire
 
 if TYPE_CHECKING:
@@ -327,7 +328,7 @@ class Call:
         if self.outcome == "ok":
             self.outcome = "crashed"
             self._site.log.crash(self, why)
-        self._answer_error("FUNCTION_CRASHED", None)
+        self._answer_error("FUNCTION_OUT_OF_MEMORY" if why == OUT_OF_MEMORY else "FUNCTION_CRASHED", None)
         self.instance = None
         self._over()
 

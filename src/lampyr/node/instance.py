@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # No frame of an honest instance is larger: bodies leave in pieces of one window.
 MAX_FRAME_BYTES = wire.WINDOW_BYTES + 128 * 1024
+# Why an instance has ended, where the kernel has ended it for that.
+OUT_OF_MEMORY = "it needed more memory than it may use"
 
 
 class Caller(Protocol):

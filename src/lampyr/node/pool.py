@@ -14,7 +14,7 @@ from itertools import count
 from time import monotonic
 
 from lampyr.core.pace import MOST_AHEAD, PATIENCE_S, Pace
-from lampyr.node.instance import Caller, Instance
+from lampyr.node.instance import OUT_OF_MEMORY, Caller, Instance
 from lampyr.node.logs import LogPipe, Sink
 from lampyr.node.snapshots import Base, Snapshot
 from lampyr.runtime.channel import Message
@@ -57,7 +57,12 @@ class Pool:
         self._sink = sink
         self._told = told
         self.snapshot = Snapshot(
-            base, {**spec, **place}, env, lambda stream: sink(stream, None), self._snapshot_changed
+            base,
+            {**spec, **place},
+            env,
+            lambda stream: sink(stream, None),
+            self._snapshot_changed,
+            self.max_instances,
         )
         self.instances: dict[int, Instance] = {}
         self.open: list[Instance] = []  # those with room for a call, longest unused first
@@ -189,6 +194,10 @@ class Pool:
         self._starting += 1
 
         def forked(pid: int, pidfd: int) -> None:
+            if pidfd < 0:
+                self.ended(instance)
+                return
+            self.snapshot.fence.admit(number, pidfd)
             self.snapshot.exits[pid] = lambda status: self._exited(instance, status)
             instance.forked(pid, pidfd)
 
@@ -270,7 +279,9 @@ class Pool:
             self.open.remove(instance)
         del self.instances[instance.number]
         self.loop.run_in_executor(None, lambda: shutil.rmtree(instance.tmp, ignore_errors=True))
-        why = instance.reason or "crashed"
+        fence = self.snapshot.fence
+        why = instance.reason or (OUT_OF_MEMORY if fence.out_of_memory(instance.number) else "crashed")
+        fence.release(instance.number)
         for caller in list(instance.running.values()):
             caller.lost(why)
         instance.running.clear()
@@ -278,7 +289,7 @@ class Pool:
             caller.returned()
         if failed_start and self.waiting and not self.retired and instance.reason is None:
             # One call pays for one failed start, so that a function that cannot start ends its queue and does not spin.
-            self.waiting.popleft().refused("FUNCTION_CRASHED")
+            self.waiting.popleft().refused("FUNCTION_OUT_OF_MEMORY" if why is OUT_OF_MEMORY else "FUNCTION_CRASHED")
         if self.waiting:
             self._start_enough()
         self._check_emptied()

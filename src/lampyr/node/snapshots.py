@@ -7,8 +7,11 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
+from lampyr.node import isolation
+from lampyr.node.limits import Fence, Limits
 from lampyr.node.logs import LogPipe, Sink
 from lampyr.runtime.channel import Channel, ChannelError, Message
 from lampyr.runtime.users import Users
@@ -41,7 +44,10 @@ class Forks:
         loop.add_reader(channel.fileno(), self._read)
 
     def order(self, message: Message, fds: tuple[int, ...], forked: Forked) -> bool:
-        """Ask for a child; `forked(pid, pidfd)` follows in the order of asking. False: the process is gone or stuck."""
+        """Ask for a child; `forked(pid, pidfd)` follows in the order of asking, with pidfd -1 where fork failed.
+
+        False: the process is gone or stuck, and nothing follows.
+        """
         if not self.say(message, fds):
             return False
         self._ordered.append(forked)
@@ -67,7 +73,7 @@ class Forks:
             if "forked" in message and fds and self._ordered:
                 self._ordered.popleft()(int(message["forked"]), fds[0])
             elif "unforked" in message and self._ordered:
-                self._ordered.popleft()  # our ends of what the child was to get close by themselves
+                self._ordered.popleft()(0, -1)
             else:
                 for fd in fds:
                     os.close(fd)
@@ -75,6 +81,8 @@ class Forks:
         if not alive and self.alive:
             self.close()
             self._lost()
+            while self._ordered:
+                self._ordered.popleft()(0, -1)
 
     def close(self) -> None:
         """Hang up; the process takes that as the order to end."""
@@ -87,20 +95,35 @@ class Forks:
 class Base:
     """The base snapshot. The supervisor starts a new one when it has died and hands over its channel."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[str], None]) -> None:
         self.loop = loop
+        self.limits = Limits(loop, told)
+        self._told = told
         self._forks: Forks | None = None
         self._waiting: list[Callable[[], None]] = []
         self._users: Users | None = None
+        self._warned = False
 
     def connect(self, channel: Channel) -> None:
-        self._forks = Forks(self.loop, channel, lambda message: None, self._gone)
+        self._forks = Forks(self.loop, channel, self._hear, self._gone)
         waiting, self._waiting = self._waiting, []
         for start in waiting:
             start()
 
+    def _hear(self, message: Message) -> None:
+        """The first thing a base says is which of the sandbox's means it has found."""
+        if "means" in message and not self._warned:
+            self._warned = True
+            lacking = isolation.lacking(message["means"], self.limits.missing)
+            if lacking:
+                self._told(f"warning: isolation falls short: {lacking} (`lampyr doctor` says more)")
+
     def _gone(self) -> None:
         self._forks = None
+
+    @property
+    def alive(self) -> bool:
+        return self._forks is not None
 
     def fork(self, message: Message, fds: tuple[int, ...], forked: Forked) -> bool:
         return self._forks is not None and self._forks.order(message, fds, forked)
@@ -123,7 +146,13 @@ class Snapshot:
     """
 
     def __init__(
-        self, base: Base, spec: Message, env: dict[str, str], sink: Callable[[str], Sink], changed: Callable[[], None]
+        self,
+        base: Base,
+        spec: Message,
+        env: dict[str, str],
+        sink: Callable[[str], Sink],
+        changed: Callable[[], None],
+        max_instances: int,
     ) -> None:
         self._base = base
         self._loop = base.loop
@@ -141,6 +170,7 @@ class Snapshot:
         self.failure: dict[str, Any] = {}
         self.facts: dict[str, Any] = {}
         self.exits: dict[int, Callable[[int], None]] = {}
+        self.fence = Fence(base.limits, spec["route"], str(spec["user"]), spec["memory_mib"], max_instances)
 
     def wanted(self) -> None:
         """Someone needs an instance: import the function if that has not been done or may be tried again."""
@@ -165,13 +195,28 @@ class Snapshot:
             return
         self._forks = Forks(self._loop, ours, self._told, self._gone)
         # The environment goes over the function's own channel: the base, and so its other children, never see it.
-        self._forks.say({"env": self._env})
+        # It is sent once the limits are there, and no code of the user's runs before it has arrived.
         self._timer = self._loop.call_later(IMPORT_TIMEOUT_S, self._stuck)
 
     def _forked(self, pid: int, pidfd: int) -> None:
         self._pidfd = pidfd
         if self._forks is None:  # it was closed meanwhile
             self._drop()
+        elif pidfd < 0:
+            self._unforked()
+        else:
+            self.fence.admit_snapshot(pidfd, partial(self._say_env, self._forks))
+
+    def _unforked(self) -> None:
+        """The base has died or may not fork; the next one may."""
+        if self._base.alive:
+            self._gone()
+        else:
+            self._drop()
+            self._base.when_connected(self._import)
+
+    def _say_env(self, forks: Forks) -> None:
+        forks.say({"env": self._env})
 
     def _told(self, message: Message) -> None:
         if "ready" in message:
@@ -233,6 +278,7 @@ class Snapshot:
                 pass
             os.close(self._pidfd)
             self._pidfd = -1
+            self.fence.close()
         for pipe in self._pipes:
             pipe.finish()
         self._pipes = []

@@ -91,10 +91,17 @@ class Forker:
     def end_orphans(self) -> None:
         """End what an ended instance left behind: as its subreaper this process has become the parent."""
         known = set(self.children.values())
+        rounds = 0
         while strangers := [pid for pid in _children() if pid not in known]:
+            rounds += 1
+            if rounds > 2 and os.getpid() == 1:
+                os.kill(-1, signal.SIGSTOP)  # a fork bomb is faster than we are; what is stopped does not fork
             for pid in strangers:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
+        if rounds > 2 and os.getpid() == 1:
+            for pid in known:
+                os.kill(pid, signal.SIGCONT)
 
     def end(self) -> NoReturn:
         for pid in self.children.values():
