@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import board
+import psutil
 from serving import Server, until
 
 RUNTIMES = ("standard", "edge")
@@ -249,6 +250,26 @@ class Place:
         """The text of a mark that a handler leaves; waits for it."""
         until((self.marks / name).exists, f"the mark {name}", within_s, self.server.lines[-10:])
         return (self.marks / name).read_text()
+
+    def said(self, id: str | None, pattern: str) -> None:
+        """Wait for a line that the function wrote itself.
+
+        One that serves many requests at once writes all of them into one pipe: its lines come without an id.
+        """
+        whose = id if self.runtime == "standard" else rf"/edge/\S+(?: {id})?"
+        self.server.log(rf"{whose} \| {pattern}")
+
+    def holder(self, name: str) -> psutil.Process:
+        """The process below the server that holds a mark open: how a function names its pid is its own affair."""
+        wanted = str(self.marks / name)
+
+        def holds(process: psutil.Process) -> bool:
+            try:
+                return any(one.path == wanted for one in process.open_files())
+            except psutil.Error:
+                return False
+
+        return until(lambda: next(filter(holds, self.server.processes()), None), f"a process that holds {name}")
 
     def let(self, name: str) -> None:
         """Open a gate for a handler."""

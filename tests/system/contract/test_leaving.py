@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import psutil
 import pytest
 from contract import Place
 from serving import until
@@ -15,7 +14,6 @@ WITHIN_S = 2.0
 LEAVE = """
     import asyncio
     import inspect
-    import os
     import time
 
     import marks
@@ -72,9 +70,10 @@ LEAVE = """
             marks.reach(f"{{mark}}-ended", req.signal.aborted)
 
     async def swallows(req, mark):
+        held = open(marks.FOLDER / f"{{mark}}-held", "w")
         while True:
             try:
-                marks.reach(f"{{mark}}-began", os.getpid())
+                marks.reach(f"{{mark}}-began")
                 await asyncio.sleep(5)
             except BaseException:
                 marks.reach(f"{{mark}}-ended", req.signal.aborted)
@@ -146,10 +145,11 @@ def test_a_handler_is_cancelled_when_its_client_leaves(place: Place, mark: str, 
 
 def test_a_handler_that_does_not_listen_is_ended(place: Place, mark: str) -> None:
     line = place.open(f"/leave/swallows?mark={mark}")
-    pid = int(place.reached(f"{mark}-began"))
+    process = place.holder(f"{mark}-held")
+    place.reached(f"{mark}-began")
     line.close()
     assert place.reached(f"{mark}-ended") == "True"
-    until(lambda: not psutil.pid_exists(pid), "its process to end", WITHIN_S + 5)
+    until(lambda: not process.is_running(), "its process to end", WITHIN_S + 5)
 
 
 def test_a_client_that_leaves_with_much_unread(place: Place, mark: str) -> None:
