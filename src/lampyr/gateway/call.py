@@ -57,6 +57,7 @@ class Call:
         "_stack",
         "_started",
         "_stream",
+        "_target",
         "_window",
         "begun_s",
         "brief",
@@ -64,7 +65,6 @@ class Call:
         "bytes_out",
         "cold",
         "exchange",
-        "fields",
         "id",
         "instance",
         "open",
@@ -73,11 +73,11 @@ class Call:
         "status",
     )
 
-    def __init__(self, site: Site, pool: Pool, exchange: Exchange, fields: list[bytes]) -> None:
+    def __init__(self, site: Site, pool: Pool, exchange: Exchange, target: bytes) -> None:
         self._site = site
         self.pool = pool
         self.exchange = exchange
-        self.fields = fields
+        self._target = target  # fields ID to IP of the request's frame (runtime/wire.py), joined
         self.id = exchange.id
         self.instance: Instance | None = None
         self.begun_s = 0.0
@@ -129,11 +129,15 @@ class Call:
         if self._body_left:
             body = b"".join([body, *self._body_left])
         settings = self.pool.function.settings
+        deadline = b""
         if settings.max_duration is not None:
             left_s = settings.max_duration - (self.begun_s - exchange.started)
-            self.fields[wire.DEADLINE] = b"%.3f" % max(left_s, 0.0)
+            deadline = b"%.3f" % max(left_s, 0.0)
         kind = wire.REQUEST_WHOLE if whole else wire.REQUEST
-        self._stream = instance.begin(self, kind, self.fields, body)
+        fields = [self._target, deadline, b""]
+        if exchange.fields:
+            fields.append(exchange.fields)
+        self._stream = instance.begin(self, kind, fields, body)
 
     def body(self, piece: bytes) -> None:
         self.bytes_in += len(piece)

@@ -111,22 +111,11 @@ class Proxy:
         if exchange.upgrade and exchange.upgrade.lower() == b"websocket":
             self._answer(exchange, answers.error("BAD_REQUEST", WEBSOCKET, exchange.id))
             return
-        fields = [
-            exchange.id.encode(),
-            method.encode(),
-            origin.encode("latin-1"),
-            match.path.encode("latin-1"),
-            match.query.encode("latin-1"),
-            json.dumps(match.params).encode() if match.params else b"",
-            ip.encode(),
-            b"",
-            b"",
-        ]
-        if exchange.fields:
-            fields.append(exchange.fields)
+        params = json.dumps(match.params) if match.params else ""
+        target = f"{exchange.id}\0{method}\0{origin}\0{match.path}\0{match.query}\0{params}\0{ip}"
         if method in ("GET", "HEAD"):
             exchange.body = b""
-        call = Call(site, site.pools[function.route], exchange, fields)
+        call = Call(site, site.pools[function.route], exchange, target.encode("latin-1"))
         exchange.receiver = call
         call.pool.lease(call)
         if exchange.waits:
