@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import board
-import psutil
 from serving import Server, until
 
 RUNTIMES = ("standard", "edge")
@@ -258,18 +257,6 @@ class Place:
         """
         whose = id if self.runtime == "standard" else rf"/edge/\S+(?: {id})?"
         self.server.log(rf"{whose} \| {pattern}")
-
-    def holder(self, name: str) -> psutil.Process:
-        """The process below the server that holds a mark open: how a function names its pid is its own affair."""
-        wanted = str(self.marks / name)
-
-        def holds(process: psutil.Process) -> bool:
-            try:
-                return any(one.path == wanted for one in process.open_files())
-            except psutil.Error:
-                return False
-
-        return until(lambda: next(filter(holds, self.server.processes()), None), f"a process that holds {name}")
 
     def let(self, name: str) -> None:
         """Open a gate for a handler."""

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from contract import Place
-from serving import until
+from serving import WHO, until
 
 # The contract's second, and as much again for a machine that is busy.
 WITHIN_S = 2.0
@@ -14,6 +14,7 @@ WITHIN_S = 2.0
 LEAVE = """
     import asyncio
     import inspect
+    import os
     import time
 
     import marks
@@ -70,10 +71,9 @@ LEAVE = """
             marks.reach(f"{{mark}}-ended", req.signal.aborted)
 
     async def swallows(req, mark):
-        held = open(marks.FOLDER / f"{{mark}}-held", "w")
         while True:
             try:
-                marks.reach(f"{{mark}}-began")
+                marks.reach(f"{{mark}}-began", {who})
                 await asyncio.sleep(5)
             except BaseException:
                 marks.reach(f"{{mark}}-ended", req.signal.aborted)
@@ -92,7 +92,7 @@ LEAVE = """
     POST = GET
 """
 ROUTES = {
-    "leave/[how]": LEAVE.format(setting=""),
+    "leave/[how]": LEAVE.format(setting="", who=WHO),
     "stay/[how]": """
         import asyncio
 
@@ -145,8 +145,8 @@ def test_a_handler_is_cancelled_when_its_client_leaves(place: Place, mark: str, 
 
 def test_a_handler_that_does_not_listen_is_ended(place: Place, mark: str) -> None:
     line = place.open(f"/leave/swallows?mark={mark}")
-    process = place.holder(f"{mark}-held")
-    place.reached(f"{mark}-began")
+    process = place.server.who_is(place.reached(f"{mark}-began"))
+    assert process is not None
     line.close()
     assert place.reached(f"{mark}-ended") == "True"
     until(lambda: not process.is_running(), "its process to end", WITHIN_S + 5)
