@@ -4,40 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import chromium
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 if TYPE_CHECKING:
-    from conftest import Serve, Server
+    from serving import Serve, Server
 
 PICTURE = Path(__file__).parents[2] / "docs/img/chat.png"
 ANSWER_WITHIN_S = 90
 QUESTION = "Why do fireflies glow at night? Please tell me about it in a few sentences."
-
-# The browser talks to our server only: nothing of its own goes out, no profile is kept.
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--window-size=1100,860",
-)
 
 # Remembers how long the answer was each time it changed.
 WATCH = """
@@ -49,26 +34,9 @@ new MutationObserver(() => {
 """
 
 
-@pytest.fixture(scope="module")
-def chrome_and_driver() -> tuple[str, str]:
-    """The paths of Chromium and its driver; without them the test is skipped, except in CI."""
-    found = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if found[0] and found[1]:
-        return found[0], found[1]
-    why = "there is no chromium with chromedriver (Debian: apt install chromium chromium-driver)"
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
-
-
 @pytest.fixture
-def browser(chrome_and_driver: tuple[str, str], tmp_path: Path) -> Iterator[Chrome]:
-    options = ChromeOptions()
-    options.binary_location, driver = chrome_and_driver
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = Chrome(options, Service(driver))
+def browser(tmp_path: Path) -> Iterator[Chrome]:
+    chrome = chromium.start(tmp_path / "profile")
     yield chrome
     chrome.quit()
 
