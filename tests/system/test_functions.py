@@ -302,9 +302,9 @@ def test_standard_is_cut_at_ten_seconds_and_edge_streams_on(serve: Serve) -> Non
     data = {path: _read_all(sock) for path, sock in socks.items()}
     for sock in socks.values():
         sock.close()
-    assert b"18 " in data["standard"] and b"21 " not in data["standard"]
+    assert b"18 \r\n" in data["standard"] and b"21 \r\n" not in data["standard"]
     assert not data["standard"].endswith(b"0\r\n\r\n")
-    assert b"21 " in data["edge"] and data["edge"].endswith(b"0\r\n\r\n")
+    assert b"21 \r\n" in data["edge"] and data["edge"].endswith(b"0\r\n\r\n")
 
 
 def test_secrets_reach_the_function_and_no_log_or_error(serve: Serve) -> None:

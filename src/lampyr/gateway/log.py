@@ -17,6 +17,7 @@ WRITE_BYTES = 4096
 FLUSH_AFTER_S = 0.02
 # A reader that does not read (a paused terminal, a full pipe) costs lines, not requests.
 MAX_WAITING_LINES = 10_000
+MAX_WAITING_BYTES = 4 * 1024 * 1024
 
 # C0 and C1 controls but tab could move the cursor or retitle the terminal of whoever reads the log.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
@@ -29,6 +30,7 @@ class Log:
         self._loop = loop
         self._fd = fd
         self._lines: list[str] = []
+        self._waiting = 0
         self._rest = b""
         self._dropped = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -36,10 +38,11 @@ class Log:
         self._poll.register(fd, select.POLLOUT)
 
     def line(self, text: str) -> None:
-        if len(self._lines) >= MAX_WAITING_LINES:
+        if len(self._lines) >= MAX_WAITING_LINES or self._waiting > MAX_WAITING_BYTES:
             self._dropped += 1
             return
         self._lines.append(text)
+        self._waiting += len(text)
         if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_AFTER_S, self._flush)
 
@@ -73,9 +76,10 @@ class Log:
 
     def _flush(self) -> None:
         self._timer = None
-        if self._lines:
+        if self._lines and len(self._rest) < MAX_WAITING_BYTES:
             text = "\n".join(self._lines)
             self._lines.clear()
+            self._waiting = 0
             if self._dropped:
                 text += f"\nlampyr: {self._dropped} log lines were dropped because nobody read them"
                 self._dropped = 0
@@ -85,15 +89,15 @@ class Log:
             self._timer = self._loop.call_later(FLUSH_AFTER_S, self._flush)
 
     def _write(self) -> None:
-        while self._rest and self._poll.poll(0):
+        rest, at = memoryview(self._rest), 0
+        while at < len(rest) and self._poll.poll(0):
             try:
-                written = os.write(self._fd, self._rest[:WRITE_BYTES])
+                at += os.write(self._fd, rest[at : at + WRITE_BYTES])
             except BlockingIOError:
-                return
+                break
             except OSError:  # nobody will ever read it
-                self._rest = b""
-                return
-            self._rest = self._rest[written:]
+                at = len(rest)
+        self._rest = bytes(rest[at:])
 
     def close(self) -> None:
         """Write what can still be written."""

@@ -208,6 +208,7 @@ class Instance:
         """End the process now; its snapshot ends whatever it leaves behind."""
         self.reason = reason
         self._signal(signal.SIGKILL)
+        self._pool.snapshot.fence.end(self.number)
 
     def _signal(self, signum: int) -> None:
         if self.pidfd < 0:

@@ -44,9 +44,9 @@ class Group:
     def _different(self) -> Iterable[Path]:
         return dict.fromkeys(self._folders.values())
 
-    def within(self, name: str, controllers: tuple[str, ...] = CONTROLLERS) -> Group:
+    def within(self, name: str) -> Group:
         """A group inside this one, made if it is not there."""
-        inner = Group({one: folder / name for one, folder in self._folders.items() if one in controllers})
+        inner = Group({one: folder / name for one, folder in self._folders.items()})
         for folder in self._different():
             _enable(folder)
         return inner
@@ -82,6 +82,16 @@ class Group:
         folder = self._folders.get("pids")
         return _count(folder, ("pids.events",), "max") if folder else 0
 
+    def end_all_but(self, pid: int) -> None:
+        """End all processes in it but one, having kept them from making more meanwhile."""
+        pids = self._folders.get("pids")
+        bound = (pids / "pids.max").read_text() if pids is not None else ""
+        if pids is not None:
+            _set(pids, ("pids.max",), "0")
+        _kill(next(iter(self._folders.values())), pid)
+        if pids is not None:
+            _set(pids, ("pids.max",), bound)
+
     def remove(self) -> bool:
         """End what is left in it and remove it. False: something is still there."""
         gone = [_remove(folder) for folder in self._different()]
@@ -100,7 +110,9 @@ class Fence:
         self._group: Group | None = None
         self._snapshot: Group | None = None
         self._instances: dict[int, Group] = {}
+        self._pid = -1
         self._kills = 0
+        self._refused = 0
 
     def admit_snapshot(self, pidfd: int, then: Callable[[], None]) -> None:
         """Move the function's snapshot into its group, then go on: it has not run any of the user's code yet."""
@@ -114,8 +126,9 @@ class Fence:
         self._group = self._limits.group.within(f"{self._name}.{next(_numbers)}")
         self._snapshot = self._group.within("snapshot")
         memory_mib = self._memory_mib + IMPORT_SLACK_MIB + MOVING_MIB * self._max_instances
-        self._snapshot.hold(memory_mib=memory_mib, tasks=4 * MAX_TASKS)
+        self._snapshot.hold(memory_mib=memory_mib, tasks=MAX_TASKS + self._max_instances)
         self._snapshot.enter(pid)
+        self._pid = pid
         self._kills = self._snapshot.memory_kills()
 
     def admit(self, number: int, pidfd: int) -> None:
@@ -125,8 +138,7 @@ class Fence:
 
     def _take(self, number: int, pid: int) -> None:
         assert self._group is not None
-        # The processor's time is shared among functions; their instances stay where the snapshot is for that.
-        self._instances[number] = group = self._group.within(str(number), ("memory", "pids"))
+        self._instances[number] = group = self._group.within(str(number))
         group.hold(memory_mib=self._memory_mib, tasks=MAX_TASKS)
         group.enter(pid)
 
@@ -145,7 +157,22 @@ class Fence:
         if self._group is not None:
             self._limits.do(self._let_go, number)
 
+    def end(self, number: int) -> None:
+        """End all processes of an instance at once: one by one, a fork bomb would take seconds to clear away."""
+        if self._group is not None:
+            self._limits.do(self._end, number)
+
+    def _end(self, number: int) -> None:
+        group = self._instances.get(number)
+        if group is not None:
+            group.end_all_but(-1)
+        if self._snapshot is not None and self._snapshot.refused_tasks() != self._refused:
+            self._refused = self._snapshot.refused_tasks()
+            self._limits.tell(f"{self._route} has reached the limit of processes and threads of its snapshot")
+            self._snapshot.end_all_but(self._pid)  # a bomb that was quicker than the move
+
     def _let_go(self, number: int) -> None:
+        self._end(number)
         group = self._instances.pop(number, None)
         if group is not None:
             if group.refused_tasks():
@@ -254,14 +281,15 @@ def _remove(folder: Path) -> bool:
             return True
 
 
-def _kill(folder: Path) -> None:
+def _kill(folder: Path, spared: int = -1) -> None:
     try:
         pids = [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
     except OSError:
         return
     for pid in pids:
         try:
-            os.kill(pid, signal.SIGKILL)
+            if pid != spared:
+                os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
 

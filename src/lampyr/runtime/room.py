@@ -22,7 +22,8 @@ HIDDEN = frozenset({".lampyr", ".git"})
 SECRETS = ".env"
 # A folder to build the room on; what is in it has been opened before.
 BUILDING_SITES = ("/mnt", "/tmp", "/srv", "/var")
-MAX_FILES = 64 * 1024
+# A file without content costs memory too, about 1 KiB.
+BYTES_PER_FILE = 8 * 1024
 
 
 def python_paths() -> set[str]:
@@ -77,7 +78,7 @@ def enter(paths: list[str], tmp_bytes: int) -> None:
     for folder in ("proc", "dev", "tmp", "dev/shm"):
         os.mkdir(f"{site}/{folder}")
     for folder in ("tmp", "dev/shm"):
-        options = f"mode=1777,size={tmp_bytes},nr_inodes={MAX_FILES}"
+        options = f"mode=1777,size={tmp_bytes},nr_inodes={tmp_bytes // BYTES_PER_FILE}"
         kernel.mount("tmpfs", f"{site}/{folder}", "tmpfs", plain, options)
     kernel.mount("proc", f"{site}/proc", "proc", plain | kernel.NO_EXEC, "hidepid=2")
     for path, tree in trees + devices:

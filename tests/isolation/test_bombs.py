@@ -1,0 +1,105 @@
+"""Bombs and floods hit the instance that made them, and the platform says which limit it was."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hostile import host_pid
+from serving import Answer, Server, until
+
+needs = pytest.mark.needs
+
+
+def explode(server: Server, how: str) -> Answer:
+    """The answer to a bomb, during which the other function goes on answering from the same process."""
+    who = server.get("/victim").json()["who"]
+    answers: list[Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(server.get(f"/bomb/{how}")))
+    thread.start()
+    while thread.is_alive():
+        answer = server.get("/victim")
+        assert answer.status == 200 and answer.json()["who"] == who
+        thread.join(0.05)
+    server.get("/bomb/leave")  # the next bomb has an instance to itself
+    return answers[0]
+
+
+def its_processes(server: Server) -> int:
+    return len(server.processes())
+
+
+@needs("memory")
+def test_who_needs_too_much_memory_is_told_so(server: Server) -> None:
+    answer = explode(server, "memory_bomb")
+    assert (answer.status, answer.error) == (507, "FUNCTION_OUT_OF_MEMORY")
+    server.log(rf"{answer.headers['x-lampyr-id']}: the process ended: it needed more memory than it may use")
+    assert server.get("/bomb/descriptors").status == 200
+
+
+def test_memory_is_bounded_without_control_groups_too(server: Server) -> None:
+    assert server.get("/bomb/memory_bomb").error == "FUNCTION_OUT_OF_MEMORY"
+
+
+@needs("memory")
+def test_a_child_that_needs_too_much_memory_ends_and_its_parent_goes_on(server: Server) -> None:
+    assert explode(server, "child_memory_bomb").json() in ({"child": -9}, {"child": 1})
+
+
+@needs("room", "pids")
+def test_a_fork_bomb_ends_at_the_deadline_with_everything_it_made(server: Server) -> None:
+    before = its_processes(server)
+    answer = explode(server, "fork_bomb")
+    assert answer.status in (504, 507), answer.body  # its processes need memory too
+    until(lambda: its_processes(server) <= before + 1, "the bomb to be gone", 15)
+    assert server.get("/bomb/descriptors").status == 200
+
+
+@needs("pids")
+def test_processes_are_counted(server: Server) -> None:
+    answer = explode(server, "forks")
+    if answer.status == 200:
+        assert answer.json()["error"] == "EAGAIN" and 10 < answer.json()["made"] < 1024
+        server.log(r"/bomb/\[how\] has reached the limit of \d+ processes and threads", 40)
+    else:
+        assert answer.error == "FUNCTION_OUT_OF_MEMORY"
+
+
+@needs("pids")
+def test_threads_are_counted(server: Server) -> None:
+    made = explode(server, "thread_bomb").json()
+    assert 10 < made["made"] < 2048 and "thread" in made["error"]
+
+
+@needs("room")
+def test_temporary_files_have_a_limit_and_go_with_the_instance(server: Server) -> None:
+    flood = explode(server, "disk_flood").json()
+    assert flood["error"] == "ENOSPC" and flood["written"] <= 64 << 20
+    many = explode(server, "file_flood").json()
+    assert many["error"] == "ENOSPC" and many["made"] <= 64 * 1024
+    assert server.get("/attacker/escapes").status == 200
+
+
+def test_descriptors_run_out_alone(server: Server) -> None:
+    flood = explode(server, "descriptor_flood").json()
+    assert flood["error"] == "EMFILE" and flood["made"] <= 4096
+
+
+def test_a_log_flood_does_not_grow_the_gateway(server: Server) -> None:
+    gateway = server.find("lampyr.gateway")
+    before = gateway.memory_info().rss
+    assert explode(server, "log_flood").json()["lines"] > 0
+    assert gateway.memory_info().rss - before < 64 << 20
+
+
+def test_a_busy_function_leaves_time_to_others(server: Server) -> None:
+    assert explode(server, "spin").status == 200
+
+
+def test_a_daemon_does_not_outlive_the_server_or_its_instance(server: Server) -> None:
+    who = server.get("/bomb/daemon").json()["who"]
+    instance = server.who_is(who)
+    assert instance is not None and host_pid(server, who)
+    daemons = until(lambda: instance.children(), "the daemon to have come back to its instance")
+    instance.kill()
+    until(lambda: not any(one.is_running() for one in daemons), "the daemon to be gone")
