@@ -174,7 +174,7 @@ def _child(program: Program, fd: int, log: Path) -> None:
         os.dup2(out, 2)
         sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-        instance.serve(program, fd)
+        instance.Instance(program).serve(socket.socket(fileno=fd))
     finally:
         os._exit(70)
 

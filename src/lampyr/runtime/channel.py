@@ -99,6 +99,10 @@ class Channel:
         self._data += data
         return bool(data)
 
+    def holds_more(self) -> bool:
+        """Whether (a part of) another message has been read already."""
+        return bool(self._data)
+
     def next(self) -> tuple[Message, list[int]] | None:
         """A message that has arrived already, along with an earlier one. Whoever polls the socket asks here first."""
         if len(self._data) < LENGTH_BYTES:

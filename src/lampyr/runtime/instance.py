@@ -27,13 +27,15 @@ MAX_TURN = 16
 class Instance:
     """Reads frames, starts an invocation per request, and writes what they answer.
 
-    Answers made while one batch of frames is read leave in one write; chunks, and whatever comes later, leave at once.
+    It is made before the fork, and `open` gives it what a process must have for itself. Answers made while one batch of
+    frames is read leave in one write; chunks, and whatever comes later, leave at once.
     """
 
-    def __init__(self, program: Program, sock: socket.socket) -> None:
+    sock: socket.socket
+
+    def __init__(self, program: Program) -> None:
         self.program = program
-        self.sock = sock
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
         self.executor = ThreadPoolExecutor(program.threads, "lampyr")
         self.loop.set_default_executor(self.executor)
         self._starter = Starter(self.loop)
@@ -44,15 +46,23 @@ class Instance:
         self._outbox: list[bytes] = []
         self._unsent = b""
         self._reading = False
-        self._one_at_a_time = sock.type == socket.SOCK_SEQPACKET
+        self._one_at_a_time = False
 
-    def serve(self) -> NoReturn:
+    def open(self, sock: socket.socket) -> None:
+        """Be ready for requests from `sock`, and say so."""
+        self.sock = sock
+        self._one_at_a_time = sock.type == socket.SOCK_SEQPACKET
+        sock.setblocking(False)
+        _own(self.loop)
         asyncio.set_event_loop(self.loop)
-        self.sock.setblocking(False)
         if self.application is not None:
             self.loop.run_until_complete(self.application.startup())
-        self.loop.add_reader(self.sock, self.read_packets if self._one_at_a_time else self.read)
+        self.loop.add_reader(sock, self.read_packets if self._one_at_a_time else self.read)
         self.send(wire.frame(0, wire.HELLO))
+
+    def serve(self, sock: socket.socket) -> NoReturn:
+        """Be an instance until there is nothing left to do."""
+        self.open(sock)
         try:
             self.loop.run_forever()
         except SystemExit as leaving:  # from a task of the user's own; it must not unwind into the snapshot's code
@@ -173,6 +183,17 @@ def _application(program: Program, loop: asyncio.AbstractEventLoop) -> Applicati
     return Application(program.app, program.mount, loop)
 
 
+def _own(loop: Any) -> None:
+    """Give a loop that was made before the fork a poll object and a self-pipe that no other process shares.
+
+    The loop cannot be asked for this; the attributes have had these names since asyncio was written, and a test looks.
+    """
+    loop._selector._selector.close()
+    loop._selector._selector = type(loop._selector)._selector_cls()
+    loop._close_self_pipe()
+    loop._make_self_pipe()
+
+
 def leave(status: int) -> NoReturn:
     """End this process at once, keeping what was printed."""
     for stream in (sys.stdout, sys.stderr):
@@ -215,8 +236,3 @@ class Starter:
 
     def _caught(self, step: Callable[..., object], *, context: contextvars.Context | None = None) -> None:
         self._step, self._context = step, context
-
-
-def serve(program: Program, fd: int) -> NoReturn:
-    """Become an instance that serves the gateway behind the socket `fd`."""
-    Instance(program, socket.socket(fileno=fd)).serve()

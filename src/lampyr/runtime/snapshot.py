@@ -12,19 +12,24 @@ import os
 import select
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from lampyr.runtime import context, instance, load, sandbox
+from lampyr.runtime import context, load, sandbox
 from lampyr.runtime.channel import Channel, Message
+from lampyr.runtime.instance import Instance
 from lampyr.runtime.program import Program
+from lampyr.runtime.rehearsal import rehearse
 from lampyr.runtime.reseed import reseed
 
 # The gateway sends this signal when a deadline has passed; the answer is a stack on the log pipe (faulthandler).
 STACK_SIGNAL = signal.SIGXCPU
 ROOM_TMP = "/tmp"
+# Somebody waits for what a new child will answer. Where it has the same core, telling about it comes after that.
+ASIDE_MS = 3
 
 
 class Forker:
@@ -35,6 +40,8 @@ class Forker:
         self.children: dict[int, int] = {}  # pidfd -> pid
         self.poll = select.poll()
         self.poll.register(channel.fileno(), select.POLLIN)
+        self._aside = select.poll()
+        self._aside.register(channel.fileno(), select.POLLIN)
 
     def next_request(self) -> tuple[Message, list[int]]:
         """Wait for a request, reaping meanwhile. When the peer has closed, end the children and this process."""
@@ -61,6 +68,8 @@ class Forker:
         for fd in fds:
             os.close(fd)
         if pid > 0:
+            if not self.channel.holds_more():
+                self._aside.poll(ASIDE_MS)
             self._forked(pid)
         return False
 
@@ -180,6 +189,7 @@ def base(channel: Channel) -> NoReturn:
     means = sandbox.find()
     apart = sandbox.Apart(means)
     sandbox.adopt_orphans()
+    rehearse()
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -221,7 +231,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     try:
         sandbox.enter(spec, means)
         os.chdir(spec["root"])
-        program = _import(spec)
+        instance = Instance(_import(spec))
     except BaseException as error:
         channel.send({"failed": load.failure(error, spec["root"])})
         os._exit(1)
@@ -232,13 +242,13 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     gc.disable()
     import_ms = (time.perf_counter() - started) * 1000
     facts = {"import_ms": import_ms, "threads": _threads(), "files": load.project_files(spec["root"])}
-    channel.send({"ready": sorted(program.methods), **facts})
+    channel.send({"ready": sorted(instance.program.methods), **facts})
     forker: Forker = TidyForker(channel) if means.room else Forker(channel)
     while True:
         order, fds = forker.next_request()
         if forker.fork(os.fork, fds):
             forker.close()
-            _become_instance(program, order, fds)
+            _become_instance(instance, order, fds)
 
 
 def _import(spec: Message) -> Program:
@@ -251,8 +261,8 @@ def _import(spec: Message) -> Program:
     return program
 
 
-def _become_instance(program: Program, order: dict[str, Any], fds: list[int]) -> NoReturn:
-    _speak_into(*fds[1:])
+def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) -> NoReturn:
+    _connect(*fds[1:])
     os.setsid()
     # Daemons of an instance come back to it while it lives, and so end with it instead of with a sibling.
     sandbox.adopt_orphans()
@@ -261,16 +271,20 @@ def _become_instance(program: Program, order: dict[str, Any], fds: list[int]) ->
     gc.enable()
     for hook in context.hooks["after_restore"]:
         hook()
-    instance.serve(program, fds[0])
+    instance.serve(socket.socket(fileno=fds[0]))
 
 
 def _speak_into(stdout: int, stderr: int) -> None:
     """Make the pipes this process's stdout and stderr, for Python and for C, line by line."""
+    _connect(stdout, stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _connect(stdout: int, stderr: int) -> None:
     for pipe, fd in ((stdout, 1), (stderr, 2)):
         os.dup2(pipe, fd)
         os.close(pipe)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def _threads() -> int:
