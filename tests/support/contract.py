@@ -251,12 +251,8 @@ class Place:
         return (self.marks / name).read_text()
 
     def said(self, id: str | None, pattern: str) -> None:
-        """Wait for a line that the function wrote itself.
-
-        One that serves many requests at once writes all of them into one pipe: its lines come without an id.
-        """
-        whose = id if self.runtime == "standard" else rf"/edge/\S+(?: {id})?"
-        self.server.log(rf"{whose} \| {pattern}")
+        """Wait for a line that the function wrote itself; it stands under the invocation's id."""
+        self.server.log(rf"{id} \| {pattern}")
 
     def let(self, name: str) -> None:
         """Open a gate for a handler."""

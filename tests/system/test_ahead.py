@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import textwrap
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from serving import Serve, Server
+from serving import Serve, Server, until
 
 PROJECT = {
     "app/api/work/route.py": """
@@ -28,6 +30,8 @@ PROJECT = {
                     time.sleep(1.5)
                 elif what == "wait":
                     await asyncio.sleep(1.5)
+                elif what == "print":
+                    print("said by", req.id)
                 elif what == "die":
                     time.sleep(0.2)
                     os._exit(7)
@@ -130,3 +134,24 @@ def test_a_death_fails_only_the_request_that_ran(server: Server) -> None:
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(client, range(CLIENTS)))
     assert statuses == {502: 4, 200: CLIENTS * 40 - 4}
+
+
+@pytest.mark.parametrize("runtime", ["standard", "edge"])
+def test_every_line_stands_under_the_id_of_who_printed_it(serve: Serve, runtime: str) -> None:
+    text = f'runtime = "{runtime}"\n' + textwrap.dedent(PROJECT["app/api/work/route.py"])
+    server = serve({"app/api/work/route.py": text})
+    flood(server, 40)
+
+    def client(_: int) -> None:
+        with server.connect() as connection:
+            for _ in range(50):
+                assert ask(connection, "print")[0] == 200
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(client, range(CLIENTS)))
+
+    def said() -> list[re.Match[str]]:
+        return [found for line in server.lines if (found := re.search(r"(\S+) \| said by (\S+)", line))]
+
+    until(lambda: len(said()) == CLIENTS * 50, "all the lines")
+    assert [found for found in said() if found[1] != found[2]] == []

@@ -50,10 +50,8 @@ class Site:
 
     def _sink(self, route: str, stream: str, instance: Instance | None) -> Sink:
         def sink(line: bytes) -> None:
-            # With one request at a time the last caller wrote it; with several nobody can know from outside.
-            caller = instance.caller if instance is not None else None
-            known = caller.id if caller is not None and self.pools[route].concurrency == 1 else None
-            self.log.output(route, known, line, self.masker)
+            id, line = instance.whose(line) if instance is not None else (None, line)
+            self.log.output(route, id, line, self.masker)
 
         return sink
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -56,6 +57,7 @@ class Instance:
         "_loop",
         "_outbox",
         "_pool",
+        "_recent",
         "_sock",
         "_streams",
         "_unsent",
@@ -102,7 +104,8 @@ class Instance:
         self.pidfd = -1
         self.state: lifecycle.State = "starting"
         self.running: dict[int, Caller] = {}
-        self.caller: Caller | None = None  # who writes to the log, where that can be known
+        self.caller: Caller | None = None  # who writes to the log, where a line does not say so
+        self._recent: deque[str] = deque(maxlen=2 * pool.concurrency + 64)  # ids of the latest callers
         self.served = 0
         self.since_s = 0.0  # when it began with what it is at
         self.takes_more = False  # requests may wait in its socket behind the one it serves
@@ -126,6 +129,7 @@ class Instance:
             self.since_s = monotonic()
             self.takes_more = self._far is not None and caller.brief
         self.running[stream] = caller
+        self._recent.append(caller.id)
         self.served += 1
         self.send(wire.head_frame(stream, kind, fields, body))
         return stream
@@ -304,6 +308,17 @@ class Instance:
 
     def step(self, event: lifecycle.Event) -> None:
         self.state = lifecycle.LIFE[self.state, event]
+
+    def whose(self, line: bytes) -> tuple[str | None, bytes]:
+        """The id of the invocation that wrote a line, where that can be known, and the line without its mark."""
+        if line[:1] == wire.MARK:
+            written, mark, rest = line[1:].partition(wire.MARK)
+            id = written.decode("ascii", "replace")
+            if mark and id in self._recent:
+                return id, rest
+        # With one request at a time the last caller wrote it; with several nobody can know from outside.
+        known = self.caller if self._pool.concurrency == 1 else None
+        return known.id if known is not None else None, line
 
     def read_log(self) -> None:
         for pipe in self.pipes:

@@ -17,6 +17,7 @@ from lampyr.core.pace import MOST_AHEAD, PATIENCE_S, Pace
 from lampyr.node.instance import OUT_OF_MEMORY, Caller, Instance
 from lampyr.node.logs import LogPipe, Sink
 from lampyr.node.snapshots import Base, Snapshot
+from lampyr.runtime import wire
 from lampyr.runtime.channel import Message
 from lampyr.types import Function
 
@@ -68,7 +69,7 @@ class Pool:
         self.open: list[Instance] = []  # those with room for a call, longest unused first
         self.waiting: deque[Caller] = deque()
         self.retired = False
-        self.talks = False  # its instances have written to the log
+        self.talks = False  # its instances write lines that do not say whose they are
         self.pace = Pace()
         self._latest: Instance | None = None  # the instance that was given a call last
         self._impatient: asyncio.TimerHandle | None = None
@@ -175,12 +176,14 @@ class Pool:
                 return  # `_snapshot_changed` goes on
             self._start()
 
-    def warm(self) -> None:
-        """Import the function, and start `min_instances`, before anybody waits."""
+    def warm(self) -> bool:
+        """Import the function, and start `min_instances`, before anybody waits. Whether that has begun just now."""
+        absent = self.snapshot.state == "absent"
         self.snapshot.wanted()
         if self.snapshot.state == "ready" and not self.retired:
             while len(self.instances) < self.function.settings.min_instances:
                 self._start()
+        return absent
 
     def _start(self) -> None:
         number = next(_numbers)
@@ -215,7 +218,7 @@ class Pool:
         sink = self._sink(stream, instance)
 
         def heard(line: bytes) -> None:
-            self.talks = True
+            self.talks = self.talks or line[:1] != wire.MARK
             sink(line)
 
         return heard

@@ -90,7 +90,7 @@ class Invocation:
             return  # the response was complete when the client left: what runs now is `after`
         self.cancelled = True
         if reason == DEADLINE and self.task is not None:
-            stack.tell(self.task.get_coro(), self._threads.busy if self._threads is not None else None)
+            self._tell_stack(self.task)
         self.request.signal.fire()
         if isinstance(self.body, ArrivingBody):
             self.body.lose()
@@ -98,6 +98,12 @@ class Invocation:
             self.on_disconnect(reason == DEADLINE)
         elif self.task is not None:
             self.task.cancel()
+
+    def _tell_stack(self, task: asyncio.Task[None]) -> None:
+        """Print where the handler stands, under this invocation's id."""
+        token = context.current.set(self.context)
+        stack.tell(task.get_coro(), self._threads.busy if self._threads is not None else None)
+        context.current.reset(token)
 
     def add_credit(self, count: int) -> None:
         """The client has read: `count` more bytes may be sent."""

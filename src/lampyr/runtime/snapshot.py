@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from lampyr.runtime import context, load, sandbox
+from lampyr.runtime import context, lines, load, sandbox
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.instance import Instance
 from lampyr.runtime.program import Program
@@ -217,7 +217,8 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
 
     Its environment comes over its own channel, so that neither the base nor a sibling ever holds its secrets.
     """
-    _speak_into(*logs)
+    _connect(*logs)
+    lines.speak()
     os.setsid()
     received = channel.receive()
     if received is None:
@@ -274,14 +275,8 @@ def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) 
     instance.serve(socket.socket(fileno=fds[0]))
 
 
-def _speak_into(stdout: int, stderr: int) -> None:
-    """Make the pipes this process's stdout and stderr, for Python and for C, line by line."""
-    _connect(stdout, stderr)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
 def _connect(stdout: int, stderr: int) -> None:
+    """Make the pipes this process's stdout and stderr, for Python and for C."""
     for pipe, fd in ((stdout, 1), (stderr, 2)):
         os.dup2(pipe, fd)
         os.close(pipe)

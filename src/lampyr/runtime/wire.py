@@ -35,6 +35,9 @@ AFTER = 24  # the response is complete but the stream stays occupied until DONE
 QUICK_ANSWER = 25  # an answer whose handler never waited and took no time to speak of (core/pace.py)
 BUSY = 26  # the request was read and not begun: this instance serves one at a time, and another one runs
 
+# In front of and behind the id at the beginning of a line of a function's log (runtime/lines.py).
+MARK = b"\x1e"
+
 # Fields of a request head; header names and values alternate from HEADERS on.
 ID, METHOD, ORIGIN, PATH, QUERY, PARAMS, IP, DEADLINE, REGION, HEADERS = range(10)
 
