@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,20 @@ class Answer:
 class Server:
     """A running `lampyr`, its project and everything it wrote."""
 
-    def __init__(self, root: Path, command: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        command: str,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        through: Sequence[str] = (),
+    ) -> None:
+        """`through`: a program that executes the rest of its command line."""
         self.root = root
         self.command = command
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lampyr", command, str(root), "--port", "0", *arguments],
+            [*through, sys.executable, "-m", "lampyr", command, str(root), "--port", "0", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

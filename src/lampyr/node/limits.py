@@ -297,8 +297,11 @@ def _kill(folder: Path, spared: int = -1) -> None:
 # --- where groups can be made
 
 
-def find() -> tuple[dict[str, Path], dict[str, str]]:
-    """For each controller the group this process is in, where groups can be made inside it; and why not elsewhere."""
+def find(top: int | None = None) -> tuple[dict[str, Path], dict[str, str]]:
+    """For each controller the group this process is in, where groups can be made inside it; and why not elsewhere.
+
+    `top` is the server's eldest process; without one it is this process.
+    """
     places: dict[str, Path] = {}
     missing: dict[str, str] = {}
     try:
@@ -313,7 +316,7 @@ def find() -> tuple[dict[str, Path], dict[str, str]]:
             places[one] = folder.parent
         elif not os.access(folder, os.W_OK | os.X_OK) or not os.access(folder / "cgroup.procs", os.W_OK):
             missing[one] = f"{folder} may not be written"
-        elif one not in own and not _may_have_children(folder):
+        elif one not in own and not _may_have_children(folder, top or os.getpid()):
             missing[one] = f"{folder} holds processes that are not this server's"
         else:
             places[one] = folder
@@ -350,17 +353,17 @@ def _offers(folder: Path, controller: str) -> bool:
         return False
 
 
-def _may_have_children(folder: Path) -> bool:
+def _may_have_children(folder: Path, top: int) -> bool:
     """In version 2 a group hands controllers down only if no process is in it, so ours have to be all there are."""
     if not (folder / "cgroup.type").exists():  # the root of all groups is free of that rule
         return True
     theirs = {int(pid) for pid in (folder / "cgroup.procs").read_text().split()}
-    return theirs <= _ours()
+    return theirs <= _below(top)
 
 
-def _ours() -> set[int]:
-    """The server's processes: this one's parent and everything below it."""
-    found, pending = set[int](), [os.getppid()]
+def _below(top: int) -> set[int]:
+    """A process and everything that descends from it."""
+    found, pending = set[int](), [top]
     while pending:
         pid = pending.pop()
         found.add(pid)
@@ -373,7 +376,7 @@ def _ours() -> set[int]:
 
 def open_group() -> tuple[Group | None, dict[str, str]]:
     """The group of this gateway's functions, and why it lacks what it lacks. What dead gateways left is removed."""
-    places, missing = find()
+    places, missing = find(os.getppid())
     remove_stale(places)
     if not places:
         return None, missing

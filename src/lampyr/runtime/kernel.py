@@ -131,8 +131,12 @@ def landlock_version() -> int:
         return 0
 
 
-def landlock(readable: Iterable[str], writable: Iterable[str], *, tcp: bool = True) -> None:
+def landlock(
+    readable: Iterable[str], writable: Iterable[str], listable: Iterable[str] = (), *, tcp: bool = True
+) -> None:
     """Take away every right over files but reading and executing `readable` and using `writable`.
+
+    Of the folders in and below `listable` the names can be read.
 
     Processes outside can no longer be signalled nor reached over abstract Unix sockets, where the kernel has that
     (version 6), and with `tcp=False` nobody over TCP (version 4). Needs no_new_privs.
@@ -145,7 +149,11 @@ def landlock(readable: Iterable[str], writable: Iterable[str], *, tcp: bool = Tr
         "landlock_create_ruleset", _LANDLOCK_CREATE_RULESET, head, ctypes.c_size_t(len(head)), ctypes.c_uint(0)
     )
     try:
-        for paths, rights in ((readable, _EXECUTE | _READ_FILE | _READ_FOLDER), (writable, every & ~_MAKE_DEVICES)):
+        for paths, rights in (
+            (readable, _EXECUTE | _READ_FILE | _READ_FOLDER),
+            (writable, every & ~_MAKE_DEVICES),
+            (listable, _READ_FOLDER),
+        ):
             for path in paths:
                 _allow(ruleset, path, rights)
         _syscall("landlock_restrict_self", _LANDLOCK_RESTRICT_SELF, ruleset, ctypes.c_uint(0))

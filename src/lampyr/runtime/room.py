@@ -24,6 +24,7 @@ SECRETS = ".env"
 BUILDING_SITES = ("/mnt", "/tmp", "/srv", "/var")
 # A file without content costs memory too, about 1 KiB.
 BYTES_PER_FILE = 8 * 1024
+SEAL = kernel.REMOUNT | kernel.BIND | kernel.READ_ONLY | kernel.NO_SUID | kernel.NO_DEVICES
 
 
 def python_paths() -> set[str]:
@@ -67,10 +68,10 @@ def enter(paths: list[str], tmp_bytes: int) -> None:
 
     The process must be the first of a PID namespace: the room's /proc shows that. Raises OSError.
     """
-    trees = [(path, kernel.read_only_tree(path)) for path in paths]
-    devices = [(f"/dev/{name}", kernel.device(f"/dev/{name}")) for name in DEVICES]
     kernel.unshare(kernel.NEW_MOUNTS | kernel.NEW_IPC)
     kernel.mount(None, "/", None, kernel.RECURSIVE | kernel.PRIVATE)
+    trees = [(path, kernel.read_only_tree(path)) for path in paths]
+    devices = [(f"/dev/{name}", kernel.device(f"/dev/{name}")) for name in DEVICES]
     umask = os.umask(0o022)
     site = next(place for place in BUILDING_SITES if os.path.isdir(place))
     plain = kernel.NO_SUID | kernel.NO_DEVICES
@@ -81,9 +82,15 @@ def enter(paths: list[str], tmp_bytes: int) -> None:
         options = f"mode=1777,size={tmp_bytes},nr_inodes={tmp_bytes // BYTES_PER_FILE}"
         kernel.mount("tmpfs", f"{site}/{folder}", "tmpfs", plain, options)
     kernel.mount("proc", f"{site}/proc", "proc", plain | kernel.NO_EXEC, "hidepid=2")
+    sealed = sorted({f"{site}/tmp/{path.split('/')[2]}" for path in paths if path.startswith("/tmp/")})
+    for folder in sealed:  # where a project lies in /tmp, nobody may put a file beside it
+        os.mkdir(folder)
+        kernel.mount("tmpfs", folder, "tmpfs", plain, "mode=755,size=1m")
     for path, tree in trees + devices:
         _make_like(path, site)
         kernel.attach(tree, site + path)
+    for folder in sealed:
+        kernel.mount(None, folder, None, SEAL)
     for name, target in LINKS.items():
         os.symlink(target, f"{site}/dev/{name}")
     _move_in(site)
@@ -106,5 +113,4 @@ def _move_in(site: str) -> None:
     kernel.pivot_root(".", ".")
     kernel.unmount(".")
     os.chdir("/")
-    flags = kernel.REMOUNT | kernel.BIND | kernel.READ_ONLY | kernel.NO_SUID | kernel.NO_DEVICES
-    kernel.mount(None, "/", None, flags)
+    kernel.mount(None, "/", None, SEAL)

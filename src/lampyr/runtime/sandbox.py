@@ -203,8 +203,9 @@ def enter(spec: Mapping[str, Any], means: Means) -> None:
         room.enter(paths, spec["memory_mib"] * MIB // 2)
         if means.network and spec.get("network") == "broker":
             kernel.unshare(kernel.NEW_NETWORK)
-    if user is not None and _may_become(user, spec, means):
+    if means.room or means.users:
         kernel.drop_bounding_set()
+    if user is not None and _may_become(user, spec, means):
         become(user)
     if means.room or means.users:
         kernel.drop_capabilities()
@@ -237,13 +238,15 @@ def _may_become(user: int, spec: Mapping[str, Any], means: Means) -> bool:
 def _landlock(spec: Mapping[str, Any], paths: list[str], means: Means) -> None:
     from lampyr.runtime import kernel
 
+    listable: list[str] = []
     if means.room:
         readable, writable = ["/"], ["/tmp", "/dev/shm"]
     else:
+        listable = [spec["root"], *spec["project_paths"]]  # an import begins with a look at what is there
         readable = [*paths, *(f"/dev/{name}" for name in ("zero", "random", "urandom", "shm"))]
         writable = ["/dev/shm", *([spec["tmp"]] if spec.get("tmp") else [])]
     tcp = spec.get("network") != "broker"
-    kernel.landlock(readable, [*writable, "/dev/null", "/dev/zero", "/dev/full", "/proc"], tcp=tcp)
+    kernel.landlock(readable, [*writable, "/dev/null", "/dev/zero", "/dev/full", "/proc"], listable, tcp=tcp)
 
 
 def limits(memory_mib: int, *, own_user: bool) -> None:

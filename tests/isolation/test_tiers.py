@@ -1,0 +1,115 @@
+"""With less than everything there is still a sandbox, everything works in it, and one line says what is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hostile import ATTACKER, SECRET
+from serving import Server, write
+
+ROUTE = """
+import os
+import subprocess
+import sys
+import tempfile
+import helper
+
+
+def GET():
+    import colorsys  # nobody has imported it before
+    from inner import more
+
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write("x")
+    child = subprocess.run([sys.executable, "-c", "print(6 * 7)"], capture_output=True, text=True)
+    return {"user": os.getuid(), "child": child.stdout, "helper": helper.NAME, "more": more.NAME}
+"""
+PROJECT = {
+    "app/works/route.py": ROUTE,
+    "app/attacker/[how]/route.py": ATTACKER,
+    "helper.py": "NAME = 'helper'\n",
+    "inner/more.py": "NAME = 'more'\n",
+    ".env": f"A_TOKEN={SECRET}\n",
+}
+USER = 54321
+ORDINARY = Path(__file__).parents[1] / "support" / "ordinary.py"
+TIERS = ["ordinary", "container", "ordinary container"]
+
+
+@pytest.fixture(scope="module", params=TIERS)
+def tier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Server]]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    name = request.param
+    user = USER if "ordinary" in name else 0
+    walls = "container" if "container" in name else "open"
+    top = tmp_path_factory.mktemp("tier")
+    root = top / "project"
+    write(root, PROJECT)
+    for path in (*top.parents[:2], top):
+        path.chmod(0o755)
+    for path in (root, *root.rglob("*")):
+        os.chown(path, user, user)
+    server = Server(root, "start", through=[sys.executable, str(ORDINARY), str(user), walls])
+    yield name, server
+    assert server.stop() == 0
+
+
+def test_functions_work(tier: tuple[str, Server]) -> None:
+    name, server = tier
+    found = server.get("/works").json()
+    assert found.pop("user") == USER if "ordinary" in name else found.pop("user") not in (0, USER)
+    assert found == {"child": "42\n", "helper": "helper", "more": "more"}
+
+
+def test_one_line_says_what_is_missing(tier: tuple[str, Server]) -> None:
+    name, server = tier
+    server.get("/works")
+    told = [line for line in server.lines if "isolation falls short" in line]
+    assert len(told) == 1 and "lampyr doctor" in told[0]
+    assert ("no room" in told[0]) == ("container" in name)
+
+
+def test_secrets_and_other_files_cannot_be_read(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    for path in (server.root / ".env", server.root / ".lampyr/lock", "/etc/shadow", "/dev/vda", Path(__file__)):
+        answer = server.get(f"/attacker/files?path={path}")
+        assert next(iter(answer.json().values())).startswith("refused"), answer.body
+
+
+def test_nothing_can_be_written_but_temporary_files(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    for path in (server.root / "helper.py", server.root / "new.py", "/new", "/var/tmp/new", "/usr/new"):
+        answer = server.get(f"/attacker/writes?path={path}")
+        assert next(iter(answer.json().values())).startswith("refused"), answer.body
+
+
+def test_processes_outside_are_out_of_reach(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    gateway = server.find("lampyr.gateway").pid
+    files = [f"/proc/{gateway}/{name}" for name in ("environ", "mem", "root/etc/hostname")]
+    found = server.get("/attacker/files?" + "&".join(f"path={path}" for path in files)).json()
+    assert all(one.startswith("refused") for one in found.values()), found
+    kills = server.get(f"/attacker/processes?pid={gateway}").json()["kills"]
+    assert kills["victim"].startswith("refused"), kills
+    calls = server.get("/attacker/calls").json()
+    assert set(calls.values()) == {"refused EPERM"}
+    assert server.get("/attacker/privileges").json()["become root"].startswith("refused")
+
+
+def test_memory_is_bounded(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    assert server.get("/attacker/memory_bomb").error == "FUNCTION_OUT_OF_MEMORY"
+
+
+def test_doctor_names_the_fallbacks(tier: tuple[str, Server]) -> None:
+    name, _ = tier
+    user, walls = ("54321" if "ordinary" in name else "0"), ("container" if "container" in name else "open")
+    command = [sys.executable, str(ORDINARY), user, walls, sys.executable, "-m", "lampyr", "doctor", "--strict"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "lampyr: error:" in done.stderr, done
