@@ -35,12 +35,11 @@ class Lines(TextIOWrapper):
 
 
 def speak() -> None:
-    """Let this process's stdout and stderr be such streams, flushed at every line."""
-    sys.stdout = sys.__stdout__ = _lines(sys.stdout)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _lines(sys.stderr)  # type: ignore[misc]
+    """Let stdout and stderr be such streams, flushed at every line, over what 1 and 2 are now."""
+    sys.stdout = sys.__stdout__ = _lines(1, sys.stdout)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _lines(2, sys.stderr)  # type: ignore[misc]
 
 
-def _lines(stream: TextIO) -> Lines:
-    assert isinstance(stream, TextIOWrapper)
-    encoding, errors = stream.encoding, stream.errors
-    return Lines(stream.detach(), encoding, errors, line_buffering=True)
+def _lines(fd: int, before: TextIO) -> Lines:
+    before.flush()
+    return Lines(open(fd, "wb", closefd=False), before.encoding, before.errors, line_buffering=True)
