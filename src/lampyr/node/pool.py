@@ -55,6 +55,7 @@ class Pool:
         self._idle_timeout_s = function.settings.idle_timeout
         place = base.place(function.route, tmp)
         self._tmp: str = place["tmp"]
+        self._user: int = place["user"]
         self._sink = sink
         self._told = told
         self.snapshot = Snapshot(
@@ -193,6 +194,8 @@ class Pool:
         tmp = os.path.join(self._tmp, f"{number}")
         instance = Instance(self, number, ours, theirs if packets else None, pipes, tmp)
         pipes += [LogPipe(self.loop, self._heard(stream, instance)) for stream in ("stdout", "stderr")]
+        for pipe in pipes:
+            pipe.give_to(self._user)
         self.instances[number] = instance
         self._starting += 1
 

@@ -181,6 +181,8 @@ class Snapshot:
         self.state = "importing"
         ours, theirs = Channel.pair()
         self._pipes = [LogPipe(self._loop, self._sink("stdout")), LogPipe(self._loop, self._sink("stderr"))]
+        for pipe in self._pipes:
+            pipe.give_to(self._spec["user"])
         fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
         _make_tmp(self._spec)
         sent = self._base.fork(self._spec, fds, self._forked)

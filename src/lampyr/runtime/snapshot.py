@@ -227,6 +227,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     os.environ.update(received[0]["env"])
     if means.room:
         os.environ["HOME"] = ROOM_TMP
+        os.environ.setdefault("USER", "lampyr")  # a user id without a name is what few programs expect
     sandbox.adopt_orphans()
     started = time.perf_counter()
     try:
