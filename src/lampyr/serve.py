@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,7 +19,7 @@ from lampyr.errors import BuildError, PortError, StateError
 from lampyr.model import catalog, choice
 from lampyr.node import limits
 from lampyr.node.supervisor import Supervisor
-from lampyr.types import Problem, Project
+from lampyr.types import Project
 
 # A stop signal waits this long for what runs; in development nobody wants to wait.
 DRAIN_LIMIT_S = {"production": 30.0, "development": 3.0}
@@ -94,12 +95,9 @@ class _LocalModel:
 
 def _tell(project: Project, *, fatal: bool) -> None:
     """Problems go to stderr; in production errors end the start, in development the other routes go on working."""
-    for problem in project.warnings:
-        print(f"lampyr: warning: {_text(problem)}", file=sys.stderr)
-    for problem in project.errors:
-        print(f"lampyr: error: {_text(problem)}", file=sys.stderr)
-        if problem.hint:
-            print(f"hint: {problem.hint}", file=sys.stderr)
+    for kind, problems in (("warning", project.warnings), ("error", project.errors)):
+        for problem in problems:
+            print(f"lampyr: {kind}: {problem}", file=sys.stderr)
     if project.errors and fatal:
         raise BuildError(_count(len(project.errors)), "mend what is named above; `lampyr build` checks without serving")
 
@@ -108,19 +106,12 @@ def _count(errors: int) -> str:
     return f"the project cannot be served: {errors} error{'s' if errors > 1 else ''}"
 
 
-def _text(problem: Problem) -> str:
-    where = f"{problem.file}:{problem.line}" if problem.line else problem.file
-    return f"{where}: {problem.message}" if where else problem.message
-
-
 def _try_imports(project: Project, settings: config.Config, env: dict[str, str]) -> None:
     """Import every function once, as its snapshot will: what cannot be imported is not served."""
     failed = 0
     for problem in check.problems(project, settings, env):
         failed += 1
-        print(f"lampyr: error: {_text(problem)}", file=sys.stderr)
-        if problem.hint:
-            print(f"hint: {problem.hint}", file=sys.stderr)
+        print(f"lampyr: error: {problem}", file=sys.stderr)
     if failed:
         raise BuildError(_count(failed), "mend what is named above; `lampyr build` checks without serving")
 
@@ -199,8 +190,10 @@ def _listen(host: str, port: int) -> list[socket.socket]:
 def _port_error(host: str, port: int, error: OSError) -> PortError:
     owner = _owner(port)
     by = f" by {owner}" if owner else ""
-    reason = f"it is in use{by}" if error.errno == 98 else (error.strerror or str(error)).lower()
+    reason = f"it is in use{by}" if error.errno == errno.EADDRINUSE else (error.strerror or str(error)).lower()
     hint = "choose another port with --port, or 0 for any free one"
+    if error.errno == errno.EADDRNOTAVAIL:
+        hint = "--host is an address of this machine; 0.0.0.0 is every one of IPv4"
     return PortError(f"cannot listen on {host}:{port}: {reason}", hint)
 
 

@@ -40,6 +40,12 @@ class Problem:
     message: str
     hint: str = ""
 
+    def __str__(self) -> str:
+        """As it stands in a log: the place and what is wrong, and the cure on a line of its own."""
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text}\nhint: {self.hint}" if self.hint else text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:

@@ -225,7 +225,9 @@ class TestPublic:
             assert "0123456789" not in error.message + error.hint
 
     def test_one_of_the_process(self, tmp_path: Path) -> None:
-        (error,) = read(tmp_path, "production", {"PUBLIC_X": "a-0123456789", "MY_TOKEN": "0123456789"}).errors
+        found = read(tmp_path, "development", {"PUBLIC_X": "a-0123456789", "PUBLIC_Y": "y", "MY_TOKEN": "0123456789"})
+        assert found.public == {"PUBLIC_Y": "y"}
+        (error,) = found.errors
         assert (error.file, error.line) == ("process environment", None)
 
 

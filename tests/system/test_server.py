@@ -127,6 +127,14 @@ def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
     assert done.returncode == 1 and "state directory /proc/lampyr cannot be written" in done.stderr
 
 
+def test_an_error_that_no_function_gave_is_in_the_log_under_its_id(serve: Serve) -> None:
+    server = serve(HELLO)
+    for method, path, status in [("GET", "/api/helo", 404), ("POST", "/api/hello", 405), ("GET", "/%zz", 400)]:
+        answer = server.request(method, path)
+        assert answer.status == status
+        server.log(rf"^{method} {path} {status} [0-9.]+ ms {answer.headers['x-lampyr-id']}$")
+
+
 # --- development
 
 
@@ -156,6 +164,23 @@ def test_a_broken_route_leaves_the_others_working(serve: Serve) -> None:
     assert server.get("/api/hello").body == b"hello"
     server.write("app/api/broken/route.py", "def GET(): return 'mended'\n")
     assert server.get("/api/broken").body == b"mended"
+
+
+def test_problems_come_with_their_cure(serve: Serve) -> None:
+    server = serve(HELLO | {"app/api/odd/route.py": "def get(): return 1\n"}, command="dev")
+    server.log(r'^lampyr: warning: app/api/odd/route.py:1: get is not a handler.*\nhint: did you mean "GET"\?$')
+    server.write("app/api/new/route.py", "def Post(): return 1\n")
+    assert server.get("/api/new").status == 405
+    server.log(r'^lampyr: warning: app/api/new/route.py:1: Post is not a handler.*\nhint: did you mean "POST"\?$')
+    server.write("app/api/new/route.py", "import no_such_package\ndef GET(): return 1\n")
+    assert "runtime/snapshot.py" not in server.get("/api/new").json()["error"]["traceback"]
+    server.log(
+        r"^lampyr: error: .*'no_such_package'\nhint: add 'no_such_package' .*; functions import from /.*-packages$"
+    )
+    server.write("lampyr.toml", "[server]\nprt = 1\n")
+    server.get("/api/hello")
+    server.log(r'^lampyr: error: lampyr.toml:2: .*"prt".*$')
+    assert sum("get is not a handler" in line for line in server.lines) == 1
 
 
 def test_a_save_does_not_cut_running_streams(serve: Serve) -> None:

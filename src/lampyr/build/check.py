@@ -75,16 +75,13 @@ def _forget(base: Channel) -> None:
 
 
 def _failure(what: dict[str, Any], message: str) -> dict[str, Any]:
-    return {"file": what["file"], "line": None, "message": message, "missing": None, "traceback": message}
+    return {"file": what["file"], "line": None, "message": message, "hint": "", "traceback": message}
 
 
 def problem_of(function: Function, project: Project, failure: Mapping[str, Any]) -> Problem:
     """A failed import in the words of a build error."""
     file = str(failure["file"] or function.file)
-    missing = failure.get("missing")
-    hint = "run it with `python` to see the whole traceback, or start `lampyr dev`"
-    if missing:
-        hint = f"add {missing.partition('.')[0]!r} to the project's dependencies and install them"
+    hint = failure.get("hint") or "run it with `python` to see the whole traceback, or start `lampyr dev`"
     return Problem(
         file=file.removeprefix(str(project.root) + "/"), line=failure["line"], message=failure["message"], hint=hint
     )

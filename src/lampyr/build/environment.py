@@ -42,8 +42,8 @@ _PUBLIC_NAME = re.compile(r"PUBLIC_\w*", re.ASCII)
 class Environment:
     """What functions get in os.environ, and which of it is whose business.
 
-    `secrets` are names in `values`; `public` is what a browser may see; `files` are the .env files that were read, the
-    winning one first. `errors` keep the project from being built.
+    `secrets` are names in `values`; `public` is what a browser may see, and what holds a secret is not in it; `files`
+    are the .env files that were read, the winning one first. `errors` keep the project from being built.
     """
 
     mode: str
@@ -90,14 +90,16 @@ def read(root: Path, mode: str, process: Mapping[str, str]) -> Environment:
     values = {**given, **expanded, "LAMPYR_ENV": mode}
     public = {name: value for name, value in values.items() if _PUBLIC_NAME.fullmatch(name)}
     secrets = frozenset(name for name in values if name not in public and (name in local or is_secret_name(name)))
+    exposed = list(_exposed(public, secrets, values, winning))
+    unseen = {name for name, _ in exposed}
     own = {name: len(values[name]) for name in sorted(secrets & raw.keys()) if values[name]}
     return Environment(
         mode=mode,
         values=values,
         secrets=secrets,
-        public=public,
+        public={name: value for name, value in public.items() if name not in unseen},
         files=tuple(root / name for name, _ in found),
-        errors=tuple(_exposed(public, secrets, values, winning)),
+        errors=tuple(problem for _, problem in exposed),
         warnings=(*_dangling(dangling, raw), *_unmasked(own, raw)),
     )
 
@@ -221,8 +223,8 @@ def _unmasked(lengths: Mapping[str, int], raw: Mapping[str, _Entry]) -> Iterator
 
 def _exposed(
     public: Mapping[str, str], secrets: frozenset[str], values: Mapping[str, str], winning: Mapping[str, _Entry]
-) -> Iterator[Problem]:
-    """PUBLIC_ variables in which a secret is, however it is written."""
+) -> Iterator[tuple[str, Problem]]:
+    """PUBLIC_ variables in which a secret is, however it is written: no browser sees them, not even in development."""
     if not public:
         return
     encoded = {name: masks.encodings(values[name]) for name in sorted(secrets)}
@@ -231,9 +233,10 @@ def _exposed(
         for secret, written in encoded.items():
             if any(one in data for one in written):
                 entry = winning.get(name)
-                yield Problem(
+                problem = Problem(
                     file=entry.file if entry else "process environment",
                     line=entry.line if entry else None,
                     message=f"{name} holds the value of the secret {secret}, and browsers may see it",
                     hint=f"take the secret out of {name}, or give it a name that does not begin with {PUBLIC}",
                 )
+                yield name, problem

@@ -14,7 +14,7 @@ from lampyr.build.scan import scan
 from lampyr.control import deployment, tree
 from lampyr.errors import LampyrError
 from lampyr.runtime.channel import Channel, Message
-from lampyr.types import Function, Project
+from lampyr.types import Function, Problem, Project
 
 # Between requests the disk is looked at this often, so that an import begins while the person still reaches for
 # the browser.
@@ -37,7 +37,7 @@ class Control:
         self._public: tree.State = {}
         self._loaded: dict[str, set[str]] = {}
         self._generation: dict[str, int] = {}
-        self._reported: set[str] = set()
+        self._warned: frozenset[Problem] = frozenset()
 
     def run(self) -> None:
         poll = select.poll()
@@ -134,15 +134,17 @@ class Control:
             shows_tracebacks=self.shows_tracebacks,
             version_of=self._version,
         )
+        judged = env.judge(project)
         if not first:
-            self._report(env.judge(project), (time.perf_counter() - started) * 1000)
+            self._report(judged, (time.perf_counter() - started) * 1000)
+        self._warned = frozenset(judged.warnings)
         self._send({"deployment": self.deployed})
 
     def _failed(self, error: LampyrError) -> None:
         if self.deployed is None:
             self.supervisor.send({"refused": error.message, "hint": error.hint})
         else:
-            self._send({"log": f"error: {error.message}" + (f" (hint: {error.hint})" if error.hint else "")})
+            self._send({"log": f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else "")})
 
     def _age(self, project: Project, touched: set[str], *, everything: bool) -> None:
         """Functions that loaded a touched file need a new snapshot; a file nobody is known to have loaded ages all."""
@@ -157,10 +159,12 @@ class Control:
         return f"{self._generation.get(function.route, 0)}/{function.settings!r}/{function.problem!r}"
 
     def _report(self, project: Project, took_ms: float) -> None:
-        """Say what changed: errors by file and line, or that all is well."""
+        """Say what changed: every error, and the warnings that were not there before."""
         for problem in project.errors:
-            where = f"{problem.file}:{problem.line}" if problem.line else problem.file
-            self._send({"log": f"error: {where}: {problem.message}"})
+            self._send({"log": f"error: {problem}"})
+        for problem in project.warnings:
+            if problem not in self._warned:
+                self._send({"log": f"warning: {problem}"})
         self._send({"log": f"reloaded, {len(project.functions)} functions, {took_ms:.0f} ms"})
 
 

@@ -152,6 +152,8 @@ class Gateway:
             failure = snapshot.failure
             where = f"{failure['file']}:{failure['line'] or 1}"
             self.log.platform(f"error: {pool.function.route} cannot be imported: {where}: {failure['message']}")
+            if failure.get("hint"):
+                self.log.line(f"hint: {failure['hint']}")
             assert self.proxy.site is not None
             for line in failure["traceback"].rstrip("\n").split("\n"):
                 self.log.output(pool.function.route, None, line.encode(errors="replace"), self.proxy.site.masker)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lampyr.gateway.call import Call
+    from lampyr.gateway.exchange import Exchange
     from lampyr.gateway.masking import Masker
 
 # POSIX promises that a pipe which polls writable takes this much without blocking (pipe(7), PIPE_BUF).
@@ -59,12 +60,17 @@ class Log:
 
     def access(self, call: Call) -> None:
         """One line per invocation: what, how it ended, how long it took."""
-        exchange = call.exchange
+        ended = "" if call.outcome == "ok" else f" {call.outcome}"
+        self._access(call.exchange, f"{call.status or '-'}{ended}", " cold" if call.cold else "")
+
+    def refused(self, exchange: Exchange, status: int) -> None:
+        """One line per error that no function had a part in: the client got an id, and looks for it here."""
+        self._access(exchange, str(status), "")
+
+    def _access(self, exchange: Exchange, ended: str, cold: str) -> None:
         took_ms = (monotonic() - exchange.started) * 1000
         path = exchange.target.partition("?")[0]  # printable: the front door refuses anything else
-        ended = "" if call.outcome == "ok" else f" {call.outcome}"
-        cold = " cold" if call.cold else ""
-        self.line(f"{exchange.method} {path} {call.status or '-'}{ended} {took_ms:.1f} ms{cold} {call.id}")
+        self.line(f"{exchange.method} {path} {ended} {took_ms:.1f} ms{cold} {exchange.id}")
 
     def failure(self, call: Call, text: str) -> None:
         """A handler's traceback, line by line under the invocation's id."""

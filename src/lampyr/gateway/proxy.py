@@ -82,6 +82,8 @@ class Proxy:
 
     def _answer(self, exchange: Exchange, answer: answers.Answer) -> None:
         status, headers, body = answer
+        if status >= 400 and self.site is not None:
+            self.site.log.refused(exchange, status)
         headers.append(answers.NO_TIMING)
         exchange.answer(status, headers, body)
 
@@ -122,8 +124,7 @@ class Proxy:
             exchange.invite()
 
     def _broken(self, site: Site, exchange: Exchange, problem: Problem) -> answers.Answer:
-        text = f"{problem.file}:{problem.line or 1}: {problem.message}\n{problem.hint}".rstrip()
-        more = {"traceback": text} if site.shows_tracebacks else {}
+        more = {"traceback": str(problem)} if site.shows_tracebacks else {}
         return answers.error("FUNCTION_INVOCATION_FAILED", None, exchange.id, **more)
 
     def _not_allowed(self, exchange: Exchange, methods: tuple[str, ...]) -> answers.Answer:

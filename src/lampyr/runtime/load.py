@@ -110,10 +110,24 @@ def failure(error: BaseException, root: str) -> dict[str, Any]:
         "file": file[len(root) + 1 :] if file and file.startswith(root + "/") else file,
         "line": line,
         "message": f"{type(error).__name__}: {error}" if str(error) else type(error).__name__,
-        "missing": error.name if isinstance(error, ModuleNotFoundError) else None,
+        "hint": _cure(error),
         "traceback": "".join(lines),
     }
 
 
+def _cure(error: BaseException) -> str:
+    """For a package that is not there: what to do, and where it would have been found."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    package = error.name.partition(".")[0]
+    if package != error.name and package in sys.modules:  # the package is there, a module of it is not
+        return ""
+    folder = next((path for path in sys.path if path.endswith(("site-packages", "dist-packages"))), sys.prefix)
+    return f"add {package!r} to the project's dependencies and install them; functions import from {folder}"
+
+
+_RUNTIME = __file__.rpartition("/")[0] + "/"
+
+
 def _ours(filename: str) -> bool:
-    return filename == __file__ or filename.startswith("<frozen importlib")
+    return filename.startswith((_RUNTIME, "<frozen importlib"))
