@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,9 @@ class Server:
 
     def find(self, module: str) -> psutil.Process:
         """The process that was started for one of our modules, e.g. `lampyr.gateway`."""
-        return next(one for one in psutil.Process(self.process.pid).children() if module in one.cmdline())
+        children = psutil.Process(self.process.pid).children
+        found: psutil.Process = until(lambda: next(_started_for(module, children()), None), f"a process of {module}")
+        return found
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
@@ -131,6 +133,15 @@ class Server:
             if stream is not None:
                 stream.close()
         return code
+
+
+def _started_for(module: str, processes: Iterable[psutil.Process]) -> Iterator[psutil.Process]:
+    for one in processes:
+        try:
+            if module in one.cmdline():
+                yield one
+        except psutil.Error:  # it has just ended
+            continue
 
 
 def _who(process: psutil.Process) -> str:

@@ -98,6 +98,8 @@ def _of_groups(means: Mapping[str, Any], missing: Mapping[str, str]) -> list[Pro
         return fallback, False, f"{missing.get(controller, 'use Linux')}: {GROUPS}"
 
     tasks = "RLIMIT_NPROC, together with its siblings" if means["users"] else "nothing"
+    if means["user_namespace"]:
+        tasks = "RLIMIT_NPROC, together with all functions"
     return [
         Promise("memory", "an instance has the memory of its setting, and ends alone", *by("memory", "RLIMIT_DATA")),
         Promise("process limit", "a fork or thread bomb stays in its instance", *by("pids", tasks)),

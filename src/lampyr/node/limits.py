@@ -69,6 +69,8 @@ class Group:
 
     def enter(self, pid: int) -> None:
         """Move a process here. Raises OSError: it has ended, or may not be moved."""
+        if pid <= 0:  # 0 would be this very process
+            raise ProcessLookupError
         for folder in self._different():
             (folder / "cgroup.procs").write_text(str(pid))
 

@@ -22,6 +22,8 @@ IMPORT_TIMEOUT_S = 60.0
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
 
+SHAPES = {"forked": int, "exited": int, "status": int, "failed": dict, "ready": list}
+
 Forked = Callable[[int, int], None]
 
 
@@ -70,19 +72,26 @@ class Forks:
         except ChannelError:
             messages, alive = [], False
         for message, fds in messages:
-            if "forked" in message and fds and self._ordered:
-                self._ordered.popleft()(int(message["forked"]), fds[0])
-            elif "unforked" in message and self._ordered:
-                self._ordered.popleft()(0, -1)
-            else:
-                for fd in fds:
-                    os.close(fd)
-                self._told(message)
+            self._take(message, fds)
+            alive = alive and _is_ours(message)
         if not alive and self.alive:
             self.close()
             self._lost()
             while self._ordered:
                 self._ordered.popleft()(0, -1)
+
+    def _take(self, message: Message, fds: list[int]) -> None:
+        if not _is_ours(message):
+            for fd in fds:
+                os.close(fd)
+        elif "forked" in message and fds and self._ordered:
+            self._ordered.popleft()(message["forked"], fds[0])
+        elif "unforked" in message and self._ordered:
+            self._ordered.popleft()(0, -1)
+        else:
+            for fd in fds:
+                os.close(fd)
+            self._told(message)
 
     def close(self) -> None:
         """Hang up; the process takes that as the order to end."""
@@ -90,6 +99,11 @@ class Forks:
             self.alive = False
             self._loop.remove_reader(self._channel.fileno())
             self._channel.close()
+
+
+def _is_ours(message: Message) -> bool:
+    """Whether a message has the shape of those we send: the user's code is in a snapshot too, and may send others."""
+    return all(isinstance(message[name], kind) for name, kind in SHAPES.items() if name in message)
 
 
 class Base:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 
 from lampyr.runtime import kernel
 
-# What programs and libraries expect to find. /opt and /nix hold software on some systems; a name that is not there is
-# left out. The list of processors is read by numerical libraries.
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix/store")
+# What programs and libraries expect to find; a name that is not there is left out. Not /opt or /srv, where other
+# projects lie as often as software does. The list of processors is read by numerical libraries.
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/nix/store")
 EXTRAS = ("/etc/resolv.conf", "/etc/localtime", "/sys/devices/system/cpu")
 DEVICES = ("null", "zero", "full", "random", "urandom")
 LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}

@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 LINUX = sys.platform == "linux"
 MAX_OPEN_FILES = 4096
-# Processes and threads of all of a function's instances; where there are control groups, each may have fewer.
+# Processes and threads of all of a function's instances (of all functions, for an ordinary user); where there are
+# control groups, each may have fewer.
 MAX_TASKS = 4096
 # Thread stacks and allocator arenas are mapped but hardly used; without this room 40 threads would count as 320 MB.
 DATA_SLACK_BYTES = 1024 * 1024 * 1024
@@ -193,7 +194,7 @@ def enter(spec: Mapping[str, Any], means: Means) -> None:
     own), "tmp" (its folder for temporary files where there are no rooms), "hidden" and "network".
     """
     user = spec.get("user") if means.users else None
-    limits(spec["memory_mib"], own_user=user is not None)
+    limits(spec["memory_mib"], counted=user is not None or means.user_namespace)
     if not LINUX:
         return
     from lampyr.runtime import kernel, room
@@ -249,12 +250,15 @@ def _landlock(spec: Mapping[str, Any], paths: list[str], means: Means) -> None:
     kernel.landlock(readable, [*writable, "/dev/null", "/dev/zero", "/dev/full", "/proc"], listable, tcp=tcp)
 
 
-def limits(memory_mib: int, *, own_user: bool) -> None:
-    """Bounds of getrlimit(2); signals mean again what they mean to any program."""
+def limits(memory_mib: int, *, counted: bool) -> None:
+    """Bounds of getrlimit(2); signals mean again what they mean to any program.
+
+    `counted`: the kernel counts our processes apart from all others of the user who started the server.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
     _lower(resource.RLIMIT_DATA, memory_mib * MIB + DATA_SLACK_BYTES)
-    if own_user:
+    if counted:
         _lower(resource.RLIMIT_NPROC, MAX_TASKS)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(signum, signal.SIG_DFL)
