@@ -229,10 +229,10 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         os.environ["HOME"] = ROOM_TMP
         os.environ.setdefault("USER", "lampyr")  # a user id without a name is what few programs expect
     sandbox.adopt_orphans()
-    started = time.perf_counter()
     try:
         sandbox.enter(spec, means)
         os.chdir(spec["root"])
+        started = time.perf_counter()
         instance = Instance(_import(spec))
     except BaseException as error:
         channel.send({"failed": load.failure(error, spec["root"])})
