@@ -60,7 +60,7 @@ WRONG = {
     "dev --prot 1": "no such option '--prot'. (Did you mean one of: '--host', '--port'?)",
     "start -q": "no such option '-q'",
     "dev -p": "option '-p' requires an argument",
-    "dev -p many": "invalid value for '-p' / '--port'",
+    "dev -p many": "invalid value for '-p' / '--port': 'many' is not a whole number from 0 to 65535",
     "dev -p 65536": "invalid value for '-p' / '--port'",
     "dev -p -1": "invalid value for '-p' / '--port'",
     "init": "missing argument 'DIR'",

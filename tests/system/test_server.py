@@ -89,6 +89,14 @@ def test_port_in_use_names_its_owner(serve: Serve, tmp_path: Path) -> None:
     assert f"(pid {server.process.pid})" in error and hint.startswith("hint: ")
 
 
+def test_an_address_of_another_machine(tmp_path: Path) -> None:
+    write(tmp_path / "project", HELLO)
+    done = _run("dev", str(tmp_path / "project"), "--port", "0", "--host", "192.0.2.1")  # RFC 5737: nobody's
+    error, hint = done.stderr.strip().split("\n")[-2:]
+    assert done.returncode == 1 and error.startswith("lampyr: error: cannot listen on 192.0.2.1:0: ")
+    assert "--host" in hint and "another port" not in hint
+
+
 def test_state_directory_in_use(serve: Serve) -> None:
     server = serve(HELLO)
     done = _run("start", str(server.root), "--port", "0")

@@ -17,7 +17,10 @@ from lampyr.types import Function, Problem, Project
 @folder_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def build(folder: Path, as_json: bool) -> int:
-    """Check the project in DIR and list its functions; fails on any error."""
+    """Check the project in DIR and list its functions.
+
+    Any error makes it fail.
+    """
     root = project_in(folder)
     from lampyr import config
     from lampyr.build import environment

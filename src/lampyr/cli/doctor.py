@@ -15,7 +15,7 @@ from lampyr.errors import LampyrError
 @click.option("--strict", is_flag=True, help="Fail if any promise is kept by a fallback only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of the promises as JSON.")
 def doctor(strict: bool, as_json: bool) -> int:
-    """Try what keeps functions apart on this machine, and say what holds."""
+    """Try what keeps functions apart here, and say what holds."""
     from lampyr.node import isolation, limits
     from lampyr.runtime import sandbox
 

@@ -18,7 +18,7 @@ name_argument = click.argument("name", metavar="NAME")
 
 @click.group
 def model() -> None:
-    """Language models that answer on this machine, for providers of kind "local"."""
+    """Language models on this machine, for providers of kind "local"."""
 
 
 @model.command

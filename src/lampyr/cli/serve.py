@@ -11,6 +11,19 @@ import click
 from lampyr.cli.place import folder_argument, project_in
 
 
+class Port(click.IntRange):
+    """A number of a port; what is none is told in our words."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 65535)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a whole number from 0 to 65535", param, ctx)
+
+
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What both ways of serving take."""
     for option in (
@@ -27,7 +40,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "-p",
             "--port",
-            type=click.IntRange(0, 65535),
+            type=Port(),
             metavar="PORT",
             help="Port to listen on; 0 picks a free one.  [default: lampyr.toml, else 3000]",
         ),
