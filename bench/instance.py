@@ -13,7 +13,8 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 from lampyr import Request, Response
-from lampyr.runtime import instance, wire
+from lampyr.runtime import wire
+from lampyr.runtime.instance import Instance
 from lampyr.runtime.program import Program
 from lampyr.runtime.request import Body
 
@@ -55,7 +56,7 @@ def stream(name: str, handler: object) -> None:
     pid = os.fork()
     if pid == 0:
         ours.close()
-        instance.serve(Program("bench/route.py", {"POST": handler}, None, 4), theirs.detach())  # type: ignore[dict-item]
+        Instance(Program("bench/route.py", {"POST": handler}, None, 4)).serve(theirs)  # type: ignore[dict-item]
     theirs.close()
     ours.recv(wire.HEADER_BYTES)
     cpu_clock = (~pid << 3) | 2
@@ -97,7 +98,7 @@ def run(name: str, handler: object) -> None:
     pid = os.fork()
     if pid == 0:
         ours.close()
-        instance.serve(Program("bench/route.py", {"POST": handler}, None, 4), theirs.detach())  # type: ignore[dict-item]
+        Instance(Program("bench/route.py", {"POST": handler}, None, 4)).serve(theirs)  # type: ignore[dict-item]
     theirs.close()
     ours.recv(wire.HEADER_BYTES)
     cpu_clock = (~pid << 3) | 2  # the process's CPU clock (clock_getcpuclockid(3)), readable from outside
@@ -129,9 +130,13 @@ def drain(sock: socket.socket, answers: int) -> None:
         data = data[position:]
 
 
-if __name__ == "__main__":
+def main() -> None:
     construct()
     run("empty response", nothing)
     run("JSON in, JSON out", echo)
     stream("chunk, async generator", chunks)
     stream("chunk, sync generator", sync_chunks)
+
+
+if __name__ == "__main__":
+    main()
