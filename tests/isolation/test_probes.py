@@ -61,6 +61,15 @@ def test_the_project_is_read_only_and_so_is_everything_else(server: Server) -> N
 
 
 @needs("room")
+def test_every_mount_is_read_only_but_for_temporary_files(server: Server) -> None:
+    found = facts(server, "mounts")
+    writable = {place for place, options in found.items() if "ro" not in str(options).split(",")}
+    devices = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")}
+    assert writable == {"/tmp", "/dev/shm", "/proc", *devices}, found
+    assert all("nosuid" in str(options) for place, options in found.items() if place not in devices), found
+
+
+@needs("room")
 def test_nothing_leads_out_of_the_room(server: Server) -> None:
     server.get("/victim")
     found = facts(server, "escapes")

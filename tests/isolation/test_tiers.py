@@ -99,7 +99,9 @@ def test_processes_outside_are_out_of_reach(tier: tuple[str, Server]) -> None:
     assert kills["victim"].startswith("refused"), kills
     calls = server.get("/attacker/calls").json()
     assert set(calls.values()) == {"refused EPERM"}
-    assert server.get("/attacker/privileges").json()["become root"].startswith("refused")
+    privileges = server.get("/attacker/privileges").json()
+    assert privileges["become root"].startswith("refused")
+    assert {int(privileges["status"][name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
 
 
 def test_memory_is_bounded(tier: tuple[str, Server]) -> None:
