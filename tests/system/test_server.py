@@ -60,10 +60,12 @@ def test_sigterm_drains(serve: Serve) -> None:
     server = serve(
         {
             "app/slow/route.py": """
-                import asyncio
+                import asyncio, pathlib
+                GO = pathlib.Path(__file__).parents[1] / "go"
                 async def GET():
                     print("began", flush=True)
-                    await asyncio.sleep(1)
+                    while not GO.exists():
+                        await asyncio.sleep(0.01)
                     return "done"
             """
         }
@@ -72,6 +74,8 @@ def test_sigterm_drains(serve: Serve) -> None:
         sock.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         server.log(r"\| began")
         server.process.send_signal(signal.SIGTERM)
+        server.log(r"^lampyr: finishing what runs; a second signal ends it$")
+        server.write("app/go", "")
         data = b""
         while piece := sock.recv(4096):
             data += piece
@@ -189,6 +193,9 @@ def test_problems_come_with_their_cure(serve: Serve) -> None:
     server.get("/api/hello")
     server.log(r'^lampyr: error: lampyr.toml:2: .*"prt".*$')
     assert sum("get is not a handler" in line for line in server.lines) == 1
+    server.write("lampyr.toml", '[providers.local]\nkind = "echo"\n')
+    server.get("/api/hello")
+    server.log(r"^lampyr: warning: \[server\] or \[providers\] has changed.*\nhint: restart `lampyr dev`$")
 
 
 def test_a_save_does_not_cut_running_streams(serve: Serve) -> None:

@@ -38,6 +38,7 @@ class Control:
         self._loaded: dict[str, set[str]] = {}
         self._generation: dict[str, int] = {}
         self._warned: frozenset[Problem] = frozenset()
+        self._settings: config.Config | None = None
 
     def run(self) -> None:
         poll = select.poll()
@@ -136,8 +137,9 @@ class Control:
         )
         judged = env.judge(project)
         if not first:
+            self._tell_of_a_restart(settings)
             self._report(judged, (time.perf_counter() - started) * 1000)
-        self._warned = frozenset(judged.warnings)
+        self._warned, self._settings = frozenset(judged.warnings), settings
         self._send({"deployment": self.deployed})
 
     def _failed(self, error: LampyrError) -> None:
@@ -158,6 +160,12 @@ class Control:
     def _version(self, function: Function) -> str:
         return f"{self._generation.get(function.route, 0)}/{function.settings!r}/{function.problem!r}"
 
+    def _tell_of_a_restart(self, settings: config.Config) -> None:
+        """Sockets and models are made once, when the server starts."""
+        if self._settings is not None and _at_start(settings) != _at_start(self._settings):
+            what = "[server] or [providers] has changed; who listens and which model answers is settled at the start"
+            self._send({"log": f"warning: {what}\nhint: restart `lampyr dev`"})
+
     def _report(self, project: Project, took_ms: float) -> None:
         """Say what changed: every error, and the warnings that were not there before."""
         for problem in project.errors:
@@ -166,6 +174,11 @@ class Control:
             if problem not in self._warned:
                 self._send({"log": f"warning: {problem}"})
         self._send({"log": f"reloaded, {len(project.functions)} functions, {took_ms:.0f} ms"})
+
+
+def _at_start(settings: config.Config) -> tuple[object, ...]:
+    server = settings.server
+    return server.host, server.port, server.max_connections, settings.providers
 
 
 def _for_all(path: str) -> bool:

@@ -24,6 +24,8 @@ from lampyr.runtime.channel import Channel, ChannelError, Message
 # Functions that are imported at the same time ahead of any call: with all of them at once the first call would wait
 # for everybody's import (5 s with 130 functions on two cores).
 AT_ONCE = max(1, (os.cpu_count() or 1) - 1)
+# A stop that takes longer than this says why.
+TELL_AFTER_S = 0.3
 
 
 class Gateway:
@@ -98,8 +100,10 @@ class Gateway:
         for server in self.servers:
             server.close()
         self.connections.drain()
+        tell = self.loop.call_later(TELL_AFTER_S, self.log.platform, "finishing what runs; a second signal ends it")
         while self.connections.open or self._busy():
             await asyncio.sleep(0.01)
+        tell.cancel()
         self.log.close()
         os._exit(0)
 

@@ -11,6 +11,10 @@ from lampyr.errors import BadRequest
 BOM = b"\xef\xbb\xbf"
 
 
+class NotJson(TypeError):
+    """A value of a type that JSON has no words for."""
+
+
 def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not JSON")
 
@@ -65,7 +69,7 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if kind.__module__ == "uuid":
         return str(value)
-    raise TypeError(f"{kind.__name__} cannot be written as JSON")
+    raise NotJson(f"{kind.__name__} cannot be written as JSON")
 
 
 def _make_chunks() -> Callable[[Any, int], Iterable[str]]:

@@ -162,13 +162,13 @@ def to_response(result: Any, method: str, file: str) -> Response:
     if isinstance(result, Response):
         return result
     if isinstance(result, (dict, list)):
-        return Response.json(result)
+        return _to_json(result, method, file)
     if isinstance(result, (str, bytes, bytearray, memoryview)):
         return Response(result)
     kind = type(result)
     if kind is not type:
         if hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__struct_fields__"):
-            return Response.json(result)
+            return _to_json(result, method, file)
         if hasattr(kind, "model_dump_json"):
             return Response(result.model_dump_json().encode(), 200, {"content-type": "application/json"})
         if hasattr(kind, "__aiter__") or hasattr(kind, "__next__"):
@@ -177,3 +177,10 @@ def to_response(result: Any, method: str, file: str) -> Response:
         f"{file}: {method} returned {kind.__name__}; a handler returns a Response, dict, list, dataclass, pydantic or "
         "msgspec model, str, bytes or a generator"
     )
+
+
+def _to_json(result: Any, method: str, file: str) -> Response:
+    try:
+        return Response.json(result)
+    except json_text.NotJson as error:
+        raise NonsenseReturned(f"{file}: {method} returned {type(result).__name__}, in which {error}") from None

@@ -122,6 +122,7 @@ NONSENSE = {
     "a-class": ("dict", "type"),
     "a-object": ("object()", "object"),
     "a-coroutine": ("slowly", "function"),
+    "a-dict-of-bytes": ('{"a": [b"1"]}', "dict, in which bytes"),
 }
 
 HANDLERS = """
