@@ -20,8 +20,9 @@ def marks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=COMMANDS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, marks: Path) -> Iterator[Server]:
-    """One server on the routes and files of every module that is to be run."""
-    modules = {item.module for item in request.session.items if isinstance(item, pytest.Function)}
+    """One server on the routes and files of every module of this folder that is to be run."""
+    ours = [item for item in request.session.items if item.path.parent == Path(__file__).parent]
+    modules = {item.module for item in ours if isinstance(item, pytest.Function)}
     routes = {name: text for module in modules for name, text in getattr(module, "ROUTES", {}).items()}
     files = {name: text for module in modules for name, text in getattr(module, "FILES", {}).items()}
     root = tmp_path_factory.mktemp("contract") / request.param
