@@ -115,7 +115,7 @@ browser() {
 demo() {
     environment local
     model
-    [ -d demo ] || lampyr init demo --template chat >&2
+    [ -d demo ] || lampyr init demo --template chat --json >/dev/null # without "Next:", which is what follows
     [ ! -e demo/requirements.txt ] || install demo demo/requirements.txt -r demo/requirements.txt
     exec lampyr dev demo "$@"
 }

@@ -36,7 +36,7 @@ def init(folder: Path, template: str, as_json: bool) -> None:
         terminal.payload_json({"path": str(folder.resolve()), "template": template, "files": names})
     else:
         terminal.payload(str(folder.resolve()))
-    _say_next_steps(folder)
+        _say_next_steps(folder)
 
 
 def _files(template: Path) -> list[Path]:

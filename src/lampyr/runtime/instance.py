@@ -142,8 +142,9 @@ class Instance:
         if self.retiring and not self.running:
             self.loop.stop()
 
-    def leave(self, status: int) -> NoReturn:
+    def leave(self, status: int, trace: str) -> NoReturn:
         """A handler has called `sys.exit`."""
+        sys.stderr.write(trace)
         leave(status)
 
     def send(self, frame: bytes) -> None:

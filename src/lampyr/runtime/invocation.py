@@ -48,8 +48,8 @@ class Host(Protocol):
     def ended(self, stream: int) -> None:
         """An invocation is over, with everything it left to run."""
 
-    def leave(self, status: int) -> None:
-        """The handler wants the process to end (`sys.exit`)."""
+    def leave(self, status: int, trace: str) -> None:
+        """The handler wants the process to end (`sys.exit`); `trace` says where."""
 
 
 class Invocation:
@@ -119,7 +119,7 @@ class Invocation:
         try:
             await self._respond()
         except SystemExit as leaving:
-            self.instance.leave(leaving.code if isinstance(leaving.code, int) else 1)
+            self.instance.leave(leaving.code if isinstance(leaving.code, int) else 1, _trace(leaving))
             self._fail(leaving)  # where the host is not a process of its own
         except BaseException as error:
             self._fail(error)

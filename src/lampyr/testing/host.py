@@ -137,5 +137,5 @@ class Host:
         del self.running[stream]
         self.calls.pop(stream).heard(OVER, b"")
 
-    def leave(self, status: int) -> None:
+    def leave(self, status: int, trace: str) -> None:
         """Nothing: outside of tests the process ends here, and the client reads FUNCTION_CRASHED."""

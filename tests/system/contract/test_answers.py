@@ -71,6 +71,8 @@ def test_a_function_that_goes_wrong(place: Place, how: str, status: int, code: s
     """Nothing of the user's is in the answer, but for the traceback in development; the next request is served."""
     reply = place.ask(f"/wrong/{how}")
     assert (reply.status, reply.error, reply["content-type"]) == (status, code, "application/json")
+    if how == "exit":
+        place.server.log(rf"{reply['x-lampyr-id']} \| SystemExit: 3$")
     error = reply.json()["error"]
     assert ("traceback" in error) == (
         place.command == "dev" and how in ("raises", "none", "group", "cancelled", "memory")
