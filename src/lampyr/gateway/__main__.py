@@ -154,7 +154,7 @@ class Gateway:
             self._warm_next()
         if snapshot.state == "failed":
             failure = snapshot.failure
-            where = f"{failure['file']}:{failure['line'] or 1}"
+            where = f"{failure['file'] or pool.function.file}:{failure['line'] or 1}"
             self.log.platform(f"error: {pool.function.route} cannot be imported: {where}: {failure['message']}")
             if failure.get("hint"):
                 self.log.line(f"hint: {failure['hint']}")
