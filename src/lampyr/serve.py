@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -39,7 +40,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     models = [_LocalModel(provider) for provider in settings.providers.values() if provider.kind in ("local", "echo")]
     provided = {name: value for one in models for name, value in one.variables().items()}
     if mode == "production":
-        _try_imports(project, settings, env.values | provided)
+        _try_imports(project, settings, replace(env, provided=provided))
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening[0].getsockname()[1]}"
 
@@ -106,10 +107,10 @@ def _count(errors: int) -> str:
     return f"the project cannot be served: {errors} error{'s' if errors > 1 else ''}"
 
 
-def _try_imports(project: Project, settings: config.Config, env: dict[str, str]) -> None:
+def _try_imports(project: Project, settings: config.Config, env: environment.Environment) -> None:
     """Import every function once, as its snapshot will: what cannot be imported is not served."""
     failed = 0
-    for problem in check.problems(project, settings, env):
+    for problem in check.problems(project, settings, env.of):
         failed += 1
         print(f"lampyr: error: {problem}", file=sys.stderr)
     if failed:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lampyr import config
 from lampyr.build.environment import KEPT_BACK, Environment, env_js, is_secret_name, read
+from lampyr.build.scan import scan
 from lampyr.errors import ConfigError
 
 FILES = (".env.{mode}.local", ".env.local", ".env.{mode}", ".env")
@@ -192,6 +195,42 @@ class TestSecrets:
         (warning,) = read(tmp_path, "development", {}).warnings
         assert (warning.file, warning.line) == (".env", 2)
         assert "API_KEY is too long" in warning.message
+
+
+class TestWhoMayHaveIt:
+    LOCAL = "DB_PASSWORD=hunter2-hunter2\nOTHER=other-secret\nSHORT_KEY=abc\n"
+    PLAIN = "DB_URL=postgres://me:$DB_PASSWORD@db\nPLAIN=abc and more\n"
+
+    def env_of(self, root: Path, setting: str) -> tuple[dict[str, str], str]:
+        (root / "app").mkdir()
+        (root / "app/route.py").write_text(f"{setting}\ndef GET(): return 1\n")
+        project(root, env_local=self.LOCAL, env=self.PLAIN)
+        found = scan(root, config.load(root))
+        env = replace(read(root, "development", {}), provided={"OTHER": "provided"})
+        assert found.errors == ()
+        return env.of(found.functions[0]), "\n".join(map(str, env.judge(found).warnings))
+
+    def test_without_the_setting_all_of_the_project(self, tmp_path: Path) -> None:
+        values, warnings = self.env_of(tmp_path, "")
+        assert values["DB_PASSWORD"] == "hunter2-hunter2" and values["SHORT_KEY"] == "abc"
+        assert "DB_URL" not in warnings
+
+    def test_with_it_those_it_names_and_no_others(self, tmp_path: Path) -> None:
+        values, _ = self.env_of(tmp_path, 'secrets = ["DB_PASSWORD"]')
+        assert values["DB_PASSWORD"] == "hunter2-hunter2" and "hunter2" in values["DB_URL"]
+        assert "SHORT_KEY" not in values and values["PLAIN"] == "abc and more"
+
+    def test_what_holds_a_secret_stays_away_with_it(self, tmp_path: Path) -> None:
+        values, warnings = self.env_of(tmp_path, "secrets = []")
+        assert not any("hunter2" in value for value in values.values())
+        assert "app/route.py: the function gets no DB_URL: it holds the value of DB_PASSWORD" in warnings
+
+    def test_what_lampyr_itself_provides_is_for_all(self, tmp_path: Path) -> None:
+        assert self.env_of(tmp_path, "secrets = []")[0]["OTHER"] == "provided"
+
+    def test_a_name_that_does_not_exist_is_told(self, tmp_path: Path) -> None:
+        _, warnings = self.env_of(tmp_path, 'secrets = ["DB_PASWORD"]')
+        assert "app/route.py: secrets names DB_PASWORD, and there is no such variable" in warnings
 
 
 class TestPublic:

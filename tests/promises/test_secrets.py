@@ -100,3 +100,21 @@ def test_a_public_value_that_holds_a_secret_is_refused(tmp_path: Path, command: 
     assert done.returncode == 1
     assert "lampyr: error: .env:2: " in done.stderr and "PUBLIC_URL" in done.stderr
     assert KEY not in done.stderr + done.stdout
+
+
+def test_a_function_has_the_secrets_it_names_and_no_others(serve: Serve) -> None:
+    show = "import os\ndef GET(): return sorted(name for name in os.environ if name.startswith('THE_'))\n"
+    server = serve(
+        {
+            "app/all/route.py": show,
+            "app/one/route.py": f'secrets = ["THE_FIRST"]\n{show}',
+            "app/none/route.py": f"secrets = []\n{show}",
+            ".env": "THE_PLAIN=plain\nTHE_URL=x:$THE_SECOND_TOKEN\n",
+            ".env.local": "THE_FIRST=first-secret\n",
+        },
+        env={"THE_SECOND_TOKEN": "second-secret"},
+    )
+    everything = ["THE_FIRST", "THE_PLAIN", "THE_SECOND_TOKEN", "THE_URL"]
+    assert server.get("/all").json() == everything
+    assert server.get("/one").json() == ["THE_FIRST", "THE_PLAIN"]
+    assert server.get("/none").json() == ["THE_PLAIN"]

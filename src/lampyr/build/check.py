@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lampyr.build import environment, spec
@@ -16,15 +16,17 @@ from lampyr.types import Function, Problem, Project
 
 IMPORT_TIMEOUT_S = 60.0
 
+EnvOf = Callable[[Function], dict[str, str]]
 
-def problems(project: Project, config: Config, env: Mapping[str, str]) -> Iterator[Problem]:
+
+def problems(project: Project, config: Config, env_of: EnvOf) -> Iterator[Problem]:
     """One problem for each function that cannot be imported."""
-    for function, facts in imports(project, config, env):
+    for function, facts in imports(project, config, env_of):
         if "failed" in facts:
             yield problem_of(function, project, facts["failed"])
 
 
-def imports(project: Project, config: Config, env: Mapping[str, str]) -> Iterator[tuple[Function, dict[str, Any]]]:
+def imports(project: Project, config: Config, env_of: EnvOf) -> Iterator[tuple[Function, dict[str, Any]]]:
     """Import each function in a snapshot of its own: `{"ready", "import_ms", "threads", "files"}` or `{"failed"}`."""
     packages = environment.packages(project.root)
     ours, theirs = Channel.pair()
@@ -40,7 +42,7 @@ def imports(project: Project, config: Config, env: Mapping[str, str]) -> Iterato
         for function in project.functions:
             if function.problem is None:
                 what = {**spec.of(function, project, config, packages), "user": users.of(function.route)}
-                yield function, _import(ours, what, dict(env))
+                yield function, _import(ours, what, env_of(function))
     finally:
         ours.close()
         base.wait()

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from lampyr.build.expansion import LoopError, expand_all
 from lampyr.build.packages import Packages, packages
 from lampyr.core import masks
 from lampyr.errors import ConfigError
-from lampyr.types import Problem, Project
+from lampyr.types import Function, Problem, Project
 
 __all__ = ["Environment", "Packages", "env_js", "packages", "read"]
 
@@ -43,7 +43,8 @@ class Environment:
     """What functions get in os.environ, and which of it is whose business.
 
     `secrets` are names in `values`; `public` is what a browser may see, and what holds a secret is not in it; `files`
-    are the .env files that were read, the winning one first. `errors` keep the project from being built.
+    are the .env files that were read, the winning one first. `errors` keep the project from being built. `provided` is
+    what Lampyr itself hands every function: addresses, and keys that open nothing.
     """
 
     mode: str
@@ -53,10 +54,50 @@ class Environment:
     files: tuple[Path, ...]
     errors: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    provided: Mapping[str, str] = field(default_factory=dict)
 
     def judge(self, project: Project) -> Project:
         """The project with the problems of its environment added to its own."""
-        return replace(project, errors=project.errors + self.errors, warnings=project.warnings + self.warnings)
+        warnings = (*project.warnings, *self.warnings, *self._missed(project))
+        return replace(project, errors=project.errors + self.errors, warnings=warnings)
+
+    def of(self, function: Function) -> dict[str, str]:
+        """What one function gets: all but the secrets that it may not have, and what else holds one of those."""
+        away = self._withheld(function)
+        away.update(self._holders(away, function))
+        return {name: value for name, value in self.values.items() if name not in away} | dict(self.provided)
+
+    def _withheld(self, function: Function) -> set[str]:
+        allowed = function.settings.secrets
+        return set() if allowed is None else set(self.secrets.difference(allowed))
+
+    def _holders(self, withheld: set[str], function: Function) -> dict[str, str]:
+        """Variables in which a withheld secret is, as in a URL with a password, and which secret that is.
+
+        What the function is granted by name it has, whatever is in it.
+        """
+        granted = self.secrets - withheld
+        found = {}
+        for secret in sorted(withheld):
+            text = self.values[secret]
+            if len(text) >= masks.MIN_CHARS:
+                holders = (name for name, value in self.values.items() if text in value and name not in granted)
+                found.update({name: secret for name in holders if name not in withheld})
+        return found
+
+    def _missed(self, project: Project) -> Iterator[Problem]:
+        """What a function will look for in vain, because of its `secrets`."""
+        for function in project.functions:
+            file = str(function.file.relative_to(project.root))
+            unset = [name for name in function.settings.secrets or () if name not in {**self.values, **self.provided}]
+            if unset:
+                message = f"secrets names {', '.join(unset)}, and there is no such variable"
+                yield Problem(file=file, line=None, message=message, hint="set it, or take its name out of secrets")
+            for name, secret in self._holders(self._withheld(function), function).items():
+                message = f"the function gets no {name}: it holds the value of {secret}, which is not in its secrets"
+                yield Problem(
+                    file=file, line=None, message=message, hint=f"add {secret} to secrets if it may have both"
+                )
 
 
 class _Entry(NamedTuple):

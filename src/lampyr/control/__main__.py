@@ -6,6 +6,7 @@ import os
 import select
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from lampyr import config
@@ -119,11 +120,10 @@ class Control:
         try:
             settings = config.load(self.root)
             project = scan(self.root, settings)
-            env = environment.read(self.root, self.mode, os.environ)
+            env = replace(environment.read(self.root, self.mode, os.environ), provided=self.provided)
         except LampyrError as error:
             self._failed(error)
             return
-        env.values.update(self.provided)
         self._age(project, touched, everything=bool(added) or any(_for_all(path) for path in touched))
         first = self.deployed is None
         self.deployed = deployment.compose(

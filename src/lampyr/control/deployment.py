@@ -32,7 +32,7 @@ def compose(
             "settings": asdict(function.settings),
             "problem": asdict(function.problem) if function.problem else None,
             "spec": spec.of(function, project, config, packages),
-            "env": env.values,
+            "env": env.of(function),
             "version": version_of(function),
         }
         for function in project.functions
