@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from serving import WHO, Answer, Serve, Server, until, write
@@ -237,6 +238,28 @@ def test_after_survives_a_deployment(serve: Serve) -> None:
     assert server.get("/scaled-down").body == b"new"
     (server.root / "app/scaled-down-go").touch()
     until(lambda: marks(server, "scaled-down-done"), "the old deployment's work")
+
+
+def test_nothing_of_an_old_deployment_stays_once_those_who_waited_for_it_are_served(serve: Serve) -> None:
+    route = """
+        import asyncio
+        max_instances = 1
+        min_instances = 1
+
+        async def GET():
+            await asyncio.sleep(0.5)
+            return "old"
+    """
+    server = serve({"app/queue/route.py": route}, command="dev")
+    until(lambda: server.get("/queue").body == b"old", "an answer")
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(server.get, "/queue") for _ in range(3)]
+        time.sleep(0.2)  # one is served, two wait
+        server.write("app/queue/route.py", "def GET(): return 'new'")
+        assert server.get("/queue").body == b"new"
+        assert [one.result().body for one in asked] == [b"old"] * 3
+    # Below the base: the snapshot and, if it was not ended yet, the instance of the new deployment.
+    until(lambda: len(server.find("lampyr.runtime.snapshot").children()) == 1, "the old snapshot to end")
 
 
 def test_a_second_sigterm_ends_what_the_first_waits_for(serve: Serve) -> None:

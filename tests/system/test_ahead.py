@@ -155,3 +155,22 @@ def test_every_line_stands_under_the_id_of_who_printed_it(serve: Serve, runtime:
 
     until(lambda: len(said()) == CLIENTS * 50, "all the lines")
     assert [found for found in said() if found[1] != found[2]] == []
+
+
+def test_a_request_of_several_packets_does_not_wait_in_a_socket(server: Server) -> None:
+    host, body = b"h" * 30_000, b"quick".ljust(16_000)
+
+    def large(_: int) -> bytes:
+        with server.connect() as connection:
+            connection.sendall(
+                b"POST /api/work HTTP/1.1\r\nHost: %b\r\nContent-Length: %d\r\n\r\n%b" % (host, len(body), body)
+            )
+            return connection.recv(65536)[9:12]
+
+    for _ in range(3):
+        flood(server, 150)
+        with ThreadPoolExecutor(CLIENTS) as pool, server.connect() as connection:
+            blocked = pool.submit(ask, connection, "block")
+            assert {*pool.map(large, range(CLIENTS - 1))} == {b"200"}
+            assert blocked.result()[0] == 200
+    assert sum(flood(server, 20).values()) == CLIENTS * 20  # every frame was read whole

@@ -10,7 +10,7 @@ from typing import Any
 
 from lampyr.build import environment, spec
 from lampyr.config import Config
-from lampyr.runtime.channel import Channel
+from lampyr.runtime.channel import Channel, ChannelError
 from lampyr.runtime.users import Users
 from lampyr.types import Function, Problem, Project
 
@@ -59,7 +59,7 @@ def _import(base: Channel, what: dict[str, Any], env: dict[str, str]) -> dict[st
         received = ours.receive()
     except TimeoutError:
         return {"failed": _failure(what, f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s")}
-    except OSError as error:
+    except (OSError, ChannelError) as error:
         return {"failed": _failure(what, f"the import process ended: {error}")}
     finally:
         ours.close()

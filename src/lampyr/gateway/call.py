@@ -27,6 +27,7 @@ CREDIT_BYTES = 32 * 1024
 
 # uvloop's clock has whole milliseconds and may be as much behind: without this a deadline comes 0.2 ms early.
 CLOCK_S = 0.001
+# A request of up to this size, with its head, travels in one packet, and so may wait in an instance's socket.
 BRIEF_BYTES = 16 * 1024
 # Heads of responses that are remembered for each deployment: at most 1 MiB of them.
 MAX_KNOWN_HEADS = 1024
@@ -48,6 +49,7 @@ class Call:
         "_credit",
         "_deadline",
         "_encoder",
+        "_ended",
         "_grace",
         "_has_after",
         "_masking",
@@ -88,9 +90,9 @@ class Call:
         self.bytes_in = len(exchange.body)
         self.bytes_out = 0
         self._complete = exchange.complete
-        # It travels in one packet, and so may wait in an instance's socket: heads are at most 41 KB.
-        self.brief = self._complete and self.bytes_in <= BRIEF_BYTES
+        self.brief = self._complete and len(target) + len(exchange.fields) + self.bytes_in <= BRIEF_BYTES
         self._returned = False
+        self._ended = False  # the last frame of its response has come
         self._stream = 0
         self._started = False
         self._has_after = False
@@ -167,7 +169,7 @@ class Call:
         """The instance has read some of the body."""
         if self._window <= 0 < self._window + count and self.open:
             self.exchange.resume_body()
-        self._window += count
+        self._window = min(self._window + count, wire.WINDOW_BYTES)  # whatever the instance says
 
     def left(self) -> None:
         """The client is gone: nothing more is written, and the handler is cancelled unless it wants to go on."""
@@ -213,6 +215,7 @@ class Call:
                 lines = self._site.known_heads.get(head) or self._learn(head)
         except ValueError as error:
             self._nonsense(str(error))
+            self._responded()
             return
         self.status = lines.status
         self.bytes_out = len(body)
@@ -247,16 +250,16 @@ class Call:
         try:
             status, headers = self._read_head(fields)
             self._encoder = compression.choose(self._accepted(), status, headers)
-            length = None
             if self._encoder is not None:
                 self._encoder.add_headers(headers)
-            elif self._masking is None:
-                length = self._announced(headers)
+            elif self._masking is not None:  # a masked body has another length
+                headers = [header for header in headers if header[0] != b"content-length"]
             headers.append((b"server-timing", self._timing(None)))
             self.status = status
-            self.exchange.start(status, headers, length)
+            self.exchange.start(status, headers)
         except ValueError as error:
             self._nonsense(str(error))
+            self._give_up("error", "client", LEFT_GRACE_S)
             return
         self._started = True
         if self.pool.function.settings.runtime == "edge" and self._deadline is not None:
@@ -357,19 +360,32 @@ class Call:
         self._has_after = True
 
     def done(self) -> None:
+        self._ensure_answered()
         self._over()
 
     # --- endings
 
     def _responded(self) -> None:
         """Nothing more comes for the client. What the handler left to run gets a deadline of its own."""
+        self._ensure_answered()
         if not self._has_after:
             self._over()
             return
+        if self._ended:
+            assert self.instance is not None
+            self.instance.kill("it answered a request twice")
+            return
+        self._ended = True
         self._stop_timers()
         limit_s = self.pool.function.settings.max_duration
         if limit_s is not None:
             self._deadline = self.pool.loop.call_later(limit_s, self._expire_after)
+
+    def _ensure_answered(self) -> None:
+        """No client waits for an instance that ends a response which it has not begun, or begins a second one."""
+        if self.open:
+            self.outcome = "error"
+            self._answer_error("FUNCTION_INVOCATION_FAILED", None)
 
     def _expire_after(self) -> None:
         self._cancel(b"deadline", DEADLINE_GRACE_S)
@@ -420,9 +436,7 @@ class Call:
     def _nonsense(self, what: str) -> None:
         self.outcome = "error"
         self._site.log.failure(self, f"the response cannot be sent: {what}\n")
-        if self.instance is not None and not self._started:
-            self._answer_error("FUNCTION_INVOCATION_FAILED", None)
-        self._give_up("error", "client", LEFT_GRACE_S)
+        self._answer_error("FUNCTION_INVOCATION_FAILED", None)
 
     def _over(self) -> None:
         """The invocation has ended: free its place, write its line."""
@@ -474,14 +488,6 @@ class Call:
         if mask:
             headers = [(name, mask.mask(value)) for name, value in headers]
         return status, headers
-
-    def _announced(self, headers: answers.Headers) -> int | None:
-        """Take a handler's own content-length out of `headers`."""
-        for index, (name, value) in enumerate(headers):
-            if name == b"content-length":
-                del headers[index]
-                return int(value) if value.isdigit() else None
-        return None
 
     def _accepted(self) -> bytes | None:
         for name, value in self.exchange.headers:

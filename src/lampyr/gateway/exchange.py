@@ -19,8 +19,9 @@ _TOKEN = re.compile(TOKEN)
 # Where a response ends is for the front door to say.
 _FRAMING = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 _OURS = frozenset((b"content-length", b"date", b"x-lampyr-id"))
-# Header names come from handlers, so what is remembered about them has a bound.
+# Header names come from handlers, so what is remembered about them has a bound: 64 KiB.
 _MAX_NAMES = 1024
+_MAX_NAME_BYTES = 64
 
 
 class Lines(NamedTuple):
@@ -191,15 +192,15 @@ class Exchange:
                 if name == b"content-length":
                     announced = _announced(value)
                 elif name == b"date":
-                    date = b"date: %b\r\n" % value
+                    date = value
             else:
                 lines.append(name + b": " + value)
         text = b"\r\n".join(lines)
         # One look at all values: a line end inside one would begin a header, or a response, of the handler's making.
         ends = len(lines) - 1
-        if text.count(b"\n") != ends or text.count(b"\r") != ends or b"\0" in text or date.count(b"\n") > 1:
+        if text.count(b"\n") != ends or text.count(b"\r") != ends or b"\0" in text or b"\n" in date or b"\r" in date:
             raise ValueError("a header holds a line end or NUL")
-        return Lines(status, text, date, announced)
+        return Lines(status, text, b"date: %b\r\n" % date if date else b"", announced)
 
     def _head(self, lines: Lines, more: bytes, length: int | None, streamed: bool = False) -> bytes:
         """The response's head; decides how its body ends."""
@@ -242,7 +243,7 @@ def _check(name: bytes, good: set[bytes]) -> bytes:
         raise ValueError("a header's name is not a token")
     if lower in _FRAMING or (lower in _OURS and name != lower):
         raise ValueError(f"the header {lower.decode()} is not for handlers to set")
-    if lower not in _OURS and len(good) < _MAX_NAMES:
+    if lower not in _OURS and len(good) < _MAX_NAMES and len(name) <= _MAX_NAME_BYTES:
         good.add(name)
     return lower
 

@@ -60,6 +60,7 @@ class Instance:
         "_recent",
         "_sock",
         "_streams",
+        "_torn",
         "_unsent",
         "caller",
         "exit_status",
@@ -94,7 +95,8 @@ class Instance:
         self._far = far
         self._inbox = b""
         self._outbox: list[bytes] = []
-        self._unsent = b""
+        self._unsent: deque[bytes] = deque()  # frames that the socket had no room for; of the first, what is left
+        self._torn = False  # a frame went in several packets, which may not have been read yet
         self._batch = pool.concurrency > 1
         self._streams = 0
         self.number = number
@@ -127,7 +129,9 @@ class Instance:
         else:
             self.caller = caller
             self.since_s = monotonic()
-            self.takes_more = self._far is not None and caller.brief
+            # What lies behind pieces of a frame cannot be told from them. Once one more call is over they were read.
+            self.takes_more = self._far is not None and caller.brief and not self._torn
+            self._torn = False
         self.running[stream] = caller
         self._recent.append(caller.id)
         self.served += 1
@@ -176,25 +180,33 @@ class Instance:
     def _write(self, data: bytes) -> None:
         if self.state == "ended":
             return
+        if len(data) > wire.PACKET_BYTES:
+            self._torn = True
         if self._unsent:
-            self._unsent += data
-            return
+            self._unsent.append(data)
+        elif rest := self._send(data):
+            self.takes_more = False
+            self._unsent.append(rest)
+            self._loop.add_writer(self._sock, self._write_rest)
+
+    def _send(self, data: bytes) -> bytes:
+        """Send what the socket has room for; returns the rest."""
         sent = 0
         try:
             while sent < len(data):
                 sent += self._sock.send(data[sent : sent + wire.PACKET_BYTES])
         except (BlockingIOError, InterruptedError):
-            self.takes_more = False
+            return data[sent:]
         except OSError:
-            return  # the end of the socket is about to be read
-        if sent < len(data):
-            self._unsent = data[sent:]
-            self._loop.add_writer(self._sock, self._write_rest)
+            pass  # the end of the socket is about to be read
+        return b""
 
     def _write_rest(self) -> None:
-        data, self._unsent = self._unsent, b""
+        while self._unsent:
+            if rest := self._send(self._unsent.popleft()):
+                self._unsent.appendleft(rest)
+                return
         self._loop.remove_writer(self._sock)
-        self._write(data)
 
     def retire(self, reason: str) -> None:
         """Finish what runs, take nothing more, exit."""
@@ -211,6 +223,8 @@ class Instance:
     def kill(self, reason: str) -> None:
         """End the process now; its snapshot ends whatever it leaves behind."""
         self.reason = reason
+        if self.pidfd < 0:
+            self._loop.call_soon(self._pool.ended, self)  # `forked` ends the process, if it ever comes to that
         self._signal(signal.SIGKILL)
         self._pool.snapshot.fence.end(self.number)
 
@@ -294,7 +308,7 @@ class Instance:
 
     def _busy(self, stream: int) -> bool:
         """The process has read a request that it cannot serve yet. It may say so of requests that wait, no others."""
-        if stream == next(iter(self.running)):
+        if self._far is None or stream == next(iter(self.running)):
             return False
         self._pool.returned(self, [self.running.pop(stream)])
         return True
@@ -328,6 +342,7 @@ class Instance:
         """The process exists; its pidfd tells when it has ended."""
         self.pid, self.pidfd = pid, pidfd
         if self.state == "ended":
+            self._signal(signal.SIGKILL)
             os.close(pidfd)
             self.pidfd = -1
         elif self._far is not None:

@@ -157,7 +157,14 @@ class Pool:
             self.open.append(instance)
         if self.waiting:
             self._serve_waiting()
-        elif instance.state == "idle" and self._sweep is None:
+        elif instance.state == "idle":
+            self._rest(instance)
+
+    def _rest(self, instance: Instance) -> None:
+        """Nobody calls for `instance`: it ends in a while, or now if another deployment has taken over."""
+        if self.retired:
+            self._retire(instance, "replaced")
+        elif self._sweep is None:
             self._sweep_at(instance.idle_since + self._idle_timeout_s)
 
     def _serve_waiting(self) -> None:
@@ -203,7 +210,8 @@ class Pool:
             if pidfd < 0:
                 self.ended(instance)
                 return
-            self.snapshot.fence.admit(number, pidfd)
+            if instance.state != "ended":
+                self.snapshot.fence.admit(number, pidfd)
             self.snapshot.exits[pid] = lambda status: self._exited(instance, status)
             instance.forked(pid, pidfd)
 
@@ -229,8 +237,6 @@ class Pool:
     def _check_started(self, instance: Instance) -> None:
         if instance.state == "starting":
             instance.kill("it did not become ready in time")
-            if instance.pidfd < 0:
-                self.ended(instance)
 
     def hello(self, instance: Instance) -> None:
         """A new instance is ready."""
@@ -244,8 +250,8 @@ class Pool:
         self.open.append(instance)
         if self.waiting:
             self._serve_waiting()
-        elif self._sweep is None:
-            self._sweep_at(instance.idle_since + self._idle_timeout_s)
+        else:
+            self._rest(instance)
 
     def _snapshot_changed(self) -> None:
         if self.snapshot.state == "failed":

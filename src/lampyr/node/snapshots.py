@@ -18,6 +18,8 @@ from lampyr.runtime.users import Users
 
 # An import that takes longer hangs; a person waiting would have given up as well.
 IMPORT_TIMEOUT_S = 60.0
+# What an honest snapshot says is shorter: a stack, or the names of the project's files.
+MOST_SAID_BYTES = 4 * 1024 * 1024
 # After a failed import the next attempt waits this long, then twice as long, so that requests cannot burn a core.
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
@@ -194,6 +196,7 @@ class Snapshot:
     def _import(self) -> None:
         self.state = "importing"
         ours, theirs = Channel.pair()
+        ours.most_bytes = MOST_SAID_BYTES
         self._pipes = [LogPipe(self._loop, self._sink("stdout")), LogPipe(self._loop, self._sink("stderr"))]
         for pipe in self._pipes:
             pipe.give_to(self._spec["user"])
@@ -235,17 +238,19 @@ class Snapshot:
         forks.say({"env": self._env})
 
     def _told(self, message: Message) -> None:
-        if "ready" in message:
+        if self.state == "importing" and "ready" in message:
             self._settle("ready")
-            self.facts = message
+            files = message.get("files")
+            self.facts = {"files": [str(file) for file in files] if isinstance(files, list) else []}
             self._retry_s = FIRST_RETRY_S
             self._changed()
-        elif "failed" in message:
-            self._fail(message["failed"])
-        elif "exited" in message:
-            ended = self.exits.pop(int(message["exited"]), None)
+        elif self.state == "importing" and "failed" in message:
+            blank = {"file": self._spec["file"], "line": None, "message": "", "traceback": ""}
+            self._fail({**blank, **_well_formed(message["failed"])})
+        elif "exited" in message and "status" in message:
+            ended = self.exits.pop(message["exited"], None)
             if ended is not None:
-                ended(int(message["status"]))
+                ended(message["status"])
 
     def _stuck(self) -> None:
         message = f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s"
@@ -303,6 +308,11 @@ class Snapshot:
         """Let the process go. Its instances, if any are left, end with it."""
         self._settle("absent")
         self._drop()
+
+
+def _well_formed(failure: Message) -> Message:
+    """What of a failure (runtime.load.failure) is what it should be."""
+    return {name: value for name, value in failure.items() if isinstance(value, int if name == "line" else str)}
 
 
 def _make_tmp(spec: Message) -> None:

@@ -12,6 +12,8 @@ LENGTH_BYTES = 4
 # A message is a deployment at the largest; a peer that announces more is broken or hostile.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_FDS = 8
+# One read ends behind the first bytes of a message that brings some; those of the message before may be there yet.
+MOST_WAITING_FDS = 2 * MAX_FDS
 
 Message = dict[str, Any]
 
@@ -28,6 +30,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.most_bytes = MAX_MESSAGE_BYTES  # of a message that is read
         self._data = bytearray()
         self._fds: list[int] = []
 
@@ -96,6 +99,8 @@ class Channel:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 usable = len(payload) - len(payload) % 4
                 self._fds.extend(array.array("i", payload[:usable]))
+        if len(self._fds) > MOST_WAITING_FDS:
+            raise ChannelError(f"{len(self._fds)} descriptors came without the messages they belong to")
         self._data += data
         return bool(data)
 
@@ -108,19 +113,21 @@ class Channel:
         if len(self._data) < LENGTH_BYTES:
             return None
         length = int.from_bytes(self._data[:LENGTH_BYTES], "big")
-        if length > MAX_MESSAGE_BYTES:
-            raise ChannelError(f"a message of {length} bytes was announced; at most {MAX_MESSAGE_BYTES} are read")
+        if length > self.most_bytes:
+            raise ChannelError(f"a message of {length} bytes was announced; at most {self.most_bytes} are read")
         end = LENGTH_BYTES + length
         if len(self._data) < end:
             return None
         try:
             message = json.loads(self._data[LENGTH_BYTES:end])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ChannelError("a message is not JSON") from error
         if not isinstance(message, dict):
             raise ChannelError("a message is not a JSON object")
         del self._data[:end]
         # Messages that arrive in one read keep their own descriptors because each says how many it brought.
-        count = int(message.pop("fds", 0))
+        count = message.pop("fds", 0)
+        if not isinstance(count, int) or not 0 <= count <= len(self._fds):
+            raise ChannelError("a message came without its descriptors")
         fds, self._fds = self._fds[:count], self._fds[count:]
         return message, fds

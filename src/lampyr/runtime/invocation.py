@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # A larger piece of a body leaves in parts, so that one chunk cannot outgrow the gateway's buffers.
 PIECE_BYTES = wire.WINDOW_BYTES
+# Status and headers of a response: no proxy and no client takes as many.
+MOST_HEAD_BYTES = 64 * 1024
 # The payload of CANCEL when the time is up; without it the client has left, and `after` still has its time.
 DEADLINE = b"deadline"
 
@@ -233,18 +235,21 @@ class Invocation:
         """Send a complete response."""
         if self._finished:
             return
+        # While the handler takes its first step its task has no name yet.
+        quick = self.task is None and not self.context.tasks and monotonic() - self.request._arrived < QUICK_S
+        frame = wire.head_frame(self._stream, wire.QUICK_ANSWER if quick else wire.ANSWER, fields, body)
+        _check_head(len(frame) - len(body))
         if self.context.tasks:
             self.announce_after()
         self.context.begun = self._finished = True
-        # While the handler takes its first step its task has no name yet.
-        quick = self.task is None and not self._announced and monotonic() - self.request._arrived < QUICK_S
-        kind = wire.QUICK_ANSWER if quick else wire.ANSWER
-        self.instance.send(wire.head_frame(self._stream, kind, fields, body))
+        self.instance.send(frame)
 
     def head(self, fields: list[bytes]) -> None:
         """Send the head of a response whose body follows."""
+        frame = wire.head_frame(self._stream, wire.HEAD, fields)
+        _check_head(len(frame))
         self.context.begun = True
-        self.instance.send(wire.head_frame(self._stream, wire.HEAD, fields))
+        self.instance.send(frame)
 
     async def write(self, data: bytes) -> None:
         """Send a chunk as soon as the client has room for it."""
@@ -276,6 +281,11 @@ class Invocation:
         self.instance.send(wire.frame(self._stream, kind, payload))
 
 
+def _check_head(size: int) -> None:
+    if size > MOST_HEAD_BYTES:
+        raise ValueError(f"the headers of the response take {size} bytes; at most {MOST_HEAD_BYTES} can be sent")
+
+
 def _interrupt_of(error: BaseException) -> context.Interrupt | None:
     """The interrupt that `error` is, or, where it went through a task group, consists of."""
     if isinstance(error, BaseExceptionGroup):
@@ -289,7 +299,7 @@ def _interrupt_of(error: BaseException) -> context.Interrupt | None:
 def _failure(error: BaseException) -> bytes:
     """The payload of a FAIL frame: kind, NUL, text. That of a bad request is for the client, all else for the log."""
     if isinstance(error, BadRequest):
-        return b"bad_request\0" + str(error).encode(errors="replace")
+        return b"bad_request\0" + stack.shortened(str(error)).encode(errors="replace")
     if isinstance(error, NonsenseReturned):
         return b"raised\0" + str(error).encode(errors="replace")
     kind = b"raised\0"
@@ -301,7 +311,7 @@ def _failure(error: BaseException) -> bytes:
 
 
 def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, _users_part(error)))
+    return stack.shortened("".join(traceback.format_exception(type(error), error, _users_part(error))))
 
 
 def _users_part(error: BaseException) -> Any:

@@ -11,6 +11,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from types import CodeType, ModuleType
 from typing import Any
 
+from lampyr.runtime.stack import shortened
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -109,9 +111,9 @@ def failure(error: BaseException, root: str) -> dict[str, Any]:
     return {
         "file": file[len(root) + 1 :] if file and file.startswith(root + "/") else file,
         "line": line,
-        "message": f"{type(error).__name__}: {error}" if str(error) else type(error).__name__,
+        "message": shortened(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__),
         "hint": _cure(error),
-        "traceback": "".join(lines),
+        "traceback": shortened("".join(lines)),
     }
 
 

@@ -9,6 +9,8 @@ import traceback
 from types import FrameType
 from typing import Any
 
+# Of a failure: as bytes it fits in one frame (runtime/wire.py), and in a log that somebody wants to read.
+MOST_TOLD_CHARS = 32_000
 _OURS = os.path.dirname(__file__) + os.sep
 
 
@@ -40,6 +42,13 @@ def frames_of_thread(ident: int) -> list[FrameType]:
     ours = [one.f_code.co_filename.startswith(_OURS) for one in found]
     begin = ours.index(True) if True in ours else 0
     return [one for one, own in zip(found[begin:], ours[begin:], strict=True) if not own]
+
+
+def shortened(text: str) -> str:
+    """`text` with its middle left out where it is too long to be told: whatever an exception's message holds."""
+    left_out = len(text) - MOST_TOLD_CHARS
+    half = MOST_TOLD_CHARS // 2
+    return text if left_out <= 0 else f"{text[:half]}\n... {left_out} characters left out ...\n{text[-half:]}"
 
 
 def tell(coroutine: Any, thread: int | None) -> None:
