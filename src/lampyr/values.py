@@ -39,7 +39,7 @@ class Kind:
 
 
 class Rate(NamedTuple):
-    """`requests` in any `period_s` seconds."""
+    """`requests` in a period of `period_s` seconds."""
 
     requests: int
     period_s: int

@@ -113,6 +113,10 @@ class Proxy:
         if exchange.upgrade and exchange.upgrade.lower() == b"websocket":
             self._answer(exchange, answers.error("BAD_REQUEST", WEBSOCKET, exchange.id))
             return
+        refusal = site.admissions[function.route].refusal(method, ip, exchange.started, exchange.id)
+        if refusal is not None:
+            self._answer(exchange, refusal.answer)
+            return
         params = json.dumps(match.params) if match.params else ""
         target = f"{exchange.id}\0{method}\0{origin}\0{match.path}\0{match.query}\0{params}\0{ip}"
         if method in ("GET", "HEAD"):

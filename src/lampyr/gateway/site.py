@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lampyr.core.routing import Router
+from lampyr.gateway.admission import Admission
 from lampyr.gateway.exchange import Lines
 from lampyr.gateway.log import Log
 from lampyr.gateway.masking import Masker
@@ -39,6 +40,10 @@ class Site:
         self.known_heads: dict[bytes, Lines] = {}  # of responses, as handlers wrote them
         self._versions: dict[str, str] = {one["route"]: one["version"] for one in message["functions"]}
         self.pools: dict[str, Pool] = {}
+        known = before.admissions if before else {}
+        self.admissions: dict[str, Admission] = {
+            one.route: Admission(one.settings, known.get(one.route)) for one in self.functions
+        }
         for function, one in zip(self.functions, message["functions"], strict=True):
             old = before.pools.get(function.route) if before else None
             if old is not None and before is not None and before._versions[function.route] == one["version"]:

@@ -1,0 +1,103 @@
+"""SPEC 2 `rate_limit`: how much one client may ask of one function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from serving import Answer, Serve, Server, write
+
+ROUTE = """
+def GET():
+    return "read"
+
+PUT = POST = DELETE = PATCH = GET
+"""
+PROJECT = {
+    "app/usual/route.py": ROUTE,
+    "app/other/route.py": ROUTE,
+    "app/few/route.py": 'rate_limit = "3/hour"' + ROUTE,
+    "app/none/route.py": 'rate_limit = "none"' + ROUTE,
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("rates") / "project"
+    write(root, PROJECT)
+    server = Server(root, "start")
+    yield server
+    server.stop()
+
+
+def statuses(server: Server, count: int, method: str, path: str, **headers: str) -> list[int]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return [server.request(method, path, headers=named).status for _ in range(count)]
+
+
+def test_60_a_minute_for_each_client_and_function_on_writing_methods(server: Server) -> None:
+    assert statuses(server, 15, "POST", "/usual") == [200] * 15
+    for method in ("PUT", "PATCH", "DELETE"):
+        assert statuses(server, 15, method, "/usual") == [200] * 15
+    answers = [server.request("POST", "/usual") for _ in range(5)]
+    assert any(answer.error == "RATE_LIMITED" for answer in answers)  # one comes back each second
+    assert statuses(server, 70, "GET", "/usual") == [200] * 70
+    assert statuses(server, 5, "HEAD", "/usual") + statuses(server, 5, "OPTIONS", "/usual") == [200] * 5 + [204] * 5
+    assert server.request("POST", "/other").status == 200
+
+
+def test_a_limit_of_its_own_is_for_every_method_but_options(server: Server) -> None:
+    assert statuses(server, 4, "GET", "/few") == [200, 200, 200, 429]
+    assert statuses(server, 1, "POST", "/few") == [429]
+    assert statuses(server, 5, "OPTIONS", "/few") == [204] * 5
+
+
+def test_none_turns_it_off(server: Server) -> None:
+    assert statuses(server, 70, "POST", "/none") == [200] * 70
+
+
+def refused(server: Server, **headers: str) -> Answer:
+    for _ in range(5):
+        answer = server.get("/few", **headers)
+        if answer.status == 429:
+            return answer
+    raise AssertionError("it was never refused")
+
+
+def test_a_refusal_says_when_to_come_back(server: Server) -> None:
+    answer = refused(server)
+    error = answer.json()["error"]
+    assert error["message"] == "This function takes 3 requests per hour from one client."
+    assert (answer.error, error["code"], error["id"]) == ("RATE_LIMITED", "RATE_LIMITED", answer.headers["x-lampyr-id"])
+    assert 1 <= int(answer.headers["retry-after"]) <= 1200
+    assert answer.headers["ratelimit-policy"] == '"client";q=3;w=3600'
+    assert answer.headers["ratelimit"] == f'"client";r=0;t={answer.headers["retry-after"]}'
+    server.log(rf"GET /few 429 .* {error['id']}")
+
+
+def test_a_forwarded_address_that_nobody_vouches_for_changes_nothing(server: Server) -> None:
+    refused(server)
+    assert statuses(server, 3, "GET", "/few", X_Forwarded_For="203.0.113.1", Forwarded="for=203.0.113.1") == [429] * 3
+
+
+def test_behind_a_trusted_proxy_each_of_its_clients_has_its_own(serve: Serve) -> None:
+    server = serve({**PROJECT, "lampyr.toml": '[server]\ntrusted_proxies = ["127.0.0.1"]\n'})
+    assert statuses(server, 4, "GET", "/few", X_Forwarded_For="203.0.113.1") == [200, 200, 200, 429]
+    assert statuses(server, 4, "GET", "/few", X_Forwarded_For="203.0.113.2") == [200, 200, 200, 429]
+    # What a client puts in front of what the proxy adds is its own invention.
+    assert statuses(server, 2, "GET", "/few", X_Forwarded_For="198.51.100.9, 203.0.113.2") == [429] * 2
+
+
+def test_a_refused_request_starts_no_instance(serve: Serve) -> None:
+    server = serve({"app/once/route.py": 'rate_limit = "1/hour"\nidle_timeout = 0\n\ndef GET():\n    return "here"\n'})
+    assert server.get("/once").status == 200
+    before = {one.pid for one in server.processes()}
+    assert statuses(server, 20, "GET", "/once") == [429] * 20
+    assert {one.pid for one in server.processes()} <= before
+
+
+def test_a_new_deployment_forgets_no_client(serve: Serve) -> None:
+    server = serve(PROJECT, command="dev")
+    assert statuses(server, 4, "GET", "/few") == [200, 200, 200, 429]
+    server.write("app/few/route.py", PROJECT["app/few/route.py"] + "CHANGED = True\n")
+    assert statuses(server, 2, "GET", "/few") == [429] * 2
