@@ -219,6 +219,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     """
     _connect(*logs)
     lines.speak()
+    faulthandler.enable(file=2, all_threads=True)  # a crash in compiled code leaves a stack, in instances too
     os.setsid()
     received = channel.receive()
     if received is None:
@@ -232,6 +233,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     try:
         sandbox.enter(spec, means)
         os.chdir(spec["root"])
+        report = _trace(spec)
         started = time.perf_counter()
         instance = Instance(_import(spec))
     except BaseException as error:
@@ -243,7 +245,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     gc.freeze()
     gc.disable()
     import_ms = (time.perf_counter() - started) * 1000
-    facts = {"import_ms": import_ms, "threads": _threads(), "files": load.project_files(spec["root"])}
+    facts = {"import_ms": import_ms, "threads": _threads(), "files": load.project_files(spec["root"]), **report()}
     channel.send({"ready": sorted(instance.program.methods), **facts})
     forker: Forker = TidyForker(channel) if means.room else Forker(channel)
     while True:
@@ -251,6 +253,16 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         if forker.fork(os.fork, fds):
             forker.close()
             _become_instance(instance, order, fds)
+
+
+def _trace(spec: Message) -> Callable[[], Message]:
+    """Begin to trace the import, where that is wanted; what is returned gives the result."""
+    if not spec.get("trace"):
+        return dict
+    from lampyr.runtime.trace import Trace
+
+    trace = Trace(spec["root"], spec["file"])
+    return lambda: {"trace": trace.report()}
 
 
 def _import(spec: Message) -> Program:
