@@ -87,9 +87,9 @@ class Forker:
         pid = self.children.pop(pidfd)
         self.poll.unregister(pidfd)
         os.close(pidfd)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.waitpid(pid, 0)
         self.end_orphans()
-        self.tell({"exited": pid, "status": status})
+        self.tell({"exited": pid})
 
     def tell(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         try:
