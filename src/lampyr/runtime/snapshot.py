@@ -87,9 +87,9 @@ class Forker:
         pid = self.children.pop(pidfd)
         self.poll.unregister(pidfd)
         os.close(pidfd)
-        os.waitpid(pid, 0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self.end_orphans()
-        self.tell({"exited": pid})
+        self.tell({"exited": pid, "status": status})
 
     def tell(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         try:
