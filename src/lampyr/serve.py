@@ -83,8 +83,7 @@ class _LocalModel:
         return choice.command(fd, name=self._name, echo=self._echo)
 
     def variables(self) -> dict[str, str]:
-        """What an OpenAI SDK in a function reads. The key opens nothing: the model asks for none."""
-        return {"OPENAI_BASE_URL": f"http://127.0.0.1:{self.sock.getsockname()[1]}/v1", "OPENAI_API_KEY": "local"}
+        return choice.variables(self.sock.getsockname()[1])
 
     def tell(self) -> None:
         """Say who answers, and plainly so where it is only the echo."""

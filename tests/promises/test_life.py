@@ -262,6 +262,54 @@ def test_nothing_of_an_old_deployment_stays_once_those_who_waited_for_it_are_ser
     until(lambda: len(server.find("lampyr.runtime.snapshot").children()) == 1, "the old snapshot to end")
 
 
+def test_who_does_not_stop_at_its_deadline_is_ended_once_nobody_else_runs_beside_it(serve: Serve) -> None:
+    server = serve({
+        "app/deaf/route.py": f"""
+            import asyncio, os
+            runtime = "edge"
+            max_duration = 1
+
+            async def GET(req):
+                while "deaf" in req.query:
+                    try:
+                        await asyncio.sleep(60)
+                    except asyncio.CancelledError:
+                        pass
+                return {WHO}
+        """,
+        "app/beside/route.py": "def GET(): return 'well'",
+    })  # fmt: skip
+    who = server.get("/deaf").body.decode()
+    with ThreadPoolExecutor(2) as pool:
+        deaf = [pool.submit(server.get, "/deaf?deaf") for _ in range(2)]
+        assert [one.result().status for one in deaf] == [504, 504]
+    until(lambda: server.who_is(who) is None, "the process to end")
+
+
+def test_who_does_not_leave_when_it_has_finished_is_ended(serve: Serve) -> None:
+    server = serve(
+        {
+            "app/stays/route.py": f"""
+                import asyncio, atexit, os, time
+                atexit.register(time.sleep, 600)
+
+                async def GET(req):
+                    print("it runs")
+                    await asyncio.sleep(0.5)
+                    return {WHO}
+            """,
+        },
+        command="dev",
+    )
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.get, "/stays")
+        server.log("it runs")
+        server.write("app/stays/route.py", "def GET(): return 'new'")
+        assert server.get("/stays").body == b"new"
+        who = asked.result().body.decode()
+    until(lambda: server.who_is(who) is None, "the old process to end", 20)
+
+
 def test_a_second_sigterm_ends_what_the_first_waits_for(serve: Serve) -> None:
     server = serve(project())
     with server.connect() as sock:

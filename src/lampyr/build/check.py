@@ -10,11 +10,14 @@ from typing import Any
 
 from lampyr.build import environment, spec
 from lampyr.config import Config
+from lampyr.core import endings
 from lampyr.runtime.channel import Channel, ChannelError
 from lampyr.runtime.users import Users
 from lampyr.types import Function, Problem, Project
 
 IMPORT_TIMEOUT_S = 60.0
+# A process whose channel has closed is dead or about to be.
+EXIT_TIMEOUT_S = 5.0
 
 EnvOf = Callable[[Function], dict[str, str]]
 
@@ -26,8 +29,18 @@ def problems(project: Project, config: Config, env_of: EnvOf) -> Iterator[Proble
             yield problem_of(function, project, facts["failed"])
 
 
-def imports(project: Project, config: Config, env_of: EnvOf) -> Iterator[tuple[Function, dict[str, Any]]]:
-    """Import each function in a snapshot of its own: `{"ready", "import_ms", "threads", "files"}` or `{"failed"}`."""
+def imports(
+    project: Project,
+    config: Config,
+    env_of: EnvOf,
+    *,
+    trace: bool = False,
+    begin: Callable[[Function], None] = lambda _: None,
+) -> Iterator[tuple[Function, dict[str, Any]]]:
+    """Import each function in a snapshot of its own: `{"ready", "import_ms", "threads", "files"}` or `{"failed"}`.
+
+    With `trace` there is also what it loads, as "trace" (runtime.trace); `begin` is called before each import.
+    """
     packages = environment.packages(project.root)
     ours, theirs = Channel.pair()
     base = subprocess.Popen(
@@ -41,7 +54,9 @@ def imports(project: Project, config: Config, env_of: EnvOf) -> Iterator[tuple[F
     try:
         for function in project.functions:
             if function.problem is None:
+                begin(function)
                 what = {**spec.of(function, project, config, packages), "user": users.of(function.route)}
+                what["trace"] = trace
                 yield function, _import(ours, what, env_of(function))
     finally:
         ours.close()
@@ -63,21 +78,34 @@ def _import(base: Channel, what: dict[str, Any], env: dict[str, str]) -> dict[st
         return {"failed": _failure(what, f"the import process ended: {error}")}
     finally:
         ours.close()
-    _forget(base)
-    if received is None:
-        return {"failed": _failure(what, "the process ended while it was importing the function")}
-    return received[0]
+    status = _exit_status(base)
+    if received is not None:
+        return received[0]
+    message = "the process ended while it was importing the function"
+    if status is None:
+        return {"failed": _failure(what, message)}
+    return {"failed": _failure(what, f"{message}: it {endings.told(status)}", endings.hint(status))}
 
 
-def _forget(base: Channel) -> None:
-    """Let go of what the base says about its children: here nobody waits for them."""
-    for _, fds in base.drain()[0]:
-        for fd in fds:
-            os.close(fd)
+def _exit_status(base: Channel) -> int | None:
+    """Wait for what the base says about its child, whose channel is closed; None where it does not say it."""
+    base.sock.settimeout(EXIT_TIMEOUT_S)
+    try:
+        while (received := base.receive()) is not None:
+            message, fds = received
+            for fd in fds:
+                os.close(fd)
+            if "exited" in message:
+                return int(message["status"])
+    except (OSError, ChannelError):
+        pass
+    finally:
+        base.sock.settimeout(None)
+    return None
 
 
-def _failure(what: dict[str, Any], message: str) -> dict[str, Any]:
-    return {"file": what["file"], "line": None, "message": message, "hint": "", "traceback": message}
+def _failure(what: dict[str, Any], message: str, hint: str = "") -> dict[str, Any]:
+    return {"file": what["file"], "line": None, "message": message, "hint": hint, "traceback": message}
 
 
 def problem_of(function: Function, project: Project, failure: Mapping[str, Any]) -> Problem:

@@ -1,66 +1,90 @@
-"""`lampyr build`: check a project and report on its functions."""
+"""`lampyr build`: check a project, import its functions once, and report what each of them brings with it."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from lampyr.cli import terminal
 from lampyr.cli.place import folder_argument, project_in
-from lampyr.types import Function, Problem, Project
+
+if TYPE_CHECKING:
+    from lampyr.build.report import Load, Report
+    from lampyr.config import Config
+
+# The packages of a function that a person is shown; JSON has them all.
+SHOWN = 5
+# Nothing listens there (RFC 863): a client that is only made at import needs an address, and nobody behind it.
+DISCARD_PORT = 9
 
 
 @click.command
 @folder_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def build(folder: Path, as_json: bool) -> int:
-    """Check the project in DIR and list its functions.
+    """Check the project in DIR, import its functions once, and say what each of them loads.
 
     Any error makes it fail.
     """
     root = project_in(folder)
     from lampyr import config
-    from lampyr.build import environment
-    from lampyr.build.scan import scan
+    from lampyr.build import report
 
-    project = scan(root, config.load(root))
-    project = environment.read(root, "production", os.environ).judge(project)
+    settings = config.load(root)
+    with terminal.Progress() as progress:
+        found = report.make(root, settings, _provided(settings), progress.at)
     if as_json:
-        terminal.payload_json(_report(project))
+        terminal.payload_json(report.as_json(found))
     else:
-        for function in project.functions:
-            terminal.payload(_row(function))
-    for kind, problems in (("warning", project.warnings), ("error", project.errors)):
-        for found in problems:
-            terminal.problem(kind, found)
-    return 1 if project.errors else 0
+        for line in _table(found):
+            terminal.payload(line)
+    for kind, problems in (("warning", found.project.warnings), ("error", found.project.errors)):
+        for one in problems:
+            terminal.problem(kind, one)
+    return 1 if found.project.errors else 0
 
 
-def _report(project: Project) -> dict[str, Any]:
-    return {
-        "ok": not project.errors,
-        "functions": [_entry(project.root, function) for function in project.functions],
-        "errors": [_problem(found) for found in project.errors],
-        "warnings": [_problem(found) for found in project.warnings],
-    }
+def _provided(settings: Config) -> dict[str, str]:
+    """What the server would set for the project's own model, which does not run now."""
+    from lampyr.model import choice
+
+    here = any(provider.kind in ("local", "echo") for provider in settings.providers.values())
+    return choice.variables(DISCARD_PORT) if here else {}
 
 
-def _entry(root: Path, function: Function) -> dict[str, Any]:
-    return {
-        "function": function.route,
-        "file": str(function.file.relative_to(root)),
-        "runtime": function.settings.runtime,
-        "methods": list(function.methods),
-    }
+def _table(report: Report) -> Iterator[str]:
+    """A line for each function, and under it the largest packages and who imports them."""
+    from lampyr.build.report import Load
+
+    width = max((len(function.route) for function in report.project.functions), default=0)
+    for function in report.project.functions:
+        load = report.loads.get(function.route, Load())
+        answers = "an ASGI application" if function.asgi else " ".join(function.methods)
+        yield f"{function.route:<{width}}  {function.settings.runtime:<8}  {_weight(load)}  {answers}"
+        rows = [(one.name, _size(one.bytes), one.imported_by) for one in load.packages[:SHOWN]]
+        names = max((len(name) for name, _, _ in rows), default=0)
+        for name, size, by in rows:
+            yield f"    {name:<{names}}  {size:>9}  imported by {by}"
+        if len(load.packages) > SHOWN:
+            rest = load.packages[SHOWN:]
+            yield f"    {len(rest)} more, {_size(sum(one.bytes for one in rest))}"
 
 
-def _problem(found: Problem) -> dict[str, Any]:
-    return {"file": found.file, "line": found.line, "message": found.message, "hint": found.hint}
+def _weight(load: Load) -> str:
+    if load.files is None or load.bytes is None or load.import_ms is None:
+        return f"{'cannot be imported':<34}"
+    files = f"{load.files} file{'' if load.files == 1 else 's'}"
+    return f"{files:>10}  {_size(load.bytes):>9}  {load.import_ms:>8.1f} ms"
 
 
-def _row(function: Function) -> str:
-    answers = "an ASGI application" if function.asgi else " ".join(function.methods)
-    return f"{function.route:<32} {function.settings.runtime:<9} {answers}"
+def _size(count: int) -> str:
+    """A number of bytes, to three digits."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"

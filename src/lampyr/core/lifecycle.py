@@ -24,8 +24,3 @@ LIFE: dict[tuple[State, Event], State] = {
     ("retiring", "retire"): "retiring",
     ("retiring", "exit"): "ended",
 }
-
-
-def after(state: State, event: Event) -> State:
-    """The state that follows. Raises KeyError for what cannot happen."""
-    return LIFE[state, event]

@@ -227,10 +227,7 @@ class Call:
     def _compressed(self, head: bytes, body: bytes) -> tuple[Lines, bytes]:
         """A body that is worth it, compressed where the client asked for that. Raises ValueError."""
         status, headers = self._read_head(head.split(b"\0"))
-        encoder = compression.choose(self._accepted(), status, headers)
-        if encoder is not None:
-            body = encoder.feed(body) + encoder.end()
-            encoder.add_headers(headers)
+        body = compression.compress(self._accepted(), status, headers, body)
         return self.exchange.lines(status, headers), body
 
     def _learn(self, head: bytes) -> Lines:
@@ -428,10 +425,7 @@ class Call:
         instance = self.instance
         assert instance is not None
         reason = "it did not stop at its deadline" if why == b"deadline" else "it did not stop when its client left"
-        if len(instance.running) == 1:
-            instance.kill(reason)
-        else:
-            self.pool.recycle(instance, reason)
+        instance.give_up(self._stream, reason)
 
     def _nonsense(self, what: str) -> None:
         self.outcome = "error"

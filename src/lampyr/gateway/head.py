@@ -2,7 +2,7 @@
 
 One reader of our own instead of a check in front of another parser: two parsers that read the same bytes can disagree,
 and smuggled requests live in that gap. (Measured: this reader takes as long as a check of the same strictness followed
-by httptools; the tests compare what is accepted with httptools and h11.) Pure: bytes in, values out.
+by httptools; a test compares what is accepted with h11.) Pure: bytes in, values out.
 """
 
 from __future__ import annotations

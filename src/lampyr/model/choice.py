@@ -88,3 +88,8 @@ def command(
     ]
     # -P: a file of the current folder must never pass for one of our modules.
     return [sys.executable, "-P", "-m", "lampyr.model", str(fd), *options]
+
+
+def variables(port: int) -> dict[str, str]:
+    """What an OpenAI SDK in a function reads. The key opens nothing: the model asks for none."""
+    return {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "local"}

@@ -24,7 +24,7 @@ OUT_OF_MEMORY = "it needed more memory than it may use"
 
 
 class Caller(Protocol):
-    """Whoever an instance works for: told what comes back, in order. Nothing follows `ended`, `lost` or `refused`."""
+    """Whoever an instance works for: told what comes back, in order. Nothing follows `lost` or `refused`."""
 
     id: str
     brief: bool
@@ -52,6 +52,7 @@ class Instance:
 
     __slots__ = (
         "_batch",
+        "_deaf",
         "_far",
         "_inbox",
         "_loop",
@@ -63,7 +64,6 @@ class Instance:
         "_torn",
         "_unsent",
         "caller",
-        "exit_status",
         "forked_s",
         "idle_since",
         "init_ms",
@@ -99,6 +99,7 @@ class Instance:
         self._torn = False  # a frame went in several packets, which may not have been read yet
         self._batch = pool.concurrency > 1
         self._streams = 0
+        self._deaf: set[int] = set()  # streams whose handlers do not stop
         self.number = number
         self.pipes = pipes
         self.tmp = tmp
@@ -115,7 +116,6 @@ class Instance:
         self.init_ms = 0.0
         self.idle_since = 0.0
         self.reason: str | None = None
-        self.exit_status: int | None = None
         sock.setblocking(False)
         self._loop.add_reader(sock, self._read)
 
@@ -316,7 +316,20 @@ class Instance:
     def release(self, stream: int) -> None:
         """The caller is finished with its stream."""
         if self.running.pop(stream, None) is not None:
+            self._deaf.discard(stream)
             self._pool.freed(self)
+            if self._deaf:
+                self._end_if_deaf()
+
+    def give_up(self, stream: int, reason: str) -> None:
+        """A handler does not stop: its process ends, at once or when nobody else runs in it."""
+        self._deaf.add(stream)
+        self._pool.recycle(self, reason)
+        self._end_if_deaf()
+
+    def _end_if_deaf(self) -> None:
+        if self._deaf.issuperset(self.running):
+            self.kill(self.reason or "its handlers do not stop")
 
     # --- its life
 

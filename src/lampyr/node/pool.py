@@ -10,6 +10,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from time import monotonic
 
@@ -152,6 +153,8 @@ class Pool:
             instance.step("free")
             instance.idle_since = self.loop.time()
         if instance.state not in ("idle", "busy"):
+            if not instance.running:
+                self._leave_soon(instance)
             return
         if len(instance.running) + 1 == self.concurrency:
             self.open.append(instance)
@@ -212,7 +215,7 @@ class Pool:
                 return
             if instance.state != "ended":
                 self.snapshot.fence.admit(number, pidfd)
-            self.snapshot.exits[pid] = lambda status: self._exited(instance, status)
+            self.snapshot.exits[pid] = partial(self.ended, instance)
             instance.forked(pid, pidfd)
 
         fds = (theirs.fileno(), *(pipe.writer for pipe in pipes))
@@ -306,10 +309,6 @@ class Pool:
             self._start_enough()
         self._check_emptied()
 
-    def _exited(self, instance: Instance, status: int) -> None:
-        instance.exit_status = status
-        self.ended(instance)
-
     def _sweep_at(self, when: float) -> None:
         self._sweep = self.loop.call_at(when, self._end_idle)
 
@@ -366,9 +365,3 @@ class Pool:
             if self._emptied is not None:
                 emptied, self._emptied = self._emptied, None
                 emptied()
-
-    def kill(self) -> None:
-        """End everything now."""
-        for instance in list(self.instances.values()):
-            instance.kill("the server is stopping")
-        self.snapshot.close()

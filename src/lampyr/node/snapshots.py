@@ -24,7 +24,7 @@ MOST_SAID_BYTES = 4 * 1024 * 1024
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
 
-SHAPES = {"forked": int, "exited": int, "status": int, "failed": dict, "ready": list}
+SHAPES = {"forked": int, "exited": int, "failed": dict, "ready": list}
 
 Forked = Callable[[int, int], None]
 
@@ -185,7 +185,7 @@ class Snapshot:
         self.state: Literal["absent", "importing", "ready", "failed"] = "absent"
         self.failure: dict[str, Any] = {}
         self.facts: dict[str, Any] = {}
-        self.exits: dict[int, Callable[[int], None]] = {}
+        self.exits: dict[int, Callable[[], None]] = {}
         self.fence = Fence(base.limits, spec["route"], str(spec["user"]), spec["memory_mib"], max_instances)
 
     def wanted(self) -> None:
@@ -247,10 +247,10 @@ class Snapshot:
         elif self.state == "importing" and "failed" in message:
             blank = {"file": self._spec["file"], "line": None, "message": "", "traceback": ""}
             self._fail({**blank, **_well_formed(message["failed"])})
-        elif "exited" in message and "status" in message:
+        elif "exited" in message:
             ended = self.exits.pop(message["exited"], None)
             if ended is not None:
-                ended(message["status"])
+                ended()
 
     def _stuck(self) -> None:
         message = f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s"
@@ -283,10 +283,6 @@ class Snapshot:
         """Ask for an instance. False when the snapshot has just died; it will be back when it is wanted."""
         assert self._forks is not None
         return self._forks.order(order, fds, forked)
-
-    def read_log(self) -> None:
-        for pipe in self._pipes:
-            pipe.read()
 
     def _drop(self) -> None:
         if self._forks is not None:

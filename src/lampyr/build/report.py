@@ -1,0 +1,105 @@
+"""What `lampyr build` finds out about a project: whether it can be served, and what each function brings with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lampyr.build import check, environment
+from lampyr.build.scan import relative, scan
+from lampyr.config import Config
+from lampyr.types import Function, Problem, Project
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A package as far as a function loads it. `imported_by`: the file or the package that asked for it first."""
+
+    name: str
+    bytes: int
+    imported_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one function loads, project and packages: the standard library is everybody's. None: it cannot be imported.
+
+    `packages` has the largest first.
+    """
+
+    files: int | None = None
+    bytes: int | None = None
+    packages: tuple[Package, ...] = ()
+    import_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The project with everything that is wrong with it, and the load of each function, by route."""
+
+    project: Project
+    loads: Mapping[str, Load]
+
+
+def make(root: Path, settings: Config, provided: Mapping[str, str], tell: Callable[[str], None]) -> Report:
+    """Check the project at `root` as for production, and import every function once.
+
+    `provided` are the variables of its providers; `tell` hears what is done next.
+    """
+    project = scan(root, settings)
+    env = replace(environment.read(root, "production", os.environ), provided=provided)
+    numbers = {id(function): number for number, function in enumerate(project.functions, 1)}
+
+    def begin(function: Function) -> None:
+        tell(f"importing {function.route} ({numbers[id(function)]} of {len(numbers)})")
+
+    loads: dict[str, Load] = {}
+    errors: list[Problem] = []
+    for function, facts in check.imports(project, settings, env.of, trace=True, begin=begin):
+        if "failed" in facts:
+            errors.append(check.problem_of(function, project, facts["failed"]))
+        else:
+            loads[function.route] = _load(facts)
+    judged = env.judge(project)
+    return Report(project=replace(judged, errors=(*judged.errors, *errors)), loads=loads)
+
+
+def _load(facts: Mapping[str, Any]) -> Load:
+    trace = facts["trace"]
+    packages = tuple(
+        Package(name=one["name"], bytes=one["bytes"], imported_by=one["imported_by"]) for one in trace["packages"]
+    )
+    import_ms = round(facts["import_ms"], 1)
+    return Load(files=trace["files"], bytes=trace["bytes"], packages=packages, import_ms=import_ms)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report in the shape of SPEC 5."""
+    project = report.project
+    return {
+        "ok": not project.errors,
+        "functions": [_entry(project, function, report.loads) for function in project.functions],
+        "errors": [_problem(found) for found in project.errors],
+        "warnings": [_problem(found) for found in project.warnings],
+    }
+
+
+def _entry(project: Project, function: Function, loads: Mapping[str, Load]) -> dict[str, Any]:
+    load = loads.get(function.route, Load())
+    return {
+        "function": function.route,
+        "file": relative(project.root, function.file),
+        "runtime": function.settings.runtime,
+        "methods": list(function.methods),
+        "bytes": load.bytes,
+        "files": load.files,
+        "packages": [{"name": one.name, "bytes": one.bytes, "imported_by": one.imported_by} for one in load.packages],
+        "import_ms": load.import_ms,
+    }
+
+
+def _problem(found: Problem) -> dict[str, Any]:
+    return {"file": found.file, "line": found.line, "message": found.message, "hint": found.hint}

@@ -1,0 +1,143 @@
+"""`lampyr build` imports what it checks: what cannot be imported is an error, and what can is weighed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LAMPYR = str(Path(sys.executable).parent / "lampyr")
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(textwrap.dedent(text))
+    return root
+
+
+def build(root: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [LAMPYR, "build", str(root), *arguments]
+    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False)
+
+
+def report(root: Path, **env: str) -> dict[str, Any]:
+    done = build(root, "--json", **env)
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (0 if found["ok"] else 1), done.stderr
+    return found
+
+
+def test_what_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, {"app/a/route.py": "\nimport requestz\ndef GET(): ...\n", "app/b/route.py": "def GET(): ...\n"})
+    found = report(tmp_path)
+    assert not found["ok"]
+    (error,) = found["errors"]
+    assert (error["file"], error["line"]) == ("app/a/route.py", 2)
+    assert "No module named 'requestz'" in error["message"] and "dependencies" in error["hint"]
+    broken, whole = found["functions"]
+    assert (broken["files"], broken["bytes"], broken["import_ms"]) == (None, None, None)
+    assert (whole["files"], whole["bytes"]) == (1, 15)
+
+
+def test_an_import_that_ends_its_process_says_how(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "app/a/route.py": "import os\nos._exit(4)\ndef GET(): ...\n",
+            "app/b/route.py": "import ctypes\nctypes.string_at(0)\ndef GET(): ...\n",
+            "app/c/route.py": "def GET(): ...\n",
+        },
+    )
+    done = build(tmp_path, "--json")
+    found = json.loads(done.stdout)
+    left, crashed = found["errors"]
+    assert left["file"] == "app/a/route.py" and "exited with status 4" in left["message"]
+    assert crashed["file"] == "app/b/route.py" and "killed by SIGSEGV" in crashed["message"]
+    assert 'app/b/route.py", line 2' in done.stderr  # faulthandler's stack
+    assert found["functions"][2]["files"] == 1
+
+
+def test_a_function_is_weighed_with_what_it_loads(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "app/a/route.py": "import helper\ndef GET(): ...\n",
+            "helper.py": "import json, heavy\n",
+            "packages/heavy/__init__.py": "import light\nfrom . import more\n",
+            "packages/heavy/more.py": f"data = '{'x' * 5000}'\n",
+            "packages/heavy/unused.py": "",
+            "packages/light.py": "one = 1\n",
+        },
+    )
+    site = tmp_path / "site-packages"
+    (tmp_path / "packages").rename(site)
+    (function,) = report(tmp_path, PYTHONPATH=os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))[
+        "functions"
+    ]
+    loaded = ["app/a/route.py", "helper.py", "site-packages/heavy/__init__.py", "site-packages/heavy/more.py"]
+    sizes = [(tmp_path / name).stat().st_size for name in [*loaded, "site-packages/light.py"]]
+    assert (function["files"], function["bytes"]) == (5, sum(sizes))
+    assert function["packages"] == [
+        {"name": "heavy", "bytes": sizes[2] + sizes[3], "imported_by": "helper.py"},
+        {"name": "light", "bytes": sizes[4], "imported_by": "heavy"},
+    ]
+    assert function["import_ms"] > 0
+
+
+def test_the_table_names_the_largest_packages(tmp_path: Path) -> None:
+    write(tmp_path, {"app/api/a/route.py": "import pydantic\ndef GET(): ...\n"})
+    done = build(tmp_path)
+    first, *rows = done.stdout.splitlines()
+    assert done.returncode == 0 and first.startswith("/api/a ") and "MiB" in first and " ms" in first
+    names = [row.split()[0] for row in rows]
+    assert {"pydantic", "pydantic_core"} <= {*names}
+    assert any(row.endswith("imported by app/api/a/route.py") for row in rows)
+
+
+def test_a_client_of_the_projects_own_model_can_be_made_at_import(tmp_path: Path) -> None:
+    route = "from openai import AsyncOpenAI\nclient = AsyncOpenAI()\ndef GET(): ...\n"
+    write(tmp_path, {"app/a/route.py": route, "lampyr.toml": "[providers.local]\n"})
+    found = report(tmp_path, OPENAI_API_KEY="", OPENAI_BASE_URL="")
+    assert found["ok"], found["errors"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_what_functions_may_not_read_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, {"app/a/route.py": "def GET(): ...\n"})
+    (tmp_path / "app/a/route.py").chmod(0o600)
+    (error,) = report(tmp_path)["errors"]
+    assert error["file"] == "app/a/route.py" and "must be able to read" in error["message"]
+
+
+SLOW = "import time\ntime.sleep(1.3)\ndef GET(): ...\n"
+
+
+def test_progress_is_told_once_it_takes_a_second(tmp_path: Path) -> None:
+    write(tmp_path, {"app/a/route.py": "def GET(): ...\n"})
+    assert build(tmp_path).stderr == ""
+    write(tmp_path, {"app/b/route.py": SLOW})
+    done = build(tmp_path)
+    assert "lampyr: importing /b (2 of 2)\n" in done.stderr and "importing" not in done.stdout
+
+
+def test_in_a_terminal_progress_leaves_no_line_behind(tmp_path: Path) -> None:
+    write(tmp_path, {"app/b/route.py": SLOW})
+    ours, theirs = pty.openpty()
+    try:
+        env = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+        subprocess.run([LAMPYR, "build", str(tmp_path)], env=env, stdout=subprocess.PIPE, stderr=theirs, check=True)
+        shown = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (
+        shown.startswith("\r\x1b[Klampyr: importing /b (1 of 1)") and shown.endswith("\r\x1b[K") and "\n" not in shown
+    )
