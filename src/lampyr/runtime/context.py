@@ -22,6 +22,8 @@ Task = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 # What route files ask for around the snapshot; filled while they are imported, read by the snapshot.
 hooks: dict[str, list[Callable[[], object]]] = {"before_snapshot": [], "after_restore": []}
+_ALL = slice(None)
+CO_COROUTINE = 128  # the same as in `inspect`, whose import takes longer than all of this
 
 
 class Context:
@@ -175,12 +177,29 @@ def env(name: str, default: Any = _MISSING) -> Any:
 
 
 def before_snapshot(hook: Hook) -> Hook:
-    """Call `hook()` once, after the route file has been imported and before instances are forked from it."""
-    hooks["before_snapshot"].append(hook)
+    """Call `hook()` once, after the route file has been imported and before instances are forked from it.
+
+    Of several the last one registered runs first.
+    """
+    hooks["before_snapshot"].append(_sync(hook))
     return hook
 
 
 def after_restore(hook: Hook) -> Hook:
     """Call `hook()` in every new instance before its first request: reopen what must not be shared between them."""
-    hooks["after_restore"].append(hook)
+    hooks["after_restore"].append(_sync(hook))
     return hook
+
+
+def _sync(hook: Hook) -> Hook:
+    code = getattr(hook, "__code__", None)
+    if code is not None and code.co_flags & CO_COROUTINE:
+        raise TypeError(f"{code.co_name} is async, and hooks run before there is an event loop; write a plain function")
+    return hook
+
+
+def run_hooks(when: str, registered: slice = _ALL) -> None:
+    """Call the hooks of "before_snapshot", the last one first, or those of "after_restore", the first one first."""
+    chosen = hooks[when][registered]
+    for hook in reversed(chosen) if when == "before_snapshot" else chosen:
+        hook()

@@ -14,20 +14,21 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from lampyr.runtime import context, lines, load, sandbox
+from lampyr.runtime import context, leftovers, lines, load, reseed, sandbox, snapstart  # noqa: F401
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.instance import Instance
 from lampyr.runtime.program import Program
 from lampyr.runtime.rehearsal import rehearse
-from lampyr.runtime.reseed import reseed
 
 # The gateway sends this signal when a deadline has passed; the answer is a stack on the log pipe (faulthandler).
 STACK_SIGNAL = signal.SIGXCPU
 ROOM_TMP = "/tmp"
+MAX_WARNINGS = 50
 # Somebody waits for what a new child will answer. Where it has the same core, telling about it comes after that.
 ASIDE_MS = 3
 
@@ -235,18 +236,19 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         os.chdir(spec["root"])
         report = _trace(spec)
         started = time.perf_counter()
-        instance = Instance(_import(spec))
+        program, warnings = _import(spec)
+        instance = Instance(program)
     except BaseException as error:
         channel.send({"failed": load.failure(error, spec["root"])})
         os._exit(1)
     # A stack asked for at a deadline has to come out even when Python code never runs again.
     faulthandler.register(STACK_SIGNAL, file=2, all_threads=True)
-    gc.collect()
     gc.freeze()
     gc.disable()
     import_ms = (time.perf_counter() - started) * 1000
-    facts = {"import_ms": import_ms, "threads": _threads(), "files": load.project_files(spec["root"]), **report()}
-    channel.send({"ready": sorted(instance.program.methods), **facts})
+    files = load.project_files(spec["root"])
+    facts = {"import_ms": import_ms, "threads": _threads(), "files": files, "warnings": warnings[:MAX_WARNINGS]}
+    channel.send({"ready": sorted(instance.program.methods), **facts, **report()})
     forker: Forker = TidyForker(channel) if means.room else Forker(channel)
     while True:
         order, fds = forker.next_request()
@@ -265,14 +267,20 @@ def _trace(spec: Message) -> Callable[[], Message]:
     return lambda: {"trace": trace.report()}
 
 
-def _import(spec: Message) -> Program:
+def _import(spec: Message) -> tuple[Program, list[leftovers.Found]]:
+    """The program, and what of its import instances cannot share (`types.Problem` as dicts)."""
     load.add_paths(spec["root"], spec["project_paths"], spec["site"])
-    module = load.load(spec["file"], spec["base"])
-    handlers, app = load.handlers(module), getattr(module, "app", None)
-    program = Program(spec["file"], handlers, app, spec["threads"], spec["stream_keepalive"], spec["route"])
-    for hook in context.hooks["before_snapshot"]:
-        hook()
-    return program
+    with leftovers.Leftovers(spec["root"], spec["file"]) as left:
+        module = load.load(spec["file"], spec["base"])
+        handlers, app = load.handlers(module), getattr(module, "app", None)
+        program = Program(spec["file"], handlers, app, spec["threads"], spec["stream_keepalive"], spec["route"])
+        context.run_hooks("before_snapshot")
+    gc.collect()
+    sys.stdout.flush()  # or every instance would print again what the import did not end with a newline
+    warnings = left.found(reseed.find(left.seeded()))
+    if threading.active_count() > 1:
+        reseed.renewals[:0] = leftovers.unlock_writers()
+    return program, warnings
 
 
 def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) -> NoReturn:
@@ -281,10 +289,9 @@ def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) 
     # Daemons of an instance come back to it while it lives, and so end with it instead of with a sibling.
     sandbox.adopt_orphans()
     sandbox.private_tmp(order["tmp"])
-    reseed()
+    reseed.reseed()
     gc.enable()
-    for hook in context.hooks["after_restore"]:
-        hook()
+    context.run_hooks("after_restore")
     instance.serve(socket.socket(fileno=fds[0]))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from lampyr.runtime import context, load
+from lampyr.runtime import context, load, snapstart  # noqa: F401  registers itself
 from lampyr.runtime.program import Program
 from lampyr.types import Function
 
@@ -38,8 +38,7 @@ class Place:
         app = getattr(module, "app", None)
         program = Program(str(function.file), load.handlers(module), app, THREADS, keepalive_s, function.route)
         for name in ("before_snapshot", "after_restore"):
-            for hook in context.hooks[name][known[name] :]:
-                hook()
+            context.run_hooks(name, slice(known[name], None))
             del context.hooks[name][known[name] :]
         return program
 
