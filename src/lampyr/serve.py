@@ -16,6 +16,7 @@ from typing import IO
 from lampyr import config
 from lampyr.build import check, environment
 from lampyr.build.scan import scan
+from lampyr.control import door
 from lampyr.errors import BuildError, PortError, StateError
 from lampyr.model import catalog, choice
 from lampyr.node import limits
@@ -41,6 +42,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     provided = {name: value for one in models for name, value in one.variables().items()}
     if mode == "production":
         _try_imports(project, settings, replace(env, provided=provided))
+    entrance, key = door.build(state_dir)
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening[0].getsockname()[1]}"
 
@@ -58,14 +60,16 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "mode": mode,
         "loopback": all(_is_loopback(sock) for sock in listening),
         "provided": provided,
+        "key": key,
     }
-    supervisor = Supervisor(listening, gateway, control, ready, DRAIN_LIMIT_S[mode])
+    supervisor = Supervisor(listening, gateway, control, entrance, ready, DRAIN_LIMIT_S[mode])
     for one in models:
         one.tell()
         supervisor.start_on_call(one.sock, one.command)
     try:
         return supervisor.run()
     finally:
+        door.remove(state_dir)
         shutil.rmtree(tmp, ignore_errors=True)
         limits.remove_stale()
         lock.close()

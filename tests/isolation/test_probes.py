@@ -150,6 +150,9 @@ def test_only_its_own_descriptors_are_inherited(server: Server) -> None:
 def test_no_socket_of_ours_or_of_another_function_can_be_reached(server: Server) -> None:
     door = server.get("/victim").json()["door"]
     assert facts(server, "doors", door=door) == {"files": [], "opened": []}
+    state = server.root / ".lampyr"
+    assert (state / "door").is_socket() and (state / "door.key").is_file()
+    assert facts(server, "knock", state=state) == {"key": "refused ENOENT", "said": "refused ENOENT"}
 
 
 @needs("network")

@@ -12,6 +12,8 @@ import pytest
 from hostile import ATTACKER, SECRET
 from serving import Server, write
 
+from lampyr.control import door
+
 ROUTE = """
 import os
 import subprocess
@@ -80,6 +82,14 @@ def test_secrets_and_other_files_cannot_be_read(tier: tuple[str, Server]) -> Non
     for path in (server.root / ".env", server.root / ".lampyr/lock", "/etc/shadow", "/dev/vda", Path(__file__)):
         answer = server.get(f"/attacker/files?path={path}")
         assert next(iter(answer.json().values())).startswith("refused"), answer.body
+
+
+def test_the_servers_door_stays_shut(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    assert door.ask(server.root / ".lampyr", "ps")["functions"]
+    found = server.get(f"/attacker/knock?state={server.root / '.lampyr'}").json()
+    assert found["key"].startswith("refused"), found
+    assert found["said"].startswith("refused") or "the key is not that of this server" in found["said"], found
 
 
 def test_nothing_can_be_written_but_temporary_files(tier: tuple[str, Server]) -> None:

@@ -166,8 +166,9 @@ def descriptors(query):
 def doors(query):
     """Every Unix socket that has a name anywhere: in the file system, or an abstract one."""
     found = []
-    for folder, _, names in os.walk("/"):
-        if folder.startswith(("/proc", "/usr", "/sys")):
+    for folder, inner, names in os.walk("/"):
+        if folder.startswith(("/proc", "/usr", "/sys")) or folder.endswith("/site-packages"):
+            inner.clear()
             continue
         found += [f"{folder}/{name}" for name in names if stat.S_ISSOCK(os.lstat(f"{folder}/{name}").st_mode)]
     abstract = [query.get("door")]
@@ -177,6 +178,22 @@ def doors(query):
             if attempt(sock.connect, name).startswith("got"):
                 opened.append(name)
     return {"files": found, "opened": opened}
+
+
+def knock(query):
+    """At the door of the server, as somebody who has found it but has not read the key."""
+    def ask():
+        os.chdir(query.get("state"))  # the whole path may be longer than an address
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(5)
+            sock.connect("door")
+            sock.sendall(b'{"version": 1, "key": "", "do": "ps"}\\n')
+            return sock.recv(65536)
+
+    here = os.getcwd()
+    said = attempt(ask)
+    os.chdir(here)
+    return {"key": attempt(read, query.get("state") + "/door.key"), "said": said}
 
 
 def escapes(query):

@@ -23,6 +23,7 @@ COMMANDS = {
     "build": "lampyr.cli.build",
     "start": "lampyr.cli.serve",
     "model": "lampyr.cli.model",
+    "ps": "lampyr.cli.ps",
     "doctor": "lampyr.cli.doctor",
 }
 

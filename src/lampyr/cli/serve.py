@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from lampyr.cli.place import folder_argument, project_in
+from lampyr.cli.place import folder_argument, project_in, state_in, state_option
 
 
 class Port(click.IntRange):
@@ -28,12 +28,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What both ways of serving take."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the ready line as JSON."),
-        click.option(
-            "--state-dir",
-            type=click.Path(path_type=Path),
-            metavar="DIR",
-            help="Where state is kept.  [default: .lampyr in the project]",
-        ),
+        state_option,
         click.option(
             "-H", "--host", metavar="HOST", help="Address to listen on.  [default: lampyr.toml, else 127.0.0.1]"
         ),
@@ -90,6 +85,6 @@ def _serve(
         mode=mode,
         host=host,
         port=port,
-        state_dir=(state_dir or root / ".lampyr").absolute(),
+        state_dir=state_in(root, state_dir),
         as_json=as_json,
     )

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 QUIET_S = 1.0
 
 
+# No table of ours is as wide as this, so that none is folded on its way to another program.
+PIPE_WIDTH = 1000
+
+
 def payload(text: str) -> None:
     """What was asked for, to stdout."""
     print(text)
@@ -27,6 +32,18 @@ def payload(text: str) -> None:
 def payload_json(value: Any) -> None:
     """What was asked for, as one line of JSON on stdout."""
     print(json.dumps(value, separators=(",", ":")))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows for a person, to stdout; a pipe gets every cell whole."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))  # `[id]` is a name, not a style
+    Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(shown)
 
 
 def note(text: str) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
+import socket
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from lampyr import config
 from lampyr.build import environment
 from lampyr.build.scan import scan
-from lampyr.control import deployment, tree
+from lampyr.control import deployment, running, tree
+from lampyr.control.door import Door, Reply
 from lampyr.errors import LampyrError
-from lampyr.runtime.channel import Channel, Message
+from lampyr.runtime.channel import Channel, Message, unpack
 from lampyr.types import Function, Problem, Project
 
 # Between requests the disk is looked at this often, so that an import begins while the person still reaches for
@@ -25,7 +29,7 @@ LOOK_EVERY_S = 0.3
 class Control:
     """Deploys once in production; in development whenever the disk differs from what is deployed."""
 
-    def __init__(self, supervisor: Channel, told: Message) -> None:
+    def __init__(self, supervisor: Channel, told: Message, entrance: socket.socket) -> None:
         self.supervisor = supervisor
         self.root = Path(told["root"])
         self.mode = str(told["mode"])
@@ -40,10 +44,14 @@ class Control:
         self._generation: dict[str, int] = {}
         self._warned: frozenset[Problem] = frozenset()
         self._settings: config.Config | None = None
+        self._door = Door(entrance, told["key"], self._asked)
+        self._questions: dict[int, tuple[Message, Reply]] = {}  # what the gateway has yet to answer
+        self._numbers = count(1)
 
     def run(self) -> None:
         poll = select.poll()
         poll.register(self.supervisor.fileno(), select.POLLIN)
+        poll.register(self._door.fileno(), select.POLLIN)
         self._hear_supervisor(poll)  # what came along with the first message
         while True:
             ready = poll.poll(LOOK_EVERY_S * 1000 if self.development and self.gateway else None)
@@ -52,6 +60,8 @@ class Control:
                     self._hear_supervisor(poll)
                 elif self.gateway is not None and fd == self.gateway.fileno():
                     self._hear_gateway(poll)
+                elif fd == self._door.fileno():
+                    self._door.turn()
             if not ready:
                 self.freshen()
 
@@ -72,6 +82,8 @@ class Control:
             self.freshen()
         else:
             self._send({"deployment": self.deployed})
+        for question, _ in self._questions.values():
+            self._send(question)
 
     def _forget_gateway(self, poll: select.poll) -> None:
         if self.gateway is not None:
@@ -82,12 +94,12 @@ class Control:
     def _hear_gateway(self, poll: select.poll) -> None:
         assert self.gateway is not None
         messages, alive = self.gateway.drain()
-        for message, _ in messages:
-            self._act(message)
+        for message, fds in messages:
+            self._act(message, fds)
         if not alive:
             self._forget_gateway(poll)
 
-    def _act(self, message: Message) -> None:
+    def _act(self, message: Message, fds: list[int]) -> None:
         if "check" in message:
             self.freshen()
             self._send({"checked": message["check"]})
@@ -97,6 +109,20 @@ class Control:
                 self._loaded.pop(message["loaded"], None)
             else:
                 self._loaded[message["loaded"]] = set(files)
+
+        elif "answer" in message and message["answer"] in self._questions:
+            _, reply = self._questions.pop(message["answer"])
+            reply(running.ps(json.loads(unpack(fds[0]))))
+
+    def _asked(self, request: Message, reply: Reply) -> None:
+        """Somebody at the door wants something. Raises LampyrError."""
+        match request.get("do"):
+            case "ps":
+                number = next(self._numbers)
+                self._questions[number] = ({"ps": number}, reply)
+                self._send({"ps": number})
+            case other:
+                raise LampyrError(f"the server does not know how to {other!r}", "it may be older than this command")
 
     def _send(self, message: Message) -> None:
         if self.gateway is not None:
@@ -189,7 +215,8 @@ def main() -> None:
     supervisor = Channel.from_fd(int(sys.argv[1]))
     received = supervisor.receive()
     if received is not None:
-        Control(supervisor, received[0]).run()
+        told, fds = received
+        Control(supervisor, told, socket.socket(fileno=fds[0])).run()
 
 
 if __name__ == "__main__":

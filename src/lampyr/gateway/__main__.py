@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import socket
 import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import uvloop
 
+from lampyr.gateway import running
 from lampyr.gateway.http import Connection, Connections
 from lampyr.gateway.ids import Ids
 from lampyr.gateway.log import Log
@@ -19,7 +22,7 @@ from lampyr.gateway.proxy import Proxy
 from lampyr.gateway.site import Site
 from lampyr.node.pool import Pool
 from lampyr.node.snapshots import Base
-from lampyr.runtime.channel import Channel, ChannelError, Message
+from lampyr.runtime.channel import Channel, ChannelError, Message, parcel
 
 # Functions that are imported at the same time ahead of any call: with all of them at once the first call would wait
 # for everybody's import (5 s with 130 functions on two cores).
@@ -42,7 +45,7 @@ class Gateway:
         self.servers: list[asyncio.Server] = []
         self.tmp = ""
         self.development = False
-        self._retiring: set[Pool] = set()
+        self._retiring: dict[Pool, str] = {}  # pools of earlier deployments, and which
         self._cold: deque[Pool] = deque()  # whose function is yet to be imported
         self._checks: dict[int, list[Callable[[], None]]] = {}
         self._asked = 0
@@ -62,8 +65,9 @@ class Gateway:
             if channel is self.supervisor:
                 os._exit(0)  # nobody would ever end this process
             channel.close()
-            self.control = None
-            self._checked(self._asked)
+            if channel is self.control:  # and not one before it, whose end is heard only now
+                self.control = None
+                self._checked(self._asked)
 
     # --- the supervisor says
 
@@ -120,6 +124,8 @@ class Gateway:
             self._checked(message["checked"])
         elif "log" in message:
             self.log.platform(message["log"])
+        elif "ps" in message:
+            self._answer(message["ps"], running.functions(self.proxy.site, self._retiring))
 
     def _switch(self, deployment: Message) -> None:
         before = self.proxy.site
@@ -134,11 +140,14 @@ class Gateway:
             kept = {id(pool) for pool in site.pools.values()}
             for pool in before.pools.values():
                 if id(pool) not in kept:
-                    self._retiring.add(pool)
-                    pool.retire(lambda pool=pool: self._retiring.discard(pool))  # type: ignore[misc]
+                    self._retiring[pool] = before.id
+                    pool.retire(partial(self._retired, pool))
         self._cold = deque(pool for pool in site.pools.values() if pool.function.problem is None)
         for _ in range(AT_ONCE):
             self._warm_next()
+
+    def _retired(self, pool: Pool) -> None:
+        self._retiring.pop(pool, None)
 
     def _warm_next(self) -> None:
         """Import the next function that nobody has called yet; who is called does not wait for its turn."""
@@ -178,10 +187,16 @@ class Gateway:
             for then in self._checks.pop(number):
                 then()
 
-    def _tell_control(self, message: Message) -> None:
+    def _answer(self, question: int, answer: list[Message]) -> None:
+        """As a file, because a message that a busy control does not read at once has to be small."""
+        fd = parcel(json.dumps(answer, separators=(",", ":")).encode())
+        self._tell_control({"answer": question}, (fd,))
+        os.close(fd)
+
+    def _tell_control(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         assert self.control is not None
         try:
-            self.control.send(message, wait=False)
+            self.control.send(message, fds, wait=False)
         except OSError:
             self._checked(self._asked)
 

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from lampyr.core import lifecycle
+from lampyr.node.limits import pid_of
 from lampyr.node.logs import LogPipe
 from lampyr.runtime import wire
 from lampyr.runtime.snapshot import STACK_SIGNAL
@@ -332,6 +333,10 @@ class Instance:
             self.kill(self.reason or "its handlers do not stop")
 
     # --- its life
+
+    def host_pid(self) -> int:
+        """The number of its process outside the room; 0 while there is none."""
+        return max(pid_of(self.pidfd), 0) if self.pidfd >= 0 else 0
 
     def step(self, event: lifecycle.Event) -> None:
         self.state = lifecycle.LIFE[self.state, event]

@@ -121,7 +121,7 @@ class Fence:
         if self._limits.group is None:
             then()
         else:
-            self._limits.do(self._take_snapshot, _pid(pidfd), then=then)
+            self._limits.do(self._take_snapshot, pid_of(pidfd), then=then)
 
     def _take_snapshot(self, pid: int) -> None:
         assert self._limits.group is not None
@@ -136,7 +136,7 @@ class Fence:
     def admit(self, number: int, pidfd: int) -> None:
         """Move an instance into a group of its own."""
         if self._group is not None:
-            self._limits.do(self._take, number, _pid(pidfd))
+            self._limits.do(self._take, number, pid_of(pidfd))
 
     def _take(self, number: int, pid: int) -> None:
         assert self._group is not None
@@ -219,7 +219,7 @@ class Limits:
         self._left = [one for one in [*self._left, group] if not one.remove()]
 
 
-def _pid(pidfd: int) -> int:
+def pid_of(pidfd: int) -> int:
     """The number that a process has here, whatever it is called in its own namespace (pidfd_open(2))."""
     for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
         if line.startswith("Pid:"):

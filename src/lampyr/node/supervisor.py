@@ -77,7 +77,7 @@ class Socketed:
 class Supervisor:
     """Runs until it is told to stop. `listening`: the public sockets; `settings`: what the gateway is told about them.
 
-    `control`: what control is told; `ready()` is called once the first deployment is being served.
+    `control`: what control is told; `door`: where it is asked; `ready()` is called once the first deployment is served.
     """
 
     def __init__(
@@ -85,12 +85,14 @@ class Supervisor:
         listening: list[socket.socket],
         settings: Message,
         control: Message,
+        door: socket.socket,
         ready: Callable[[], None],
         drain_limit_s: float,
     ) -> None:
         self._listening = listening
         self._settings = settings
         self._control = control
+        self._door = door
         self._ready = ready
         self._drain_limit_s = drain_limit_s
         self._env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
@@ -214,7 +216,7 @@ class Supervisor:
     def _start_control(self, gateway: Child) -> None:
         # Control reads the process environment for the functions, so it alone gets all of it.
         control = self._start("lampyr.control", dict(os.environ))
-        control.say(self._control)
+        control.say(self._control, (self._door.fileno(),))
         self._connect(gateway, control)
 
     def _connect(self, gateway: Child, control: Child) -> None:

@@ -18,6 +18,27 @@ MOST_WAITING_FDS = 2 * MAX_FDS
 Message = dict[str, Any]
 
 
+def parcel(data: bytes) -> int:
+    """A descriptor to send with a message when `data` is more than a peer that is busy would let through at once."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("parcel")
+    else:
+        import tempfile
+
+        fd, name = tempfile.mkstemp()
+        os.unlink(name)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    return fd
+
+
+def unpack(fd: int) -> bytes:
+    """What a parcel holds; closes it."""
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return file.read()
+
+
 class ChannelError(Exception):
     """The peer sent what is not a message; the channel cannot be used any more."""
 

@@ -1,0 +1,38 @@
+"""`lampyr ps`: what runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lampyr.cli import terminal
+from lampyr.cli.place import folder_argument, state_in, state_option
+
+COLUMNS = ("FUNCTION", "RUNTIME", "DEPLOYMENT", "SNAPSHOT", "INSTANCE", "PID", "STATE", "IN FLIGHT", "MEMORY")
+
+
+@click.command
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="Print functions and instances as JSON.")
+@folder_argument
+def ps(folder: Path, state_dir: Path | None, as_json: bool) -> None:
+    """Show the functions of the server that runs for DIR, and their instances."""
+    from lampyr.control import door
+
+    running = door.ask(state_in(folder, state_dir), "ps")
+    if as_json:
+        terminal.payload_json(running)
+    else:
+        terminal.table(COLUMNS, [row for function in running["functions"] for row in _rows(function)])
+
+
+def _rows(function: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A row for each instance; one without for a function that has none."""
+    facts = (function["function"], function["runtime"], function["deployment"], function["snapshot"])
+    return [(*facts, *_cells(one)) for one in function["instances"]] or [(*facts, *"-----")]
+
+
+def _cells(one: dict[str, Any]) -> tuple[str, ...]:
+    return one["id"], str(one["pid"]), one["state"], str(one["in_flight"]), f"{one['memory_mb']:.1f} MB"

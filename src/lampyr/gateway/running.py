@@ -1,0 +1,43 @@
+"""What runs, as `lampyr ps` shows it: the pools of the deployment that serves, and what others still have to finish."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lampyr.gateway.site import Site
+from lampyr.node.instance import Instance
+from lampyr.node.pool import Pool
+
+
+def functions(site: Site | None, retiring: Mapping[Pool, str]) -> list[dict[str, Any]]:
+    """Each function of `site`; then those of earlier deployments (pool → its id) that something still runs in."""
+    rows = [_function(pool, site.id) for pool in site.pools.values()] if site is not None else []
+    return rows + [_function(pool, deployment) for pool, deployment in retiring.items()]
+
+
+def _function(pool: Pool, deployment: str) -> dict[str, Any]:
+    instances = list(pool.instances.values())
+    ahead = sum(len(one.running) - _in_flight(pool, one) for one in instances)
+    return {
+        "function": pool.function.route,
+        "runtime": pool.function.settings.runtime,
+        "deployment": deployment,
+        "snapshot": "ready" if pool.snapshot.state == "ready" else "absent",
+        "waiting": len(pool.waiting) + ahead,
+        "instances": [_instance(pool, one) for one in instances],
+    }
+
+
+def _instance(pool: Pool, instance: Instance) -> dict[str, Any]:
+    return {
+        "id": str(instance.number),
+        "pid": instance.host_pid(),
+        "state": instance.state,
+        "in_flight": _in_flight(pool, instance),
+    }
+
+
+def _in_flight(pool: Pool, instance: Instance) -> int:
+    """Requests that lie unread in an instance's socket wait; they are not in flight."""
+    return min(len(instance.running), pool.concurrency)
