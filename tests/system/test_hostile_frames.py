@@ -200,3 +200,41 @@ def test_a_snapshot_that_lies_ends_and_nothing_else(serve: Serve) -> None:
         assert server.get("/api/well").body == b"well"
     until(lambda: gateway.num_fds() < 200, "the descriptors to be closed")
     assert gateway.is_running() and control.is_running()
+
+
+LIES_ABOUT_A_CHILD = {
+    "it gives a file": "os.open(__file__, os.O_RDONLY)",
+    "it gives /dev/null": "os.open('/dev/null', os.O_RDONLY)",
+    "it gives a socket": "socket.socketpair()[0].detach()",
+    "it gives a process that has nothing to do with it": "os.pidfd_open(os.getpid())",
+    "it says nothing": None,
+}
+
+
+@pytest.mark.parametrize("runtime", ["standard", "edge"])
+@pytest.mark.parametrize("lie", LIES_ABOUT_A_CHILD)
+def test_a_snapshot_that_lies_about_its_children(serve: Serve, lie: str, runtime: str) -> None:
+    given = LIES_ABOUT_A_CHILD[lie]
+    server = serve({
+        "app/api/well/route.py": PROJECT["app/api/well/route.py"],
+        "app/api/liar/route.py": f"""
+            import __main__, os, socket, time
+            runtime = "{runtime}"
+            max_duration = 1
+
+            def forked(self, pid):
+                if {given is not None}:
+                    self.tell({{"forked": pid}}, ({given},))
+
+            __main__.Forker._forked = __main__.TidyForker._forked = forked
+
+            async def GET(req):
+                if "block" in req.query:
+                    time.sleep(5)
+                return "liar"
+        """,
+    })  # fmt: skip
+    for query in ("", "?block", ""):
+        assert server.get(f"/api/liar{query}").status in (200, 502, 504)
+        assert server.get("/api/well").body == b"well"
+    assert not [line for line in server.lines if "Traceback" in line and "|" not in line], server.lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from collections import deque
@@ -86,9 +87,11 @@ class Forks:
         if not _is_ours(message):
             for fd in fds:
                 os.close(fd)
-        elif "forked" in message and fds and self._ordered:
+        elif "forked" in message and fds and _is_process(fds[0]) and self._ordered:
             self._ordered.popleft()(message["forked"], fds[0])
-        elif "unforked" in message and self._ordered:
+        elif ("forked" in message or "unforked" in message) and self._ordered:
+            for fd in fds:
+                os.close(fd)
             self._ordered.popleft()(0, -1)
         else:
             for fd in fds:
@@ -106,6 +109,15 @@ class Forks:
 def _is_ours(message: Message) -> bool:
     """Whether a message has the shape of those we send: the user's code is in a snapshot too, and may send others."""
     return all(isinstance(message[name], kind) for name, kind in SHAPES.items() if name in message)
+
+
+def _is_process(fd: int) -> bool:
+    """Whether `fd` is a pidfd, of whichever process."""
+    try:
+        signal.pidfd_send_signal(fd, 0)
+    except OSError as error:
+        return error.errno != errno.EBADF
+    return True
 
 
 class Base:
