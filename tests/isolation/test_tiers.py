@@ -31,9 +31,23 @@ def GET():
     child = subprocess.run([sys.executable, "-c", "print(6 * 7)"], capture_output=True, text=True)
     return {"user": os.getuid(), "child": child.stdout, "helper": helper.NAME, "more": more.NAME}
 """
+LOOP = """
+import subprocess
+import urllib.error, urllib.request
+
+def GET(req):
+    if req.params["client"] == "curl":
+        text = subprocess.run(["curl", "-s", req.url], capture_output=True, text=True, check=True).stdout
+        return "1" if "INFINITE_LOOP_DETECTED" in text else str(int(text) + 1)
+    try:
+        return str(int(urllib.request.urlopen(req.url).read()) + 1)
+    except urllib.error.HTTPError as error:
+        return "1" if error.code == 508 else str(error)
+"""
 PROJECT = {
     "app/works/route.py": ROUTE,
     "app/attacker/[how]/route.py": ATTACKER,
+    "app/loop/[client]/route.py": LOOP,
     "helper.py": "NAME = 'helper'\n",
     "inner/more.py": "NAME = 'more'\n",
     ".env": f"A_TOKEN={SECRET}\n",
@@ -60,6 +74,12 @@ def tier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     server = Server(root, "start", through=[sys.executable, str(ORDINARY), str(user), walls])
     yield name, server
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("client", ["urllib", "curl"])
+def test_loops_are_stopped(tier: tuple[str, Server], client: str) -> None:
+    _, server = tier
+    assert server.get(f"/loop/{client}").body == b"17", server.lines[-20:]
 
 
 def test_functions_work(tier: tuple[str, Server]) -> None:

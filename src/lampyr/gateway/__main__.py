@@ -40,7 +40,7 @@ class Gateway:
         self.control: Channel | None = None
         self.log = Log(loop)
         self.base = Base(loop, self.log.platform)
-        self.proxy = Proxy()
+        self.proxy = Proxy(self.base)
         self.connections = Connections()
         self.servers: list[asyncio.Server] = []
         self.tmp = ""
@@ -94,6 +94,7 @@ class Gateway:
             return Connection(self.proxy.serve, ids.new, self.connections)
 
         self.connections.limit = max_connections
+        self.base.ports.append(sock.getsockname()[1])
         self.servers.append(await self.loop.create_server(accept, sock=sock, backlog=2048))
 
     async def _drain(self) -> None:

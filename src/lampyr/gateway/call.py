@@ -66,22 +66,30 @@ class Call:
         "bytes_in",
         "bytes_out",
         "cold",
+        "depth",
         "exchange",
         "id",
+        "inner",
         "instance",
         "open",
         "outcome",
+        "parent",
         "pool",
         "status",
     )
 
-    def __init__(self, site: Site, pool: Pool, exchange: Exchange, target: bytes) -> None:
+    def __init__(self, site: Site, pool: Pool, exchange: Exchange, target: bytes, depth: int) -> None:
         self._site = site
         self.pool = pool
         self.exchange = exchange
         self._target = target  # fields ID to IP of the request's frame (runtime/wire.py), joined
         self.id = exchange.id
         self.instance: Instance | None = None
+        self.depth = depth  # of functions that call one another
+        self.inner = 0  # calls made by it that are not over, as far as somebody had to know
+        self.parent = exchange.parent
+        if self.parent is not None:
+            self.parent.inner += 1
         self.begun_s = 0.0
         self.cold = False
         self.open = True  # the client still waits for (more of) an answer
@@ -435,6 +443,8 @@ class Call:
     def _over(self) -> None:
         """The invocation has ended: free its place, write its line."""
         self._stop_timers()
+        if self.parent is not None:
+            self.parent.inner -= 1
         if self.instance is not None:
             self.instance.release(self._stream)
             self.instance = None

@@ -11,6 +11,8 @@ from lampyr.gateway.head import TOKEN, Head
 
 if TYPE_CHECKING:
     from lampyr.gateway.http import Connection
+    from lampyr.gateway.loops import Maker
+    from lampyr.node.instance import Caller
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -71,6 +73,7 @@ class Exchange:
         "id",
         "method",
         "over",
+        "parent",
         "receiver",
         "started",
         "target",
@@ -92,6 +95,7 @@ class Exchange:
         self.receiver: Receiver | None = None
         self.begun = False  # the response's head was written
         self.over = False  # the response has ended, or the client has left
+        self.parent: Caller | None = None  # the call that has made this request, where the loop guard has to know it
         self._chunked = False
         self._silent = False  # HEAD, 204, 304: nothing may follow the head
         self._left_bytes: int | None = None  # of an announced body
@@ -100,6 +104,25 @@ class Exchange:
     def peer(self) -> str:
         """The address of the TCP peer."""
         return self._connection.peer
+
+    @property
+    def inside(self) -> bool:
+        """Whether the client is on this machine."""
+        return self._connection.inside
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Address and port of the TCP peer, and our own."""
+        return self._connection.ends
+
+    @property
+    def maker(self) -> Maker | None:
+        """Who has made the connection, once somebody has found out (gateway/loops.py)."""
+        return self._connection.maker
+
+    @maker.setter
+    def maker(self, maker: Maker) -> None:
+        self._connection.maker = maker
 
     @property
     def writable(self) -> bool:

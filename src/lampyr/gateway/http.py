@@ -8,11 +8,15 @@ import struct
 from collections.abc import Callable
 from math import inf
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from lampyr.gateway import answers, head
 from lampyr.gateway.chunks import Chunks
 from lampyr.gateway.connections import LINGER_S, Connections
 from lampyr.gateway.exchange import Exchange, Receiver
+
+if TYPE_CHECKING:
+    from lampyr.gateway.loops import Maker
 
 __all__ = ["Connection", "Connections", "Exchange", "Receiver"]
 
@@ -26,6 +30,7 @@ MAX_TURN = 16
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _ALLOW = (b"allow", ", ".join(head.METHODS.values()).encode())
+_LOOPBACK = ("127.", "::ffff:127.")
 _ESTABLISHED = 1  # tcpi_state, the first byte of Linux's tcp_info
 
 
@@ -63,7 +68,9 @@ class Connection(asyncio.Protocol):
         "_working",
         "due_s",
         "http_1_0",
+        "inside",
         "keep_alive",
+        "maker",
         "paused",
         "peer",
         "registry",
@@ -98,6 +105,8 @@ class Connection(asyncio.Protocol):
         self._pending_bytes = 0  # not taken by the client when last looked at
         self._stalled_s = 0.0  # since when it takes nothing
         self.peer = ""
+        self.inside = False  # whether the client is on this machine
+        self.maker: Maker | None = None
         self.http_1_0 = False
         self.keep_alive = True
         self.paused = False  # the client does not read what was written
@@ -111,6 +120,9 @@ class Connection(asyncio.Protocol):
         self.write = self._transport.write  # uvloop sends without delay (TCP_NODELAY) what one turn of the loop wrote
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if peer else ""
+        own = transport.get_extra_info("sockname")
+        # Who connects to an address of its own machine has the same one, unless it insists on another.
+        self.inside = bool(peer and own and (peer[0] == own[0] or peer[0].startswith(_LOOPBACK)))
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self.due_s = monotonic() + self.registry.head_timeout_s
         self.registry.add(self, self._loop)
@@ -282,6 +294,12 @@ class Connection(asyncio.Protocol):
             exchange.receiver.left()
 
     # --- what exchanges do
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Address and port of the client, and our own."""
+        peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
+        return peer[:2], own[:2]
 
     def stays_open(self) -> bool:
         """Whether another request may follow this response; not after a body that nobody reads to its end."""

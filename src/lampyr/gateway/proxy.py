@@ -7,24 +7,29 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from lampyr.core.depth import MAX_DEPTH
 from lampyr.core.routing import Match, Missing, Moved, Refused
 from lampyr.gateway import answers, static
 from lampyr.gateway.call import Call
+from lampyr.gateway.loops import Loops
 from lampyr.types import Problem
 
 if TYPE_CHECKING:
     from lampyr.gateway.http import Exchange
     from lampyr.gateway.site import Site
+    from lampyr.node.snapshots import Base
 
 ENV_JS = "/_lampyr/env.js"
+TOO_DEEP = f"Functions call one another more than {MAX_DEPTH} deep over this gateway."
 WEBSOCKET = "WebSockets are not carried; stream server-sent events instead."
 
 
 class Proxy:
     """Serves exchanges from `site`. In development `freshen(then)` first checks the deployment against the disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: Base) -> None:
         self.site: Site | None = None
+        self._loops = Loops(base)
         self.freshen: Callable[[Callable[[], None]], None] | None = None
         self._early: list[Exchange] = []
 
@@ -113,6 +118,10 @@ class Proxy:
         if exchange.upgrade and exchange.upgrade.lower() == b"websocket":
             self._answer(exchange, answers.error("BAD_REQUEST", WEBSOCKET, exchange.id))
             return
+        depth = self._loops.depth(exchange)
+        if depth > MAX_DEPTH:
+            self._answer(exchange, answers.error("INFINITE_LOOP_DETECTED", TOO_DEEP, exchange.id))
+            return
         refusal = site.admissions[function.route].refusal(method, ip, exchange.started, exchange.id)
         if refusal is not None:
             self._answer(exchange, refusal.answer)
@@ -121,7 +130,7 @@ class Proxy:
         target = f"{exchange.id}\0{method}\0{origin}\0{match.path}\0{match.query}\0{params}\0{ip}"
         if method in ("GET", "HEAD"):
             exchange.body = b""
-        call = Call(site, site.pools[function.route], exchange, target.encode("latin-1"))
+        call = Call(site, site.pools[function.route], exchange, target.encode("latin-1"), depth)
         exchange.receiver = call
         call.pool.lease(call)
         if exchange.waits:

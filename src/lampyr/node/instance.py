@@ -29,6 +29,8 @@ class Caller(Protocol):
 
     id: str
     brief: bool
+    depth: int
+    inner: int
 
     def begin(self, instance: Instance) -> None: ...
     def refused(self, code: str, failure: dict[str, object] | None = None) -> None: ...
@@ -119,6 +121,11 @@ class Instance:
         self.reason: str | None = None
         sock.setblocking(False)
         self._loop.add_reader(sock, self._read)
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether only the eldest of `running` runs, and others wait in the socket behind it."""
+        return self._pool.concurrency == 1
 
     # --- what the gateway says
 

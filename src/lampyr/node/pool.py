@@ -57,6 +57,8 @@ class Pool:
         place = base.place(function.route, tmp)
         self._tmp: str = place["tmp"]
         self._user: int = place["user"]
+        self._base = base
+        base.add(self, self._user)
         self._sink = sink
         self._told = told
         self.snapshot = Snapshot(
@@ -363,5 +365,6 @@ class Pool:
         if self.retired and not self.instances and not self.waiting:
             self.snapshot.close()
             if self._emptied is not None:
+                self._base.remove(self, self._user)
                 emptied, self._emptied = self._emptied, None
                 emptied()

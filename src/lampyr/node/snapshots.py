@@ -9,13 +9,16 @@ import signal
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lampyr.node import isolation
 from lampyr.node.limits import Fence, Limits
 from lampyr.node.logs import LogPipe, Sink
 from lampyr.runtime.channel import Channel, ChannelError, Message
 from lampyr.runtime.users import Users
+
+if TYPE_CHECKING:
+    from lampyr.node.pool import Pool
 
 # An import that takes longer hangs; a person waiting would have given up as well.
 IMPORT_TIMEOUT_S = 60.0
@@ -130,7 +133,10 @@ class Base:
         self._forks: Forks | None = None
         self._waiting: list[Callable[[], None]] = []
         self._users: Users | None = None
+        self._alike = True  # functions have the server's own user id
+        self._pools: dict[int, list[Pool]] = {}
         self._warned = False
+        self.ports: list[int] = []  # on which the gateway listens
 
     def connect(self, channel: Channel) -> None:
         self._forks = Forks(self.loop, channel, self._hear, self._gone)
@@ -140,6 +146,8 @@ class Base:
 
     def _hear(self, message: Message) -> None:
         """The first thing a base says is which of the sandbox's means it has found."""
+        if "means" in message:
+            self._alike = not (message["means"]["room"] and message["means"]["users"])
         if "means" in message and not self._warned:
             self._warned = True
             lacking = isolation.lacking(message["means"], self.limits.missing)
@@ -161,7 +169,23 @@ class Base:
         if self._users is None:
             self._users = Users(tmp)
         user = self._users.of(route)
-        return {"user": user, "tmp": f"{tmp}/{user}", "hidden": [os.path.dirname(tmp)]}
+        return {"user": user, "tmp": f"{tmp}/{user}", "hidden": [os.path.dirname(tmp)], "ports": self.ports}
+
+    def add(self, pool: Pool, user: int) -> None:
+        """Note whose processes `user` has; until they are gone."""
+        self._pools.setdefault(user, []).append(pool)
+
+    def remove(self, pool: Pool, user: int) -> None:
+        self._pools[user].remove(pool)
+
+    def pools_of(self, user: int) -> list[Pool]:
+        """Those of the function with that user id: of two deployments, for a while."""
+        return list(self._pools.get(user, ()))
+
+    def alike(self, user: int) -> list[Pool]:
+        """Those whose processes may have `user` as anybody else may: all, where functions have no ids of their own."""
+        everybody = self._alike and user == os.geteuid()
+        return [pool for pools in self._pools.values() for pool in pools] if everybody else []
 
     def when_connected(self, start: Callable[[], None]) -> None:
         self._waiting.append(start)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from lampyr.runtime import context, leftovers, lines, load, reseed, sandbox, snapstart  # noqa: F401
+from lampyr.runtime import context, leftovers, lines, load, outgoing, reseed, sandbox, snapstart  # noqa: F401
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.instance import Instance
 from lampyr.runtime.program import Program
@@ -234,6 +234,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     try:
         sandbox.enter(spec, means)
         os.chdir(spec["root"])
+        outgoing.mark_connections(spec.get("ports", []))
         report = _trace(spec)
         started = time.perf_counter()
         program, warnings = _import(spec)
