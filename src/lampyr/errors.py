@@ -59,6 +59,12 @@ class ModelError(LampyrError):
     code = "MODEL"
 
 
+class VaultError(LampyrError):
+    """The vault cannot be opened or written, or is not what was written."""
+
+    code = "VAULT"
+
+
 class BadRequest(ValueError):
     """The client's body or headers cannot be read as what the handler asked for.
 

@@ -31,6 +31,18 @@ class Settings:
     regions: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value of the vault, which is never shown: who may have it (None: all functions), and which version it is."""
+
+    value: str = field(repr=False)
+    functions: tuple[str, ...] | None
+    version: int
+
+    def __str__(self) -> str:
+        return "***"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One thing wrong in a project: where (`file` relative to the project, 1-based `line`), what, and the cure."""

@@ -145,6 +145,14 @@ def read(root: Path, mode: str, process: Mapping[str, str]) -> Environment:
     )
 
 
+def read_file(path: Path, process: Mapping[str, str]) -> dict[str, str]:
+    """What one .env file assigns, expanded against itself and the process environment. Raises ConfigError."""
+    entries = _assignments(path, path.name)
+    if entries is None:
+        raise ConfigError(f"there is no file {path}", "name a file with NAME=value in each line")
+    return _expand(entries, {name: value for name, value in process.items() if name not in entries})[0]
+
+
 def is_secret_name(name: str) -> bool:
     """Whether a variable is secret by its name (SPEC 4). A name for browsers never is."""
     return name.upper().endswith(SECRET_ENDINGS) and not name.startswith(PUBLIC)

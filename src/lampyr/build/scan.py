@@ -20,7 +20,7 @@ def scan(root: Path, config: Config) -> Project:
     A function whose file has an error is listed all the same, with its first error as `problem`. Raises ProjectError
     where there is no project.
     """
-    app, errors = _app_folder(root)
+    app, errors = app_folder(root)
     public = root / "public" if (root / "public").is_dir() else None
     functions: dict[str, Function] = {}
     warnings: list[Problem] = []
@@ -56,7 +56,8 @@ def relative(root: Path, file: Path) -> str:
     return file.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
-def _app_folder(root: Path) -> tuple[Path, list[Problem]]:
+def app_folder(root: Path) -> tuple[Path, list[Problem]]:
+    """The folder of a project's routes, and what is wrong with it. Raises ProjectError where there is none."""
     hint = "name the folder of a project, or make one: lampyr init DIR"
     places = (root / "app", root / "src" / "app")
     try:

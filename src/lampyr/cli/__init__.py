@@ -22,6 +22,7 @@ COMMANDS = {
     "dev": "lampyr.cli.serve",
     "build": "lampyr.cli.build",
     "start": "lampyr.cli.serve",
+    "secrets": "lampyr.cli.secrets",
     "model": "lampyr.cli.model",
     "ps": "lampyr.cli.ps",
     "doctor": "lampyr.cli.doctor",
