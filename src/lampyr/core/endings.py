@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 _HINTS = {
-    "SIGKILL": "something outside has killed it: a person, a supervisor, or the system for want of memory (dmesg)",
+    "SIGKILL": "something has killed it: the function itself, a person, or the system for want of memory (dmesg)",
     "SIGTERM": "something has sent it SIGTERM, perhaps the function itself",
     "SIGSYS": "it made a system call that is closed to functions",
 }
@@ -20,7 +20,7 @@ def told(status: int) -> str:
 def hint(status: int) -> str:
     """Where to look for the cause."""
     if status >= 0:
-        return "look for os._exit in the function and in what it imports; an exception is the way to give up"
+        return "look for sys.exit and os._exit in the function and in what it imports; to give up, raise an exception"
     name = _name(-status)
     if name in _FAULTS:
         return "a crash in compiled code: the stack is in the lines above; the package in it may have a newer version"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from lampyr.gateway import answers, compression
-from lampyr.node.instance import OUT_OF_MEMORY
+from lampyr.node.instance import CRASHED, OUT_OF_MEMORY
 from lampyr.runtime import wire
 
 if TYPE_CHECKING:
@@ -339,7 +340,10 @@ class Call:
         """The process has ended before the response was complete."""
         if self.outcome == "ok":
             self.outcome = "crashed"
-            self._site.log.crash(self, why)
+            if self.instance is not None and why == CRASHED:
+                self.instance.ask_status(partial(self._site.log.crash, self))
+            else:
+                self._site.log.ended(self, why)
         self._answer_error("FUNCTION_OUT_OF_MEMORY" if why == OUT_OF_MEMORY else "FUNCTION_CRASHED", None)
         self.instance = None
         self._over()

@@ -8,6 +8,8 @@ import select
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from lampyr.core import endings
+
 if TYPE_CHECKING:
     from lampyr.gateway.call import Call
     from lampyr.gateway.exchange import Exchange
@@ -77,8 +79,16 @@ class Log:
         for line in text.rstrip("\n").split("\n"):
             self.output(call.pool.function.route, call.id, line.encode(errors="replace"), call.masker)
 
-    def crash(self, call: Call, why: str) -> None:
+    def ended(self, call: Call, why: str) -> None:
+        """The process of a call was ended for a reason of ours."""
         self.platform(f"{call.pool.function.route} {call.id}: the process ended: {why}")
+
+    def crash(self, call: Call, status: int | None) -> None:
+        """The process of a call has ended by itself, with this exit status where that is known."""
+        how = "ended" if status is None else endings.told(status)
+        self.platform(f"{call.pool.function.route} {call.id}: the process {how}")
+        if status is not None:
+            self.line(f"hint: {endings.hint(status)}")
 
     def _flush(self) -> None:
         self._timer = None

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,15 +14,19 @@ from lampyr.core import lifecycle
 from lampyr.node.limits import pid_of
 from lampyr.node.logs import LogPipe
 from lampyr.runtime import wire
-from lampyr.runtime.snapshot import STACK_SIGNAL
+from lampyr.runtime.stack import STACK_SIGNAL
 
 if TYPE_CHECKING:
     from lampyr.node.pool import Pool
 
 # No frame of an honest instance is larger: bodies leave in pieces of one window.
 MAX_FRAME_BYTES = wire.WINDOW_BYTES + 128 * 1024
+# How long after its end the status of a process may be news.
+STATUS_TIMEOUT_S = 2.0
 # Why an instance has ended, where the kernel has ended it for that.
 OUT_OF_MEMORY = "it needed more memory than it may use"
+# By itself; the exit status says more.
+CRASHED = "crashed"
 
 
 class Caller(Protocol):
@@ -54,6 +59,7 @@ class Instance:
     """
 
     __slots__ = (
+        "_asking",
         "_batch",
         "_deaf",
         "_far",
@@ -67,6 +73,7 @@ class Instance:
         "_torn",
         "_unsent",
         "caller",
+        "exit_status",
         "forked_s",
         "idle_since",
         "init_ms",
@@ -119,6 +126,8 @@ class Instance:
         self.init_ms = 0.0
         self.idle_since = 0.0
         self.reason: str | None = None
+        self.exit_status: int | None = None
+        self._asking: list[Callable[[int | None], None]] = []  # how it ended
         sock.setblocking(False)
         self._loop.add_reader(sock, self._read)
 
@@ -377,6 +386,22 @@ class Instance:
         while self.state != "ended" and self._read_once():
             pass  # what it had said
         self._pool.ended(self)
+
+    def ask_status(self, tell: Callable[[int | None], None]) -> None:
+        """Call `tell` with the exit status: the snapshot says it a little after the end, if it lives."""
+        if self.exit_status is not None:
+            tell(self.exit_status)
+            return
+        if not self._asking:
+            self._loop.call_later(STATUS_TIMEOUT_S, self.exited, None)
+        self._asking.append(tell)
+
+    def exited(self, status: int | None) -> None:
+        """The snapshot has said how the process ended, or has not in time (None)."""
+        self.exit_status = status
+        asking, self._asking = self._asking, []
+        for tell in asking:
+            tell(status)
 
     def close(self) -> None:
         """The process is gone: let go of everything that belonged to it."""

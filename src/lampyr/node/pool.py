@@ -14,8 +14,9 @@ from functools import partial
 from itertools import count
 from time import monotonic
 
+from lampyr.core import endings
 from lampyr.core.pace import MOST_AHEAD, PATIENCE_S, Pace
-from lampyr.node.instance import OUT_OF_MEMORY, Caller, Instance
+from lampyr.node.instance import CRASHED, OUT_OF_MEMORY, Caller, Instance
 from lampyr.node.logs import LogPipe, Sink
 from lampyr.node.snapshots import Base, Snapshot
 from lampyr.runtime import wire
@@ -217,7 +218,7 @@ class Pool:
                 return
             if instance.state != "ended":
                 self.snapshot.fence.admit(number, pidfd)
-            self.snapshot.exits[pid] = partial(self.ended, instance)
+            self.snapshot.exits[pid] = partial(self._exited, instance)
             instance.forked(pid, pidfd)
 
         fds = (theirs.fileno(), *(pipe.writer for pipe in pipes))
@@ -297,8 +298,10 @@ class Pool:
         del self.instances[instance.number]
         self.loop.run_in_executor(None, lambda: shutil.rmtree(instance.tmp, ignore_errors=True))
         fence = self.snapshot.fence
-        why = instance.reason or (OUT_OF_MEMORY if fence.out_of_memory(instance.number) else "crashed")
+        why = instance.reason or (OUT_OF_MEMORY if fence.out_of_memory(instance.number) else CRASHED)
         fence.release(instance.number)
+        if instance.reason is None and not instance.running:
+            instance.ask_status(self._tell_end)
         for caller in list(instance.running.values()):
             caller.lost(why)
         instance.running.clear()
@@ -310,6 +313,15 @@ class Pool:
         if self.waiting:
             self._start_enough()
         self._check_emptied()
+
+    def _exited(self, instance: Instance, status: int) -> None:
+        instance.exited(status)
+        self.ended(instance)
+
+    def _tell_end(self, status: int | None) -> None:
+        """A process has ended by itself while it served nobody: no call will tell of that."""
+        if status:
+            self._sink("stderr", None)(f"a process that served no request {endings.told(status)}".encode())
 
     def _sweep_at(self, when: float) -> None:
         self._sweep = self.loop.call_at(when, self._end_idle)

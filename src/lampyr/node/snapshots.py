@@ -28,7 +28,7 @@ MOST_SAID_BYTES = 4 * 1024 * 1024
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
 
-SHAPES = {"forked": int, "exited": int, "failed": dict, "ready": list}
+SHAPES = {"forked": int, "exited": int, "status": int, "failed": dict, "ready": list}
 
 Forked = Callable[[int, int], None]
 
@@ -221,7 +221,7 @@ class Snapshot:
         self.state: Literal["absent", "importing", "ready", "failed"] = "absent"
         self.failure: dict[str, Any] = {}
         self.facts: dict[str, Any] = {}
-        self.exits: dict[int, Callable[[], None]] = {}
+        self.exits: dict[int, Callable[[int], None]] = {}
         self.fence = Fence(base.limits, spec["route"], str(spec["user"]), spec["memory_mib"], max_instances)
 
     def wanted(self) -> None:
@@ -286,7 +286,7 @@ class Snapshot:
         elif "exited" in message:
             ended = self.exits.pop(message["exited"], None)
             if ended is not None:
-                ended()
+                ended(message.get("status", 0))
 
     def _stuck(self) -> None:
         message = f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s"

@@ -6,13 +6,12 @@ https://asgi.readthedocs.io/en/latest/specs/www.html. WebSockets are not carried
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from lampyr.errors import BadRequest, ClientDisconnect
-from lampyr.runtime import wire
+from lampyr.runtime import stack, wire
 from lampyr.runtime.headers import field_name, field_value
 from lampyr.runtime.response import with_cookies
 
@@ -67,10 +66,10 @@ class Application:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
         try:
             await self._app(scope, self._messages.get, self._lifespan_said)
-        except BaseException:
+        except BaseException as error:
             # Before it answered, this is how an application says that it knows no lifespan.
             if self._answer.done():
-                traceback.print_exc()
+                stack.print_trace(error)
         finally:
             if not self._answer.done():
                 self._answer.set_result(None)
@@ -97,13 +96,13 @@ class Application:
         invocation.on_disconnect = cycle.disconnect
         try:
             await self._app(scope, cycle.receive, cycle.send)
-        except BaseException:
+        except BaseException as error:
             if not cycle.complete:
                 raise
             # It has answered, perhaps with a 500 page of its own; the error is for the log.
             cycle.finish()
             if not invocation.cancelled:
-                traceback.print_exc()
+                stack.print_trace(error)
             return
         finally:
             cycle.close()

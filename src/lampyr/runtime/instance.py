@@ -8,12 +8,11 @@ import contextvars
 import os
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lampyr.runtime import wire
+from lampyr.runtime import stack, wire
 from lampyr.runtime.invocation import Invocation
 from lampyr.runtime.program import Program
 
@@ -47,6 +46,7 @@ class Instance:
         self._unsent = b""
         self._reading = False
         self._one_at_a_time = False
+        self._hushed = False  # has said where its handler stands, and is not asked again
 
     def open(self, sock: socket.socket) -> None:
         """Be ready for requests from `sock`, and say so."""
@@ -67,8 +67,8 @@ class Instance:
             self.loop.run_forever()
         except SystemExit as leaving:  # from a task of the user's own; it must not unwind into the snapshot's code
             leave(leaving.code if isinstance(leaving.code, int) else 1)
-        except BaseException:
-            traceback.print_exc()
+        except BaseException as error:
+            stack.print_trace(error)
             leave(1)
         if self.application is not None:
             self.loop.run_until_complete(self.application.shutdown())
@@ -114,6 +114,9 @@ class Instance:
             if self.running and self._one_at_a_time:
                 self.send(wire.frame(stream, wire.BUSY))
                 return
+            if self._hushed:
+                stack.listen()
+                self._hushed = False
             fields, body = wire.split_head(payload)
             invocation = Invocation(self, stream, fields, body, whole=kind == wire.REQUEST_WHOLE)
             self.running[stream] = invocation
@@ -135,6 +138,9 @@ class Instance:
             running.add_credit(int.from_bytes(payload, "big"))
         elif kind == wire.CANCEL:
             running.cancel(payload)
+            if self._one_at_a_time and running.stack_told:
+                stack.hush()
+                self._hushed = True
 
     def ended(self, stream: int) -> None:
         """An invocation is over, with everything it left to run."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Callable
 from inspect import isawaitable, iscoroutinefunction
 from time import monotonic
@@ -13,6 +12,7 @@ from lampyr.core.pace import QUICK_S
 from lampyr.errors import BadRequest, ClientDisconnect
 from lampyr.runtime import context, stack, wire
 from lampyr.runtime.arriving import ArrivingBody
+from lampyr.runtime.hints import cure
 from lampyr.runtime.request import Body, Request
 from lampyr.runtime.response import NonsenseReturned, Response, to_response
 from lampyr.runtime.streaming import Streaming
@@ -59,7 +59,7 @@ class Invocation:
 
     __slots__ = (
         "_announced", "_credit", "_finished", "_stream", "_threads", "_waiter", "body", "cancelled", "context",
-        "instance", "on_disconnect", "request", "task",
+        "instance", "on_disconnect", "request", "stack_told", "task",
     )  # fmt: skip
 
     def __init__(self, instance: Host, stream_id: int, fields: list[bytes], body: bytes, *, whole: bool) -> None:
@@ -71,6 +71,7 @@ class Invocation:
         self.cancelled = False
         self._announced = False
         self._finished = False
+        self.stack_told = False  # at the deadline
         self.on_disconnect: Callable[[bool], None] | None = None  # how an ASGI application is told
         self.body: Any = Body(body) if whole else ArrivingBody(instance, stream_id, body)
         self.request = Request(fields, self.body)
@@ -104,7 +105,7 @@ class Invocation:
     def _tell_stack(self, task: asyncio.Task[None]) -> None:
         """Print where the handler stands, under this invocation's id."""
         token = context.current.set(self.context)
-        stack.tell(task.get_coro(), self._threads.busy if self._threads is not None else None)
+        self.stack_told = stack.tell(task.get_coro(), self._threads.busy if self._threads is not None else None)
         context.current.reset(token)
 
     def add_credit(self, count: int) -> None:
@@ -121,7 +122,7 @@ class Invocation:
         try:
             await self._respond()
         except SystemExit as leaving:
-            self.instance.leave(leaving.code if isinstance(leaving.code, int) else 1, _trace(leaving))
+            self.instance.leave(leaving.code if isinstance(leaving.code, int) else 1, stack.trace(leaving))
             self._fail(leaving)  # where the host is not a process of its own
         except BaseException as error:
             self._fail(error)
@@ -168,7 +169,7 @@ class Invocation:
         if self.cancelled:
             payload = b"cancelled\0"
             if not isinstance(error, (asyncio.CancelledError, ClientDisconnect)):
-                payload += _trace(error).encode(errors="replace")
+                payload += stack.trace(error).encode(errors="replace")
         else:
             payload = _failure(error)
         self.finish(wire.FAIL, payload)
@@ -190,8 +191,8 @@ class Invocation:
             except asyncio.CancelledError:
                 print(f"{self.instance.program.file}: after() was cut off by max_duration")
                 break
-            except BaseException:
-                traceback.print_exc()
+            except BaseException as error:
+                stack.print_trace(error)
 
     async def _call_after(self, call: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         if isawaitable(call):
@@ -307,24 +308,5 @@ def _failure(error: BaseException) -> bytes:
         kind = b"memory\0"
     elif isinstance(error, SystemExit):
         kind = b"crashed\0"
-    return kind + _trace(error).encode(errors="replace")
-
-
-def _trace(error: BaseException) -> str:
-    return stack.shortened("".join(traceback.format_exception(type(error), error, _users_part(error))))
-
-
-def _users_part(error: BaseException) -> Any:
-    """The traceback from the first frame outside the runtime on."""
-    where = error.__traceback__
-    while where is not None and where.tb_next is not None and _is_ours(where.tb_frame.f_code.co_filename):
-        where = where.tb_next
-    return where
-
-
-_OURS = __file__.rpartition("/")[0]
-_POOL = "/concurrent/futures/thread.py"  # between us and a sync handler
-
-
-def _is_ours(filename: str) -> bool:
-    return filename.startswith(_OURS) or filename.endswith(_POOL)
+    hint = cure(error)
+    return kind + (stack.trace(error) + (f"hint: {hint}\n" if hint else "")).encode(errors="replace")

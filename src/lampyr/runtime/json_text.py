@@ -90,6 +90,16 @@ def _make_chunks() -> Callable[[Any, int], Iterable[str]]:
 _chunks = _make_chunks()
 
 
+def fault(error: Exception) -> str | None:
+    """What is wrong with a value that `encode` refused with `error`; None for an error of the value's own code."""
+    if isinstance(error, NotJson):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return "something holds itself, or is nested too deeply for JSON"
+    # The words are CPython's, which has no class for it, and since 3.12 the value stands at their end.
+    return "NaN or Infinity cannot be written as JSON" if str(error).startswith("Out of range float") else None
+
+
 def encode(value: Any) -> bytes:
     """`value` as compact UTF-8. Raises TypeError for what JSON cannot hold, ValueError for NaN and Infinity."""
     text = "".join(_chunks(value, 0))

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
+from inspect import signature
 from types import CodeType, ModuleType
 from typing import Any
 
+from lampyr.runtime.hints import cure
 from lampyr.runtime.stack import shortened
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -96,6 +98,43 @@ def handlers(module: ModuleType) -> dict[str, Callable[..., Any]]:
     return found
 
 
+class NotAsgi(TypeError):
+    """`app` is there and is no ASGI application. `lampyr_hint` says what would make it one."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.lampyr_hint = hint
+
+
+def application(module: ModuleType) -> Any:
+    """What the module exports as `app`, None for nothing. Raises NotAsgi, for a WSGI application above all."""
+    app = getattr(module, "app", None)
+    if app is None or any(hasattr(module, method) for method in METHODS):
+        return app
+    kind = f"{type(app).__module__}.{type(app).__qualname__}"
+    if not callable(app):
+        raise NotAsgi(f"app is not an ASGI application: it is {kind}, which cannot be called", "call it otherwise")
+    if _takes(app, 3):
+        return app
+    if _takes(app, 2):
+        wrapped = "from a2wsgi import WSGIMiddleware, then app = WSGIMiddleware(app); or asgiref.wsgi.WsgiToAsgi(app)"
+        raise NotAsgi(
+            f"app is not an ASGI application: {kind} takes (environ, start_response), as WSGI has it", wrapped
+        )
+    raise NotAsgi(f"app is not an ASGI application: {kind} does not take (scope, receive, send)", "ASGI 3 is what runs")
+
+
+def _takes(app: Any, count: int) -> bool:
+    """Whether `app` can be called with so many arguments, as far as it says."""
+    try:
+        signature(app).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
+
+
 def failure(error: BaseException, root: str) -> dict[str, Any]:
     """What to tell about an import that raised: the user's own file and line where there is one, and the traceback."""
     file, line = None, None
@@ -111,21 +150,16 @@ def failure(error: BaseException, root: str) -> dict[str, Any]:
     return {
         "file": file[len(root) + 1 :] if file and file.startswith(root + "/") else file,
         "line": line,
-        "message": shortened(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__),
-        "hint": _cure(error),
+        "message": shortened(_message(error)),
+        "hint": cure(error),
         "traceback": shortened("".join(lines)),
     }
 
 
-def _cure(error: BaseException) -> str:
-    """For a package that is not there: what to do, and where it would have been found."""
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
-        return ""
-    package = error.name.partition(".")[0]
-    if package != error.name and package in sys.modules:  # the package is there, a module of it is not
-        return ""
-    folder = next((path for path in sys.path if path.endswith(("site-packages", "dist-packages"))), sys.prefix)
-    return f"add {package!r} to the project's dependencies and install them; functions import from {folder}"
+def _message(error: BaseException) -> str:
+    if isinstance(error, NotAsgi):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 _RUNTIME = __file__.rpartition("/")[0] + "/"

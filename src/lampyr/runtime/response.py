@@ -182,5 +182,7 @@ def to_response(result: Any, method: str, file: str) -> Response:
 def _to_json(result: Any, method: str, file: str) -> Response:
     try:
         return Response.json(result)
-    except json_text.NotJson as error:
-        raise NonsenseReturned(f"{file}: {method} returned {type(result).__name__}, in which {error}") from None
+    except (json_text.NotJson, RecursionError, ValueError) as error:
+        if (why := json_text.fault(error)) is None:
+            raise
+        raise NonsenseReturned(f"{file}: {method} returned {type(result).__name__}, in which {why}") from None

@@ -19,14 +19,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from lampyr.runtime import context, leftovers, lines, load, outgoing, reseed, sandbox, snapstart  # noqa: F401
+from lampyr.runtime import context, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.instance import Instance
 from lampyr.runtime.program import Program
 from lampyr.runtime.rehearsal import rehearse
 
-# The gateway sends this signal when a deadline has passed; the answer is a stack on the log pipe (faulthandler).
-STACK_SIGNAL = signal.SIGXCPU
 ROOM_TMP = "/tmp"
 MAX_WARNINGS = 50
 # Somebody waits for what a new child will answer. Where it has the same core, telling about it comes after that.
@@ -242,8 +240,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     except BaseException as error:
         channel.send({"failed": load.failure(error, spec["root"])})
         os._exit(1)
-    # A stack asked for at a deadline has to come out even when Python code never runs again.
-    faulthandler.register(STACK_SIGNAL, file=2, all_threads=True)
+    stack.listen()
     gc.freeze()
     gc.disable()
     import_ms = (time.perf_counter() - started) * 1000
@@ -273,7 +270,7 @@ def _import(spec: Message) -> tuple[Program, list[leftovers.Found]]:
     load.add_paths(spec["root"], spec["project_paths"], spec["site"])
     with leftovers.Leftovers(spec["root"], spec["file"]) as left:
         module = load.load(spec["file"], spec["base"])
-        handlers, app = load.handlers(module), getattr(module, "app", None)
+        handlers, app = load.handlers(module), load.application(module)
         program = Program(spec["file"], handlers, app, spec["threads"], spec["stream_keepalive"], spec["route"])
         context.run_hooks("before_snapshot")
     gc.collect()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import traceback
 from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import copy_context
@@ -13,7 +12,7 @@ from inspect import isawaitable
 from typing import Any, ClassVar
 
 from lampyr.core.codes import CODES
-from lampyr.runtime import json_text
+from lampyr.runtime import json_text, stack
 from lampyr.runtime.response import TEXT, Response, encode_text
 
 InThread = Callable[..., Awaitable[Any]]
@@ -121,11 +120,15 @@ async def close_quietly(source: Source) -> None:
     """Close a source; an error of its cleanup is the log's, the response is complete or lost already."""
     try:
         await source.close()
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        stack.print_trace(error)
 
 
 # Encoders ---------------------------------------------------------------------------------------------------------
+
+
+class NotAChunk(TypeError):
+    """A stream yielded what it cannot send."""
 
 
 class Encoder:
@@ -168,8 +171,8 @@ class Raw(Encoder):
             return chunk
         if isinstance(chunk, (bytearray, memoryview)):
             return bytes(chunk)
-        raise TypeError(
-            f"a stream yielded {type(chunk).__name__}; chunks are str or bytes, and sse(...) sends what JSON can hold"
+        raise NotAChunk(
+            f"yielded {type(chunk).__name__}; chunks are str or bytes, and sse(...) sends what JSON can hold"
         )
 
     def failure(self, id: str) -> bytes:
@@ -212,7 +215,7 @@ class Models(Encoder):
     def encode(self, chunk: Any) -> bytes:
         dump = getattr(chunk, "model_dump_json", None)
         if dump is None:
-            raise TypeError(f"a stream of models yielded {type(chunk).__name__}; sse(...) takes a mixture")
+            raise NotAChunk(f"yielded {type(chunk).__name__} in a stream of models; sse(...) takes a mixture")
         kind = getattr(chunk, "type", None)
         if type(chunk).__module__.partition(".")[0] in ("openai", "anthropic"):
             if kind is not None and _is_derived(type(chunk), kind):
@@ -267,7 +270,12 @@ class Events(Encoder):
 
 
 def _data(value: Any) -> bytes:
-    return b"data: " + json_text.encode(value) + b"\n\n"
+    try:
+        return b"data: " + json_text.encode(value) + b"\n\n"
+    except (json_text.NotJson, RecursionError, ValueError) as error:
+        if (why := json_text.fault(error)) is None:
+            raise
+        raise NotAChunk(f"yielded {type(value).__name__}, in which {why}") from None
 
 
 def _data_lines(text: str) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lampyr.runtime import stream, wire
-from lampyr.runtime.response import Response
+from lampyr.runtime.response import NonsenseReturned, Response
 
 if TYPE_CHECKING:
     from lampyr.runtime.invocation import Invocation
@@ -85,10 +85,18 @@ class Streaming:
                 break
             if encoder is None:
                 encoder = self._settle(chunk)
-            if data := encoder.encode(chunk):
+            if data := self._encode(encoder, chunk):
                 await self._write(data)
         if encoder is not None and (data := encoder.end()):
             await self._write(data)
+
+    def _encode(self, encoder: stream.Encoder, chunk: object) -> bytes:
+        try:
+            return encoder.encode(chunk)
+        except stream.NotAChunk as error:
+            invocation = self._invocation
+            where = f"{invocation.instance.program.file}: {invocation.request.method}"
+            raise NonsenseReturned(f"{where} {error}") from None
 
     def _settle(self, chunk: object) -> stream.Encoder:
         """The first chunk says what kind of stream this is."""

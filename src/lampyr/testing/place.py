@@ -35,7 +35,7 @@ class Place:
         """Import a route file, and run the hooks it registers as a snapshot and an instance would."""
         known = {name: len(hooks) for name, hooks in context.hooks.items()}
         module = load.load(str(function.file), self._base)
-        app = getattr(module, "app", None)
+        app = load.application(module)
         program = Program(str(function.file), load.handlers(module), app, THREADS, keepalive_s, function.route)
         for name in ("before_snapshot", "after_restore"):
             context.run_hooks(name, slice(known[name], None))
