@@ -112,12 +112,12 @@ def _count(errors: int) -> str:
 
 def _try_imports(project: Project, settings: config.Config, env: environment.Environment) -> None:
     """Import every function once, as its snapshot will: what cannot be imported is not served."""
-    failed = 0
-    for problem in check.problems(project, settings, env.of):
-        failed += 1
-        print(f"lampyr: error: {problem}", file=sys.stderr)
-    if failed:
-        raise BuildError(_count(failed), "mend what is named above; `lampyr build` checks without serving")
+    errors, warnings = check.judge(project, settings, env.of)
+    for kind, problems in (("warning", warnings), ("error", errors)):
+        for problem in problems:
+            print(f"lampyr: {kind}: {problem}", file=sys.stderr)
+    if errors:
+        raise BuildError(_count(len(errors)), "mend what is named above; `lampyr build` checks without serving")
 
 
 def _lock(state_dir: Path) -> IO[str]:

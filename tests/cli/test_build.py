@@ -141,3 +141,55 @@ def test_in_a_terminal_progress_leaves_no_line_behind(tmp_path: Path) -> None:
     assert (
         shown.startswith("\r\x1b[Klampyr: importing /b (1 of 1)") and shown.endswith("\r\x1b[K") and "\n" not in shown
     )
+
+
+LEFT = """\
+import asyncio, random, socket, subprocess, threading, uuid
+from concurrent.futures import ThreadPoolExecutor
+import numpy
+import helper
+thread = threading.Thread(target=helper.wait, daemon=True)
+thread.start()
+pool = ThreadPoolExecutor(2)
+pool.submit(int)
+loop = asyncio.new_event_loop()
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(server.getsockname())
+file = open(__file__)
+process = subprocess.Popen(["sleep", "60"])
+chosen = random.Random(1)
+also = numpy.random.default_rng(2)
+drawn = random.Random(), numpy.random.default_rng()
+def GET(): ...
+"""
+HELPER = """\
+import threading, uuid
+TOKEN = uuid.uuid4()
+def wait(): threading.Event().wait()
+log = open("/dev/null", "a")
+closed = open(__file__)
+closed.close()
+"""
+
+
+def test_what_an_import_leaves_behind_is_a_warning_with_file_and_line(tmp_path: Path) -> None:
+    write(tmp_path, {"app/a/route.py": LEFT, "helper.py": HELPER, "app/b/route.py": "import helper\ndef GET(): ...\n"})
+    found = report(tmp_path)
+    assert found["ok"]
+    said = {(one["file"], one["line"]): one["message"] for one in found["warnings"]}
+    assert all(one["hint"] for one in found["warnings"])
+    assert len(said) == len(found["warnings"]), "one line each, and each only once"
+    expected = {
+        ("app/a/route.py", 6): "the import starts a thread (Thread-1 (wait), which runs helper.py:3)",
+        ("app/a/route.py", 8): "the import starts a thread (ThreadPoolExecutor-0_0",
+        ("app/a/route.py", 9): "the import makes an event loop",
+        ("app/a/route.py", 10): "the import opens a socket; all instances share it",
+        ("app/a/route.py", 11): "the import opens a connection to 127.0.0.1:",
+        ("app/a/route.py", 12): "the import opens the file ",
+        ("app/a/route.py", 13): "the import starts a process (sleep)",
+        ("app/a/route.py", 14): "the import seeds a generator (Random)",
+        ("app/a/route.py", 15): "the import seeds a generator (PCG64)",
+        ("helper.py", 2): "TOKEN is drawn at import (uuid.uuid4)",
+    }
+    assert {place: said.get(place, "")[: len(text)] for place, text in expected.items()} == expected
+    assert set(said) == set(expected)

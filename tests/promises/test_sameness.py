@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from serving import Serve, until
 
 from lampyr.testing import Client
@@ -164,3 +165,36 @@ def test_a_hook_that_is_async_is_an_error_that_says_so(serve: Serve) -> None:
     server = serve({"app/hooks/route.py": text}, command="dev")
     assert server.get("/hooks").status == 500
     server.log(r"app/hooks/route.py:4: TypeError: connect is async, and hooks run before there is an event loop")
+
+
+SHARED = """
+    import threading, uuid
+
+    TOKEN = uuid.uuid4().hex
+    threading.Timer(3600, print).start()
+    def GET(): return TOKEN
+"""
+CURED = """
+    import threading, uuid
+    from lampyr import after_restore
+
+    TOKEN = ""
+
+    @after_restore
+    def begin():
+        global TOKEN
+        TOKEN = uuid.uuid4().hex
+        threading.Timer(3600, print).start()
+
+    def GET(): return TOKEN
+"""
+
+
+@pytest.mark.parametrize("command", ["start", "dev"])
+def test_what_instances_cannot_share_is_a_warning_once_and_a_hook_cures_it(serve: Serve, command: str) -> None:
+    server = serve({"app/shared/route.py": SHARED, "app/cured/route.py": CURED}, command=command)
+    assert server.get("/shared").status == server.get("/cured").status == 200
+    server.log(r"warning: app/shared/route.py:4: TOKEN is drawn at import \(uuid.uuid4\): the same in every instance")
+    server.log(r"warning: app/shared/route.py:5: the import starts a thread")
+    server.stop()
+    assert sum("warning: app/" in line for line in server.lines) == 2

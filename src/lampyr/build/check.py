@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from lampyr.build import environment, spec
+from lampyr.build import environment, frozen, spec
+from lampyr.build.scan import relative
 from lampyr.config import Config
 from lampyr.core import endings
 from lampyr.runtime.channel import Channel, ChannelError
@@ -16,17 +18,22 @@ from lampyr.runtime.users import Users
 from lampyr.types import Function, Problem, Project
 
 IMPORT_TIMEOUT_S = 60.0
+MAX_CHARS = 500  # of what a process says about itself
 # A process whose channel has closed is dead or about to be.
 EXIT_TIMEOUT_S = 5.0
 
 EnvOf = Callable[[Function], dict[str, str]]
 
 
-def problems(project: Project, config: Config, env_of: EnvOf) -> Iterator[Problem]:
-    """One problem for each function that cannot be imported."""
+def judge(project: Project, config: Config, env_of: EnvOf) -> tuple[list[Problem], list[Problem]]:
+    """An error for each function that cannot be imported, and the warnings about what the others' imports leave."""
+    errors: list[Problem] = []
+    warnings: dict[Problem, None] = {}
     for function, facts in imports(project, config, env_of):
         if "failed" in facts:
-            yield problem_of(function, project, facts["failed"])
+            errors.append(problem_of(function, project, facts["failed"]))
+        warnings |= dict.fromkeys(warnings_of(facts, project.root))
+    return errors, list(warnings)
 
 
 def imports(
@@ -37,7 +44,7 @@ def imports(
     trace: bool = False,
     begin: Callable[[Function], None] = lambda _: None,
 ) -> Iterator[tuple[Function, dict[str, Any]]]:
-    """Import each function in a snapshot of its own: `{"ready", "import_ms", "threads", "files"}` or `{"failed"}`.
+    """Import each function in a snapshot of its own: `{"ready", "import_ms", "files", "warnings"...}` or `{"failed"}`.
 
     With `trace` there is also what it loads, as "trace" (runtime.trace); `begin` is called before each import.
     """
@@ -106,6 +113,37 @@ def _exit_status(base: Channel) -> int | None:
 
 def _failure(what: dict[str, Any], message: str, hint: str = "") -> dict[str, Any]:
     return {"file": what["file"], "line": None, "message": message, "hint": hint, "traceback": message}
+
+
+def warnings_of(facts: Mapping[str, Any], root: Path) -> Iterator[Problem]:
+    """What of an import instances cannot share: what its process has found, and values that its files make only once.
+
+    `facts` come from a process that runs the user's code. What is not of their shape is passed over.
+    """
+    files, warnings = (told if isinstance(told := facts.get(name), list) else [] for name in ("files", "warnings"))
+    for file in files:
+        if isinstance(file, str) and file.startswith(f"{root}/"):
+            yield from _frozen(Path(file), root)
+    for found in warnings:
+        try:
+            file, message, hint = (_one_line(found[name]) for name in ("file", "message", "hint"))
+            line = None if found["line"] is None else int(found["line"])
+        except (TypeError, KeyError, ValueError):
+            continue
+        yield Problem(file=file.removeprefix(f"{root}/"), line=line, message=message, hint=hint)
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text)[:MAX_CHARS].split())
+
+
+def _frozen(file: Path, root: Path) -> Iterator[Problem]:
+    try:
+        source = file.read_bytes()
+    except OSError:  # it has just been removed
+        return
+    for line, message, hint in frozen.read(source):
+        yield Problem(file=relative(root, file), line=line, message=message, hint=hint)
 
 
 def problem_of(function: Function, project: Project, failure: Mapping[str, Any]) -> Problem:

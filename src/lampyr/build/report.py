@@ -58,13 +58,16 @@ def make(root: Path, settings: Config, provided: Mapping[str, str], tell: Callab
 
     loads: dict[str, Load] = {}
     errors: list[Problem] = []
+    warnings: dict[Problem, None] = {}
     for function, facts in check.imports(project, settings, env.of, trace=True, begin=begin):
         if "failed" in facts:
             errors.append(check.problem_of(function, project, facts["failed"]))
         else:
             loads[function.route] = _load(facts)
+            warnings |= dict.fromkeys(check.warnings_of(facts, project.root))
     judged = env.judge(project)
-    return Report(project=replace(judged, errors=(*judged.errors, *errors)), loads=loads)
+    judged = replace(judged, errors=(*judged.errors, *errors), warnings=(*judged.warnings, *warnings))
+    return Report(project=judged, loads=loads)
 
 
 def _load(facts: Mapping[str, Any]) -> Load:

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from lampyr import config
-from lampyr.build import environment
+from lampyr.build import check, environment
 from lampyr.build.scan import scan
 from lampyr.control import deployment, running, tree
 from lampyr.control.door import Door, Reply
@@ -42,6 +42,7 @@ class Control:
         self._public: tree.State = {}
         self._loaded: dict[str, set[str]] = {}
         self._generation: dict[str, int] = {}
+        self._unshared: dict[str, frozenset[Problem]] = {}  # by route
         self._warned: frozenset[Problem] = frozenset()
         self._settings: config.Config | None = None
         self._door = Door(entrance, told["key"], self._asked)
@@ -109,10 +110,18 @@ class Control:
                 self._loaded.pop(message["loaded"], None)
             else:
                 self._loaded[message["loaded"]] = set(files)
-
+            if self.development:  # in production the start has said it
+                self._warn_of_import(message["loaded"], message)
         elif "answer" in message and message["answer"] in self._questions:
             _, reply = self._questions.pop(message["answer"])
             reply(running.ps(json.loads(unpack(fds[0]))))
+
+    def _warn_of_import(self, route: str, facts: Message) -> None:
+        """Say what instances of a function cannot share, once, until its import is without it."""
+        found = frozenset(check.warnings_of(facts, self.root))
+        for problem in sorted(found.difference(*self._unshared.values()), key=lambda one: (one.file, one.line or 0)):
+            self._send({"log": f"warning: {problem}"})
+        self._unshared[route] = found
 
     def _asked(self, request: Message, reply: Reply) -> None:
         """Somebody at the door wants something. Raises LampyrError."""

@@ -172,7 +172,8 @@ class Gateway:
             for line in failure["traceback"].rstrip("\n").split("\n"):
                 self.log.output(pool.function.route, None, line.encode(errors="replace"), self.proxy.site.masker)
         if self.control is not None and snapshot.state in ("ready", "failed"):
-            self._tell_control({"loaded": pool.function.route, "files": snapshot.facts.get("files")})
+            facts = {name: snapshot.facts.get(name) for name in ("files", "warnings")}
+            self._tell_control({"loaded": pool.function.route, **facts})
 
     def _freshen(self, then: Callable[[], None]) -> None:
         """Have control compare the disk with what is deployed; a new deployment, if any, arrives before the answer."""

@@ -28,7 +28,7 @@ MOST_SAID_BYTES = 4 * 1024 * 1024
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
 
-SHAPES = {"forked": int, "exited": int, "status": int, "failed": dict, "ready": list}
+SHAPES = {"forked": int, "exited": int, "status": int, "failed": dict, "ready": list, "warnings": list}
 
 Forked = Callable[[int, int], None]
 
@@ -277,7 +277,8 @@ class Snapshot:
         if self.state == "importing" and "ready" in message:
             self._settle("ready")
             files = message.get("files")
-            self.facts = {"files": [str(file) for file in files] if isinstance(files, list) else []}
+            files = [str(file) for file in files] if isinstance(files, list) else []
+            self.facts = {"files": files, "warnings": message.get("warnings")}
             self._retry_s = FIRST_RETRY_S
             self._changed()
         elif self.state == "importing" and "failed" in message:
