@@ -15,6 +15,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import burst
 import cold
 import instance
 import masking
@@ -25,6 +26,7 @@ import warm
 
 BENCHES: dict[str, Callable[[], None]] = {
     "cold": cold.main,
+    "burst": burst.main,
     "warm": warm.main,
     "stream": stream.main,
     "instance": instance.main,

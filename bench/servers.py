@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 
 HERE = Path(__file__).parent
-SERVER_CORE, CLIENT_CORE = 0, max(os.sched_getaffinity(0))
+ALL_CORES = os.sched_getaffinity(0)
+SERVER_CORE, CLIENT_CORE = min(ALL_CORES), max(ALL_CORES)
 
 
 class Server:
@@ -41,13 +42,13 @@ class Server:
         return total
 
 
-def _pin(core: int) -> None:
-    os.sched_setaffinity(0, {core})
+def _pin(cores: set[int]) -> None:
+    os.sched_setaffinity(0, cores)
 
 
 @contextmanager
-def lampyr(project: Path | None = None) -> Iterator[Server]:
-    """`lampyr start` on a copy of the bench project."""
+def lampyr(project: Path | None = None, cores: set[int] | None = None) -> Iterator[Server]:
+    """`lampyr start` on a copy of the bench project; on one core unless others are named."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "project"
         shutil.copytree(project or HERE / "project", root)
@@ -56,7 +57,7 @@ def lampyr(project: Path | None = None) -> Iterator[Server]:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            preexec_fn=lambda: _pin(SERVER_CORE),
+            preexec_fn=lambda: _pin(cores or {SERVER_CORE}),
         )
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -81,7 +82,7 @@ def uvicorn() -> Iterator[Server]:
         [*command, "--loop", "uvloop", "--http", "httptools", "--log-level", "error"],
         cwd=HERE,
         text=True,
-        preexec_fn=lambda: _pin(SERVER_CORE),
+        preexec_fn=lambda: _pin({SERVER_CORE}),
     )
     try:
         _await_port(port)

@@ -75,7 +75,6 @@ class Instance:
         "caller",
         "exit_status",
         "forked_s",
-        "idle_since",
         "init_ms",
         "number",
         "pid",
@@ -120,11 +119,10 @@ class Instance:
         self.caller: Caller | None = None  # who writes to the log, where a line does not say so
         self._recent: deque[str] = deque(maxlen=2 * pool.concurrency + 64)  # ids of the latest callers
         self.served = 0
-        self.since_s = 0.0  # when it began with what it is at
+        self.since_s = 0.0  # when it began with what it is at, or became idle
         self.takes_more = False  # requests may wait in its socket behind the one it serves
         self.forked_s = monotonic()  # uvloop's own clock has whole milliseconds
         self.init_ms = 0.0
-        self.idle_since = 0.0
         self.reason: str | None = None
         self.exit_status: int | None = None
         self._asking: list[Callable[[int | None], None]] = []  # how it ended

@@ -10,11 +10,14 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import count
+from math import inf
 from time import monotonic
 
 from lampyr.core import endings
+from lampyr.core.autoscale import BUSY_AFTER_S, Bounds, Load, pause_s, scale, stood_by
 from lampyr.core.pace import MOST_AHEAD, PATIENCE_S, Pace
 from lampyr.node.instance import CRASHED, OUT_OF_MEMORY, Caller, Instance
 from lampyr.node.logs import LogPipe, Sink
@@ -30,11 +33,19 @@ START_TIMEOUT_S = 10.0
 # How long a retiring instance may take to leave once nothing runs in it.
 RETIRE_GRACE_S = 5.0
 
+# The loop's clock has whole milliseconds: a look that comes too early would only have to be repeated.
+CLOCK_S = 0.001
+
 # Requests to an instance that serves one at a time travel in packets: each is read by itself, or taken back unread.
 # Where the system has no such sockets (macOS) nothing waits in them.
 KIND = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM) if sys.platform == "linux" else socket.SOCK_STREAM
 
 _numbers = count(1)
+
+
+def _ahead_s(time_s: float) -> float:
+    left_s = time_s - monotonic()
+    return max(left_s, CLOCK_S) if left_s > 0 else 0.0
 
 
 class Pool:
@@ -54,7 +65,8 @@ class Pool:
         self.loop = base.loop
         self.concurrency = function.settings.concurrency
         self.max_instances = function.settings.max_instances
-        self._idle_timeout_s = function.settings.idle_timeout
+        least, idle_s = function.settings.min_instances, function.settings.idle_timeout
+        self._bounds = Bounds(self.concurrency, least, self.max_instances, idle_s)
         place = base.place(function.route, tmp)
         self._tmp: str = place["tmp"]
         self._user: int = place["user"]
@@ -78,9 +90,10 @@ class Pool:
         self.pace = Pace()
         self._latest: Instance | None = None  # the instance that was given a call last
         self._impatient: asyncio.TimerHandle | None = None
-        self._starting = 0
-        self._unforked = 0  # instances wanted while the snapshot was not ready
-        self._sweep: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._look_s = inf  # when to ask again how many instances there should be
+        self._failures = 0  # instances in a row that served nothing
+        self._paused_until_s = 0.0
         self._emptied: Callable[[], None] | None = None
 
     # --- calls
@@ -95,12 +108,15 @@ class Pool:
             caller.refused("FUNCTION_THROTTLED")
         else:
             self.waiting.append(caller)
-            self._start_enough()
+            if len(self.instances) < self.max_instances:
+                self._scale()
 
     def _begin(self, instance: Instance, caller: Caller) -> None:
         instance.step("lease")
         if len(instance.running) + 1 >= self.concurrency:
             self.open.remove(instance) if self.open[-1] is not instance else self.open.pop()
+            if not self.open:
+                self._look_by(monotonic() + BUSY_AFTER_S)
         if self.talks and not instance.running:
             instance.read_log()  # what the call before wrote is its own
         self._latest = instance
@@ -150,16 +166,19 @@ class Pool:
 
     def freed(self, instance: Instance) -> None:
         """A call of `instance` is over."""
-        if self.concurrency == 1:
-            instance.since_s = monotonic()
+        now_s = monotonic()
+        was_full = len(instance.running) + 1 == self.concurrency
+        if was_full and self.open:
+            self._note_spare(now_s, now_s - instance.since_s)
+        if self.concurrency == 1 or not instance.running:
+            instance.since_s = now_s
         if not instance.running:
             instance.step("free")
-            instance.idle_since = self.loop.time()
         if instance.state not in ("idle", "busy"):
             if not instance.running:
                 self._leave_soon(instance)
             return
-        if len(instance.running) + 1 == self.concurrency:
+        if was_full:
             self.open.append(instance)
         if self.waiting:
             self._serve_waiting()
@@ -170,33 +189,69 @@ class Pool:
         """Nobody calls for `instance`: it ends in a while, or now if another deployment has taken over."""
         if self.retired:
             self._retire(instance, "replaced")
-        elif self._sweep is None:
-            self._sweep_at(instance.idle_since + self._idle_timeout_s)
+        else:
+            self._look_by(instance.since_s + self._bounds.idle_timeout_s)
+
+    def _note_spare(self, now_s: float, took_s: float) -> None:
+        spare = self.open[0]
+        if spare.state == "idle" and stood_by(took_s, len(self.open)):
+            spare.since_s = now_s
 
     def _serve_waiting(self) -> None:
         while self.waiting and self.open:
             self._begin(self.open[-1], self.waiting.popleft())
 
-    # --- starting
+    # --- how many
 
-    def _start_enough(self) -> None:
-        """As many instances as the waiting calls need, within `max_instances`."""
-        while len(self.waiting) > self._starting * self.concurrency and len(self.instances) < self.max_instances:
+    def _scale(self) -> None:
+        """Do what core/autoscale says, now and when it says to look again."""
+        plan = scale(monotonic(), self._bounds, self._load())
+        for _ in range(plan.start):
             self.snapshot.wanted()
             if self.snapshot.state == "failed":
                 self._refuse_waiting("FUNCTION_INVOCATION_FAILED", self.snapshot.failure)
-                return
             if self.snapshot.state != "ready":
                 return  # `_snapshot_changed` goes on
             self._start()
+        if plan.end:
+            self._end_idle(plan.end)
+        if plan.look_s is not None:
+            self._look_by(plan.look_s)
+
+    def _load(self) -> Load:
+        states = self.instances.values()
+        return Load(
+            waiting=len(self.waiting),
+            instances=len(self.instances),
+            starting_s=[one.forked_s for one in states if one.state == "starting"],
+            full_s=[one.since_s for one in states if one.state == "busy" and len(one.running) >= self.concurrency],
+            room=len(self.open),
+            leaving=sum(one.state == "retiring" for one in states),
+            idle_s=sorted(one.since_s for one in self.open if one.state == "idle"),
+            paused_until_s=self._paused_until_s,
+        )
+
+    def _look_by(self, look_s: float) -> None:
+        """Scale at `look_s`, if not before."""
+        if look_s >= self._look_s:
+            return
+        if self._look is not None:
+            self._look.cancel()
+        self._look_s = look_s
+        self._look = self.loop.call_later(_ahead_s(look_s), self._look_now)
+
+    def _look_now(self) -> None:
+        self._look, self._look_s = None, inf
+        self._scale()
+
+    # --- starting
 
     def warm(self) -> bool:
         """Import the function, and start `min_instances`, before anybody waits. Whether that has begun just now."""
         absent = self.snapshot.state == "absent"
         self.snapshot.wanted()
-        if self.snapshot.state == "ready" and not self.retired:
-            while len(self.instances) < self.function.settings.min_instances:
-                self._start()
+        if self.snapshot.state == "ready":
+            self._scale()
         return absent
 
     def _start(self) -> None:
@@ -210,7 +265,6 @@ class Pool:
         for pipe in pipes:
             pipe.give_to(self._user)
         self.instances[number] = instance
-        self._starting += 1
 
         def forked(pid: int, pidfd: int) -> None:
             if pidfd < 0:
@@ -247,24 +301,22 @@ class Pool:
     def hello(self, instance: Instance) -> None:
         """A new instance is ready."""
         if instance.state == "starting":
-            self._starting -= 1
-            instance.init_ms = (monotonic() - instance.forked_s) * 1000
-            instance.idle_since = self.loop.time()
+            instance.since_s = monotonic()
+            instance.init_ms = (instance.since_s - instance.forked_s) * 1000
         instance.step("hello")
         if instance.state != "idle":
             return
         self.open.append(instance)
-        if self.waiting:
-            self._serve_waiting()
-        else:
+        self._serve_waiting()
+        if instance.state == "idle":
             self._rest(instance)
+        self._scale()
 
     def _snapshot_changed(self) -> None:
         if self.snapshot.state == "failed":
             self._refuse_waiting("FUNCTION_INVOCATION_FAILED", self.snapshot.failure)
         elif self.snapshot.state == "ready":
-            self.warm()
-            self._start_enough()
+            self._scale()
         else:
             for instance in [one for one in self.instances.values() if one.pidfd < 0]:
                 self.ended(instance)  # it died with its snapshot before anybody could watch it
@@ -282,9 +334,8 @@ class Pool:
         if instance.state == "ended":
             return
         failed_start = instance.state == "starting"
-        if failed_start:
-            self._starting -= 1
         instance.step("exit")
+        self._count_failure(instance)
         # A process that closed its socket and lives on would serve nobody.
         if instance.pidfd >= 0:
             try:
@@ -310,8 +361,7 @@ class Pool:
         if failed_start and self.waiting and not self.retired and instance.reason is None:
             # One call pays for one failed start, so that a function that cannot start ends its queue and does not spin.
             self.waiting.popleft().refused("FUNCTION_OUT_OF_MEMORY" if why is OUT_OF_MEMORY else "FUNCTION_CRASHED")
-        if self.waiting:
-            self._start_enough()
+        self._scale()
         self._check_emptied()
 
     def _exited(self, instance: Instance, status: int) -> None:
@@ -323,24 +373,18 @@ class Pool:
         if status:
             self._sink("stderr", None)(f"a process that served no request {endings.told(status)}".encode())
 
-    def _sweep_at(self, when: float) -> None:
-        self._sweep = self.loop.call_at(when, self._end_idle)
+    def _count_failure(self, instance: Instance) -> None:
+        """Instances that die of themselves before they have served anything are not started over and over."""
+        if instance.served:
+            self._failures = 0
+        elif instance.reason is None:
+            self._failures += 1
+            self._paused_until_s = max(self._paused_until_s, monotonic() + pause_s(self._failures))
 
-    def _end_idle(self) -> None:
-        """End the instances that have been idle for `idle_timeout`, keeping `min_instances`."""
-        self._sweep = None
-        now = self.loop.time()
-        idle = sorted((one for one in self.open if one.state == "idle"), key=lambda instance: instance.idle_since)
-        spare = len(self.instances) - self.function.settings.min_instances
-        for instance in idle:
-            due = instance.idle_since + self._idle_timeout_s
-            if spare <= 0:
-                return
-            if due > now + 0.001:
-                self._sweep_at(due)
-                return
+    def _end_idle(self, count: int) -> None:
+        idle = sorted((one for one in self.open if one.state == "idle"), key=lambda instance: instance.since_s)
+        for instance in idle[:count]:
             self._retire(instance, "idle")
-            spare -= 1
 
     def _retire(self, instance: Instance, reason: str) -> None:
         if instance in self.open:
@@ -365,9 +409,8 @@ class Pool:
         """Another deployment has taken over: what runs may finish; `emptied` is called when nothing is left."""
         self.retired = True
         self._emptied = emptied
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        self._bounds = replace(self._bounds, min_instances=0)
+        self._paused_until_s = inf  # it starts nothing more but for calls that wait already
         if not self.waiting:
             for instance in list(self.instances.values()):
                 self._retire(instance, "replaced")
@@ -376,6 +419,8 @@ class Pool:
     def _check_emptied(self) -> None:
         if self.retired and not self.instances and not self.waiting:
             self.snapshot.close()
+            if self._look is not None:
+                self._look.cancel()
             if self._emptied is not None:
                 self._base.remove(self, self._user)
                 emptied, self._emptied = self._emptied, None
