@@ -17,6 +17,7 @@ from pathlib import Path
 
 import burst
 import cold
+import density
 import instance
 import masking
 import routing
@@ -29,6 +30,7 @@ BENCHES: dict[str, Callable[[], None]] = {
     "burst": burst.main,
     "warm": warm.main,
     "stream": stream.main,
+    "density": density.main,
     "instance": instance.main,
     "routing": routing.main,
     "masking": masking.main,

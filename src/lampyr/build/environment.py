@@ -64,14 +64,19 @@ class Environment:
     def of(self, function: Function) -> dict[str, str]:
         """What one function gets: all but the secrets that it may not have, and what else holds one of those."""
         away = self._withheld(function)
-        away.update(self._holders(away, function))
+        away.update(self._holders(away))
+        return {name: value for name, value in self.values.items() if name not in away} | dict(self.provided)
+
+    def of_nobody(self) -> dict[str, str]:
+        """What a process gets that several functions come from: no secret, nor what holds one."""
+        away = {*self.secrets, *self._holders(set(self.secrets))}
         return {name: value for name, value in self.values.items() if name not in away} | dict(self.provided)
 
     def _withheld(self, function: Function) -> set[str]:
         allowed = function.settings.secrets
         return set() if allowed is None else set(self.secrets.difference(allowed))
 
-    def _holders(self, withheld: set[str], function: Function) -> dict[str, str]:
+    def _holders(self, withheld: set[str]) -> dict[str, str]:
         """Variables in which a withheld secret is, as in a URL with a password, and which secret that is.
 
         What the function is granted by name it has, whatever is in it.
@@ -93,7 +98,7 @@ class Environment:
             if unset:
                 message = f"secrets names {', '.join(unset)}, and there is no such variable"
                 yield Problem(file=file, line=None, message=message, hint="set it, or take its name out of secrets")
-            for name, secret in self._holders(self._withheld(function), function).items():
+            for name, secret in self._holders(self._withheld(function)).items():
                 message = f"the function gets no {name}: it holds the value of {secret}, which is not in its secrets"
                 yield Problem(
                     file=file, line=None, message=message, hint=f"add {secret} to secrets if it may have both"

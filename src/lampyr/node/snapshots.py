@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from lampyr.node import isolation
+from lampyr.node.forks import Forked, Forks
 from lampyr.node.limits import Fence, Limits
 from lampyr.node.logs import LogPipe, Sink
-from lampyr.runtime.channel import Channel, ChannelError, Message
+from lampyr.node.shared import Shared
+from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.users import Users
 
 if TYPE_CHECKING:
@@ -27,100 +27,8 @@ MOST_SAID_BYTES = 4 * 1024 * 1024
 # After a failed import the next attempt waits this long, then twice as long, so that requests cannot burn a core.
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
-
-SHAPES = {"forked": int, "exited": int, "status": int, "failed": dict, "ready": list, "warnings": list}
-
-Forked = Callable[[int, int], None]
-
-
-class Forks:
-    """Our end of a process that forks on request: orders out, and back pidfds, exits and whatever else it says."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        channel: Channel,
-        told: Callable[[Message], None],
-        lost: Callable[[], None],
-    ) -> None:
-        self._loop = loop
-        self._channel = channel
-        self._told = told
-        self._lost = lost
-        self._ordered: deque[Forked] = deque()
-        self.alive = True
-        loop.add_reader(channel.fileno(), self._read)
-
-    def order(self, message: Message, fds: tuple[int, ...], forked: Forked) -> bool:
-        """Ask for a child; `forked(pid, pidfd)` follows in the order of asking, with pidfd -1 where fork failed.
-
-        False: the process is gone or stuck, and nothing follows.
-        """
-        if not self.say(message, fds):
-            return False
-        self._ordered.append(forked)
-        return True
-
-    def say(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
-        if not self.alive:
-            return False
-        try:
-            self._channel.send(message, fds, wait=False)
-        except OSError:  # BlockingIOError too: who does not read a few hundred bytes is stuck
-            self.close()
-            self._loop.call_soon(self._lost)
-            return False
-        return True
-
-    def _read(self) -> None:
-        try:
-            messages, alive = self._channel.drain()
-        except ChannelError:
-            messages, alive = [], False
-        for message, fds in messages:
-            self._take(message, fds)
-            alive = alive and _is_ours(message)
-        if not alive and self.alive:
-            self.close()
-            self._lost()
-            while self._ordered:
-                self._ordered.popleft()(0, -1)
-
-    def _take(self, message: Message, fds: list[int]) -> None:
-        if not _is_ours(message):
-            for fd in fds:
-                os.close(fd)
-        elif "forked" in message and fds and _is_process(fds[0]) and self._ordered:
-            self._ordered.popleft()(message["forked"], fds[0])
-        elif ("forked" in message or "unforked" in message) and self._ordered:
-            for fd in fds:
-                os.close(fd)
-            self._ordered.popleft()(0, -1)
-        else:
-            for fd in fds:
-                os.close(fd)
-            self._told(message)
-
-    def close(self) -> None:
-        """Hang up; the process takes that as the order to end."""
-        if self.alive:
-            self.alive = False
-            self._loop.remove_reader(self._channel.fileno())
-            self._channel.close()
-
-
-def _is_ours(message: Message) -> bool:
-    """Whether a message has the shape of those we send: the user's code is in a snapshot too, and may send others."""
-    return all(isinstance(message[name], kind) for name, kind in SHAPES.items() if name in message)
-
-
-def _is_process(fd: int) -> bool:
-    """Whether `fd` is a pidfd, of whichever process."""
-    try:
-        signal.pidfd_send_signal(fd, 0)
-    except OSError as error:
-        return error.errno != errno.EBADF
-    return True
+# What importing packages for several functions may use.
+SHARED_MEMORY_MIB = 4096
 
 
 class Base:
@@ -135,6 +43,7 @@ class Base:
         self._users: Users | None = None
         self._alike = True  # functions have the server's own user id
         self._pools: dict[int, list[Pool]] = {}
+        self._shared: dict[str, Shared] = {}
         self._warned = False
         self.ports: list[int] = []  # on which the gateway listens
 
@@ -190,6 +99,34 @@ class Base:
     def when_connected(self, start: Callable[[], None]) -> None:
         self._waiting.append(start)
 
+    def parent_of(self, spec: Message, sink: Callable[[str], Sink]) -> Base | Shared:
+        """Who forks the snapshot of a function: the shared snapshot of its packages, where it has one, or the base.
+
+        `spec["shared"]` has "key", "packages", "env" and the names of the variables that are "private" to functions.
+        """
+        shared = spec.pop("shared", None)
+        if not shared or self._users is None:
+            return self
+        found = self._shared.get(shared["key"])
+        if found is None:
+            places = {name: spec[name] for name in ("root", "project_paths", "site", "hidden")}
+            what = {
+                **places,
+                "packages": shared["packages"],
+                "memory_mib": SHARED_MEMORY_MIB,
+                "user": self._users.of(f"shared {shared['key']}"),
+                "users": self._users.range,
+            }
+            found = self._shared[shared["key"]] = Shared(
+                self, shared["key"], what, shared["env"], frozenset(shared["private"]), sink
+            )
+        found.users += 1
+        return found
+
+    def forget(self, key: str) -> None:
+        """Nobody needs this shared snapshot any more."""
+        del self._shared[key]
+
 
 class Snapshot:
     """The process that has imported one function: absent until needed, back from the base after a death.
@@ -206,7 +143,8 @@ class Snapshot:
         changed: Callable[[], None],
         max_instances: int,
     ) -> None:
-        self._base = base
+        spec = dict(spec)
+        self._parent = base.parent_of(spec, sink)
         self._loop = base.loop
         self._spec = spec
         self._env = env
@@ -238,7 +176,7 @@ class Snapshot:
             pipe.give_to(self._spec["user"])
         fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
         _make_tmp(self._spec)
-        sent = self._base.fork(self._spec, fds, self._forked)
+        sent = self._parent.fork(self._spec, fds, self._forked)
         theirs.close()
         for pipe in self._pipes:
             pipe.handed_over()
@@ -246,7 +184,7 @@ class Snapshot:
             ours.close()
             self._drop()
             self.state = "importing"
-            self._base.when_connected(self._import)
+            self._parent.when_connected(self._import)
             return
         self._forks = Forks(self._loop, ours, self._told, self._gone)
         # The environment goes over the function's own channel: the base, and so its other children, never see it.
@@ -264,11 +202,11 @@ class Snapshot:
 
     def _unforked(self) -> None:
         """The base has died or may not fork; the next one may."""
-        if self._base.alive:
+        if self._parent.alive:
             self._gone()
         else:
             self._drop()
-            self._base.when_connected(self._import)
+            self._parent.when_connected(self._import)
 
     def _say_env(self, forks: Forks) -> None:
         forks.say({"env": self._env})
@@ -341,6 +279,8 @@ class Snapshot:
         """Let the process go. Its instances, if any are left, end with it."""
         self._settle("absent")
         self._drop()
+        if isinstance(self._parent, Shared):
+            self._parent.release()
 
 
 def _well_formed(failure: Message) -> Message:

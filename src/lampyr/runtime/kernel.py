@@ -233,14 +233,23 @@ _MKNOD_X86_64, _CLONE, _CLONE3 = 133, {_X86_64: 56, _AARCH64: 220}, 435
 _NAMESPACES = 0x7E020000 | 0x00000080
 
 
-def seccomp() -> None:
+# What making a room takes.
+_FOR_ROOMS = frozenset(
+    ("pivot_root", "mount", "umount2", "unshare", "setns", "open_tree", "move_mount", "mount_setattr")
+)
+
+
+def seccomp(*, makes_rooms: bool = False) -> None:
     """Refuse the calls of REFUSED with EPERM from now on, in this process and all it starts.
+
+    `makes_rooms`: but those that are needed to make a room for somebody else.
 
     clone3 answers ENOSYS, which makes libc fall back to clone, whose flags a filter can see. Needs no_new_privs.
     """
     machine = platform.machine()
     column = (_X86_64, _AARCH64).index(machine)
-    numbers = sorted({pair[column] for pair in REFUSED.values()} | ({_MKNOD_X86_64} if column == 0 else set()))
+    refused = [pair for name, pair in REFUSED.items() if not (makes_rooms and name in _FOR_ROOMS)]
+    numbers = sorted({pair[column] for pair in refused} | ({_MKNOD_X86_64} if column == 0 else set()))
     program = [
         (_LOAD, 0, 0, 4),  # seccomp_data.arch
         (_EQUAL, 1, 0, _AUDIT_ARCH[machine]),

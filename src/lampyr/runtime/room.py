@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from stat import S_ISDIR
 
 from lampyr.runtime import kernel
 
@@ -87,7 +88,7 @@ def enter(paths: list[str], tmp_bytes: int) -> None:
         os.mkdir(folder)
         kernel.mount("tmpfs", folder, "tmpfs", plain, "mode=755,size=1m")
     for path, tree in trees + devices:
-        _make_like(path, site)
+        _make_like(tree, site + path)
         kernel.attach(tree, site + path)
     for folder in sealed:
         kernel.mount(None, folder, None, SEAL)
@@ -97,10 +98,9 @@ def enter(paths: list[str], tmp_bytes: int) -> None:
     os.umask(umask)
 
 
-def _make_like(path: str, site: str) -> None:
-    """An empty file or folder at the same place in the room, for something to be mounted on."""
-    target = site + path
-    if os.path.isdir(path):
+def _make_like(tree: int, target: str) -> None:
+    """An empty file or folder, whichever `tree` is, for it to be mounted on."""
+    if S_ISDIR(os.fstat(tree).st_mode):
         os.makedirs(target, exist_ok=True)
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)

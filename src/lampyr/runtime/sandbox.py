@@ -23,6 +23,8 @@ MAX_TASKS = 4096
 # Thread stacks and allocator arenas are mapped but hardly used; without this room 40 threads would count as 320 MB.
 DATA_SLACK_BYTES = 1024 * 1024 * 1024
 MIB = 1024 * 1024
+# What packages leave behind at their import.
+SHARED_TMP_BYTES = 64 * MIB
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Means:
     landlock: int = 0
     seccomp: bool = False
     missing: dict[str, str] = field(default_factory=dict)
+    handshake: tuple[int, int] | None = None
 
     def tried(self, name: str, attempt: Callable[[], object]) -> bool:
         """Whether `attempt` worked; if not, `missing` says why."""
@@ -134,11 +137,12 @@ def become(user: int) -> None:
 class Apart:
     """How the base forks: with a PID namespace for the child where there are rooms, so that its end ends everything."""
 
-    def __init__(self, means: Means) -> None:
+    def __init__(self, means: Means, *, inside: bool = False) -> None:
+        """`inside` a user namespace that was entered for this already."""
         self.means = means
         self._home = -1
         if means.room:
-            if means.user_namespace:
+            if means.user_namespace and not inside:
                 _restart_in_user_namespace()
             self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -157,6 +161,34 @@ class Apart:
                 os.close(self._home)
             else:
                 kernel.setns(self._home, kernel.NEW_PIDS)
+        return pid
+
+    def fork_mapped(self, users: list[int] | None) -> int:
+        """Fork a process that is to have a user namespace of its own, and give it its user ids as soon as it has one.
+
+        `users` is the first id and how many there are; None: it may have none but ours, which it takes by itself.
+        """
+        if users is None or self.means.user_namespace:
+            return self.fork()
+        asks, asked = os.pipe()
+        answered, answers = os.pipe()
+        pid = self.fork()
+        if pid == 0:
+            os.close(asks)
+            os.close(answers)
+            self.means.handshake = (asked, answered)
+            return 0
+        os.close(asked)
+        os.close(answered)
+        try:
+            if pid > 0 and os.read(asks, 1):
+                for file in ("uid_map", "gid_map"):
+                    with open(f"/proc/{pid}/{file}", "w") as out:
+                        out.write(f"{users[0]} {users[0]} {users[1]}")
+                os.write(answers, b"1")
+        finally:
+            os.close(asks)
+            os.close(answers)
         return pid
 
 
@@ -219,17 +251,65 @@ def enter(spec: Mapping[str, Any], means: Means) -> None:
         kernel.seccomp()
 
 
+# --- the shared snapshot
+
+
+def share(spec: Mapping[str, Any], means: Means) -> Apart:
+    """Enter what a shared snapshot may have: a room, and just enough power to make rooms for its functions in it.
+
+    That power is over a user namespace of its own and ends with it: in there are the functions' user ids and no others,
+    so that this process, whose packages all of them have imported anyway, can become one of them and nobody else.
+    """
+    from lampyr.runtime import kernel, room
+
+    if not means.room:
+        raise PermissionError(1, "without namespaces no snapshot can be shared")
+    limits(spec["memory_mib"], counted=False)
+    paths = room.visible(spec["root"], (*spec["site"], *spec["project_paths"]), spec.get("hidden", ()))
+    room.enter(paths, SHARED_TMP_BYTES)  # first: what it shows may lie where only root can go
+    if means.handshake is None:
+        enter_user_namespace()
+    else:
+        _enter_mapped_namespace(*means.handshake)
+        become(spec["user"])
+    kernel.unshare(kernel.NEW_PIDS | kernel.NEW_MOUNTS | kernel.NEW_IPC)
+    pid = os.fork()
+    if pid != 0:
+        _only_wait_for(pid)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.mount("proc", "/proc", "proc", kernel.NO_SUID | kernel.NO_DEVICES | kernel.NO_EXEC, "hidepid=2")
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    if means.seccomp:
+        kernel.seccomp(makes_rooms=True)
+    return Apart(means, inside=True)
+
+
+def _enter_mapped_namespace(asked: int, answered: int) -> None:
+    """The same with the ids that the base writes when it is told that there is a namespace."""
+    from lampyr.runtime import kernel
+
+    kernel.unshare(kernel.NEW_USERS)
+    os.write(asked, b"1")
+    mapped = os.read(answered, 1)
+    os.close(asked)
+    os.close(answered)
+    if not mapped:
+        raise PermissionError(1, "the base could not map user ids")
+
+
 def _may_become(user: int, spec: Mapping[str, Any], means: Means) -> bool:
     """Whether `user` can read what it has to. In a room it must; without one root's own user id is what is left."""
     os.setgroups([])
-    os.setresuid(-1, user, 0)
+    ours = os.geteuid()
+    os.setresuid(-1, user, ours)
     try:
         needed = [(sys.prefix, os.X_OK), (spec["root"], os.X_OK), (spec["file"], os.R_OK)]
         if not means.room and spec.get("tmp"):
             needed.append((spec["tmp"], os.W_OK))
         closed = [path for path, how in needed if not os.access(path, how, effective_ids=True)]
     finally:
-        os.setresuid(-1, 0, 0)
+        os.setresuid(-1, ours, ours)
     if closed and means.room:
         hint = f"`chmod -R go+rX {spec['root']}` lets it"
         raise PermissionError(13, f"the function's own user id must be able to read {closed[0]}; {hint}")

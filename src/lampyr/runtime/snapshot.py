@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from lampyr.runtime import context, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
@@ -196,9 +197,17 @@ def base(channel: Channel) -> NoReturn:
     forker.tell({"means": means.as_message()})
     while True:
         spec, fds = forker.next_request()
-        if forker.fork(apart.fork, fds):
+        fork = partial(apart.fork_mapped, spec["users"]) if "packages" in spec else apart.fork
+        if forker.fork(fork, fds):
             forker.close()
-            function(spec, Channel.from_fd(fds[0]), fds[1:], means)
+            serve = _shared() if "packages" in spec else function
+            serve(spec, Channel.from_fd(fds[0]), fds[1:], means)
+
+
+def _shared() -> Callable[..., NoReturn]:
+    from lampyr.runtime.shared import shared  # it imports this module
+
+    return shared
 
 
 def _run_in_batches() -> None:
@@ -216,7 +225,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
 
     Its environment comes over its own channel, so that neither the base nor a sibling ever holds its secrets.
     """
-    _connect(*logs)
+    connect(*logs)
     lines.speak()
     faulthandler.enable(file=2, all_threads=True)  # a crash in compiled code leaves a stack, in instances too
     os.setsid()
@@ -234,6 +243,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         os.chdir(spec["root"])
         outgoing.mark_connections(spec.get("ports", []))
         report = _trace(spec)
+        known = len(sys.modules)
         started = time.perf_counter()
         program, warnings = _import(spec)
         instance = Instance(program)
@@ -244,8 +254,8 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     gc.freeze()
     gc.disable()
     import_ms = (time.perf_counter() - started) * 1000
-    files = load.project_files(spec["root"])
-    facts = {"import_ms": import_ms, "threads": _threads(), "files": files, "warnings": warnings[:MAX_WARNINGS]}
+    files = load.project_files(spec["root"], known)
+    facts = {"import_ms": import_ms, "threads": threads(), "files": files, "warnings": warnings[:MAX_WARNINGS]}
     channel.send({"ready": sorted(instance.program.methods), **facts, **report()})
     forker: Forker = TidyForker(channel) if means.room else Forker(channel)
     while True:
@@ -282,7 +292,7 @@ def _import(spec: Message) -> tuple[Program, list[leftovers.Found]]:
 
 
 def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) -> NoReturn:
-    _connect(*fds[1:])
+    connect(*fds[1:])
     os.setsid()
     # Daemons of an instance come back to it while it lives, and so end with it instead of with a sibling.
     sandbox.adopt_orphans()
@@ -293,14 +303,14 @@ def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) 
     instance.serve(socket.socket(fileno=fds[0]))
 
 
-def _connect(stdout: int, stderr: int) -> None:
+def connect(stdout: int, stderr: int) -> None:
     """Make the pipes this process's stdout and stderr, for Python and for C."""
     for pipe, fd in ((stdout, 1), (stderr, 2)):
         os.dup2(pipe, fd)
         os.close(pipe)
 
 
-def _threads() -> int:
+def threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 

@@ -19,6 +19,11 @@ class Users:
         self._first = _free_range(seed)
         self._of: dict[str, int] = {}
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """The first id and how many there are."""
+        return self._first, RANGE
+
     def of(self, name: str) -> int:
         """The id of `name`, the same at every call."""
         return self._of.setdefault(name, self._first + len(self._of) % RANGE)

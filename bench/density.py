@@ -1,0 +1,94 @@
+"""Memory of many functions that import openai: scaled to zero, and with one warm instance each (PSS)."""
+
+from __future__ import annotations
+
+import http.client
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import servers
+
+FUNCTIONS = 50
+MANY = 2
+ROUTE = """import openai
+from lampyr import Request, Response
+
+rate_limit = "none"
+idle_timeout = {idle}
+{client}
+async def GET(req: Request) -> Response:
+    return Response.json({{"version": openai.__version__}})
+"""
+
+
+def project(root: Path, count: int, idle_s: float, client: str = "") -> Path:
+    for number in range(count):
+        folder = root / f"app/f{number}"
+        folder.mkdir(parents=True)
+        (folder / "route.py").write_text(ROUTE.format(idle=idle_s, client=client))
+    return root
+
+
+def kib(process: psutil.Process, field: str) -> int:
+    text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(field))
+
+
+def levels(server: servers.Server) -> dict[str, list[psutil.Process]]:
+    """The processes below the base, by what they are: shared snapshots wait behind a process that does nothing."""
+    base = next(one for one in server.tree() if "lampyr.runtime.snapshot" in one.cmdline())
+    shared = [inner for outer in base.children() for inner in outer.children() if len(inner.children()) > 1]
+    functions = [one for process in shared for one in process.children()]
+    return {
+        "shared": shared,
+        "functions": functions,
+        "instances": [one for each in functions for one in each.children()],
+    }
+
+
+def call_all(port: int, count: int) -> Iterator[float]:
+    for number in range(count):
+        started = time.perf_counter()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        connection.request("GET", f"/f{number}")
+        status = connection.getresponse().status
+        connection.close()
+        if status != 200:
+            raise RuntimeError(f"/f{number} answered {status}")
+        yield (time.perf_counter() - started) * 1000
+
+
+def main() -> None:
+    if sys.platform != "linux":
+        print("density: skipped, PSS is Linux's")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        with servers.lampyr(project(Path(folder) / "fifty", FUNCTIONS, 120.0)) as server:
+            list(call_all(server.port, FUNCTIONS))
+            found = levels(server)
+            instances = [kib(one, "Pss:") for one in found["instances"]]
+            functions = [kib(one, "Pss:") for one in found["functions"]]
+            print(f"{FUNCTIONS} functions importing openai, one warm instance each: {len(instances)} instances")
+            print(f"  an instance {statistics.median(instances) / 1024:.2f} MiB PSS (median)")
+            print(f"  an idle snapshot {statistics.median(functions) / 1024:.2f} MiB PSS")
+            print(f"  the shared snapshot {sum(kib(one, 'Pss:') for one in found['shared']) / 1024:.1f} MiB PSS")
+            private = [kib(one, "Private_") for one in found["functions"]]
+            print(f"  memory of an idle snapshot's own {statistics.median(private) / 1024:.2f} MiB")
+        started = time.perf_counter()
+        with servers.lampyr(project(Path(folder) / "many", MANY, 5.0)) as server:
+            ready_s = time.perf_counter() - started
+            took_ms = sorted(call_all(server.port, MANY))
+            total = sum(kib(one, "Pss:") for one in server.tree()) / 1024
+            print(
+                f"{MANY} functions: ready after {ready_s:.1f} s, all answered, first calls p50 {took_ms[MANY // 2]:.0f} ms"
+            )
+            print(f"  the whole server {total:.0f} MiB PSS", flush=True)
+
+
+if __name__ == "__main__":
+    main()

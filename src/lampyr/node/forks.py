@@ -1,0 +1,106 @@
+"""The gateway's end of a process that forks on request: orders out, and back pidfds, exits and what else it says."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+from collections import deque
+from collections.abc import Callable
+
+from lampyr.runtime.channel import Channel, ChannelError, Message
+
+SHAPES = {"forked": int, "exited": int, "status": int, "failed": dict, "ready": list, "asked": list, "warnings": list}
+
+Forked = Callable[[int, int], None]
+
+
+class Forks:
+    """One process. `told` gets what is no answer to an order; `lost` is called once when it is gone."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel: Channel,
+        told: Callable[[Message], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._channel = channel
+        self._told = told
+        self._lost = lost
+        self._ordered: deque[Forked] = deque()
+        self.alive = True
+        loop.add_reader(channel.fileno(), self._read)
+
+    def order(self, message: Message, fds: tuple[int, ...], forked: Forked) -> bool:
+        """Ask for a child; `forked(pid, pidfd)` follows in the order of asking, with pidfd -1 where fork failed.
+
+        False: the process is gone or stuck, and nothing follows.
+        """
+        if not self.say(message, fds):
+            return False
+        self._ordered.append(forked)
+        return True
+
+    def say(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
+        if not self.alive:
+            return False
+        try:
+            self._channel.send(message, fds, wait=False)
+        except OSError:  # BlockingIOError too: who does not read a few hundred bytes is stuck
+            self.close()
+            self._loop.call_soon(self._lost)
+            return False
+        return True
+
+    def _read(self) -> None:
+        try:
+            messages, alive = self._channel.drain()
+        except ChannelError:
+            messages, alive = [], False
+        for message, fds in messages:
+            self._take(message, fds)
+            alive = alive and _is_ours(message)
+        if not alive and self.alive:
+            self.close()
+            self._lost()
+            while self._ordered:
+                self._ordered.popleft()(0, -1)
+
+    def _take(self, message: Message, fds: list[int]) -> None:
+        if not _is_ours(message):
+            for fd in fds:
+                os.close(fd)
+        elif "forked" in message and fds and _is_process(fds[0]) and self._ordered:
+            self._ordered.popleft()(message["forked"], fds[0])
+        elif ("forked" in message or "unforked" in message) and self._ordered:
+            for fd in fds:
+                os.close(fd)
+            self._ordered.popleft()(0, -1)
+        else:
+            for fd in fds:
+                os.close(fd)
+            self._told(message)
+
+    def close(self) -> None:
+        """Hang up; the process takes that as the order to end."""
+        if self.alive:
+            self.alive = False
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+
+
+def _is_ours(message: Message) -> bool:
+    """Whether a message has the shape of those we send: the user's code is in a snapshot too, and may send others."""
+    return all(isinstance(message[name], kind) for name, kind in SHAPES.items() if name in message)
+
+
+def _is_process(fd: int) -> bool:
+    """Whether `fd` is a pidfd, of whichever process."""
+    try:
+        signal.pidfd_send_signal(fd, 0)
+    except OSError as error:
+        return error.errno != errno.EBADF
+    return True

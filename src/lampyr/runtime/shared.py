@@ -1,0 +1,77 @@
+"""A shared snapshot: has imported packages that several functions use, none of their code, and forks their snapshots.
+
+It holds no secret. A package that asks for a variable at its import which this process does not have may be asking for
+one: what was asked for is reported, and the gateway then has the functions import it themselves.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, NoReturn
+
+from lampyr.runtime import lines, load, reseed, sandbox, snapshot
+from lampyr.runtime.channel import Channel, Message
+
+
+class Asked(os._Environ[str]):
+    """`os.environ`, remembering which names were asked for; "*" for whoever looked at all of them."""
+
+    def __init__(self, real: os._Environ[str]) -> None:
+        self.__dict__.update(real.__dict__)  # the same variables, not a copy of them
+        self.names: set[str] = set()
+
+    def __getitem__(self, key: str) -> str:
+        self.names.add(key)
+        return super().__getitem__(key)
+
+    def __iter__(self) -> Iterator[str]:
+        self.names.add("*")
+        return super().__iter__()
+
+
+def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Means) -> NoReturn:
+    """Serve as the shared snapshot of `spec["packages"]`."""
+    snapshot.connect(*logs)
+    lines.speak()
+    received = channel.receive()
+    if received is None:
+        os._exit(0)
+    os.environ.clear()
+    os.environ.update(received[0]["env"])
+    sandbox.adopt_orphans()
+    started = time.perf_counter()
+    try:
+        apart = sandbox.share(spec, means)
+        os.chdir(spec["root"])
+        asked = _import(spec)
+    except BaseException as error:
+        channel.send({"failed": load.failure(error, spec["root"])})
+        os._exit(1)
+    gc.collect()
+    reseed.find(())  # the generators of the packages; what is found is found for all that are forked from here
+    gc.freeze()
+    import_ms = (time.perf_counter() - started) * 1000
+    channel.send({"ready": [], "asked": sorted(asked), "import_ms": import_ms, "threads": snapshot.threads()})
+    forker = snapshot.Forker(channel)
+    while True:
+        order, fds = forker.next_request()
+        if forker.fork(apart.fork, fds):
+            forker.close()
+            snapshot.function(order, Channel.from_fd(fds[0]), fds[1:], apart.means)
+
+
+def _import(spec: dict[str, Any]) -> set[str]:
+    """Import the packages; what they asked the environment for."""
+    load.add_paths(spec["root"], [], spec["site"])
+    real = os.environ
+    os.environ = asked = Asked(real)
+    try:
+        for name in spec["packages"]:
+            import_module(name)
+    finally:
+        os.environ = real  # noqa: B003  it is the same environment
+    return asked.names
