@@ -125,7 +125,8 @@ def test_a_full_disk_under_stdout_is_said() -> None:
     with open("/dev/full", "w") as full:
         done = lampyr("--help", stdout=full.fileno())
     assert done.returncode == 1
-    assert done.stderr == "lampyr: error: No space left on device\n"
+    hint = "free some space there, or write to another place"
+    assert done.stderr == f"lampyr: error: No space left on device\nhint: {hint}\n"
 
 
 def stderr_of_terminal(*arguments: str, **env: str) -> str:

@@ -166,3 +166,30 @@ def test_a_wsgi_application_is_told_what_it_is_not(serve: Serve) -> None:
     server = serve({"app/[[...path]]/route.py": class_based}, command="dev")
     assert server.get("/x").error == "FUNCTION_INVOCATION_FAILED"
     server.log(r"route.py:1: app is not an ASGI application: .*Flask takes \(environ, .*\nhint: .*a2wsgi.*WsgiToAsgi")
+
+
+REFUSED = {
+    b"GET /caf\xc3\xa9?q=1 HTTP/1.1\r\nhost: x\r\n\r\n": (400, r"GET /caf\\xc3\\xa9 400", "percent-encode them"),
+    b"GET /a b HTTP/1.1\r\nhost: x\r\n\r\n": (400, "GET /a 400", "percent-encode it"),
+    b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nhost: x\r\n\r\n": (414, r"GET /a{199}\.\.\. 414", ""),
+    b"GET /h HTTP/1.1\r\nhost: x\r\nbig: " + b"a" * 40000 + b"\r\n\r\n": (431, "GET /h 431", ""),
+    b"BREW /pot HTTP/1.1\r\nhost: x\r\n\r\n": (400, "- /pot 400", "method"),
+    b"\x16\x03\x01\x00hello\r\n\r\n": (400, "- - 400", "TLS"),
+    b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n": (400, "POST /x 400", ""),
+}
+
+
+def test_what_the_front_door_refuses_is_in_the_log_under_its_id(serve: Serve) -> None:
+    server = serve({"app/x/route.py": "def GET(): ...\n"}, command="dev")
+    for sent, (status, line, words) in REFUSED.items():
+        with server.connect() as sock:
+            sock.sendall(sent)
+            data = b""
+            while piece := sock.recv(65536):
+                data += piece
+        text = data.decode()
+        assert text.startswith(f"HTTP/1.1 {status} "), text
+        assert words in text
+        found = re.search(r"^x-lampyr-id: (\w+)", text, re.M)
+        assert found is not None
+        server.log(rf"^{line} [0-9.]+ ms {found[1]}$")

@@ -77,11 +77,14 @@ def _different_names(files: Mapping[str, Sequence[str]]) -> Iterator[tuple[tuple
 
 
 def in_public(public: Path, files: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Route files at whose path a static file is: the route file and the name of the static file inside `public`."""
+    """Route files at whose path a static file is: the route file and the name of the static file inside `public`.
+
+    What begins with a dot is never served (SPEC 3), `.well-known` neither, and so is in nobody's way.
+    """
     for file, parts in files.items():
         segments = in_url(parts)
         names = [text for kind, text in segments if kind is Kind.STATIC]
-        if len(names) < len(segments) or any(name.startswith(".") and name != ".well-known" for name in names):
+        if len(names) < len(segments) or any(name.startswith(".") for name in names):
             continue
         for name in ("/".join(names), "/".join([*names, "index.html"])):
             if name and (public / name).is_file():

@@ -76,7 +76,20 @@ def _module(file: Path) -> tuple[Module, tuple[str, ...] | None]:
     except metadata.MetadataError as error:
         module.errors.append(Finding(error.line, str(error), "see https://peps.python.org/pep-0723/"))
         return module, None
+    if own and own.dependencies:
+        module.warnings.append(_not_installed(source, own.dependencies))
     return module, own.dependencies if own else None
+
+
+def _not_installed(source: bytes, dependencies: tuple[str, ...]) -> Finding:
+    """Dependencies of a single file are read, and functions import what the project has."""
+    rows = enumerate(source.splitlines(), 1)
+    line = next((number for number, row in rows if row.startswith(b"# /// script")), 1)
+    return Finding(
+        line,
+        f"dependencies of script metadata are not installed yet: {', '.join(dependencies)}",
+        "add them to the project's own dependencies, and install those",
+    )
 
 
 def _parse(source: bytes) -> ast.Module:

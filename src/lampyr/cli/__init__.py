@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,12 @@ from lampyr.cli.commands import Commands
 from lampyr.errors import LampyrError, UsageError
 from lampyr.version import VERSION
 
+_HINTS = {
+    errno.ENOSPC: "free some space there, or write to another place",
+    errno.EDQUOT: "free some space there, or write to another place",
+    errno.EACCES: "check the permissions of the file and of the folders above it",
+    errno.EROFS: "write to another place",
+}
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 # Where each command lives; a module is imported when its command (or the list of all of them) is asked for.
@@ -79,7 +86,8 @@ def _explain(error: BaseException) -> tuple[int, LampyrError | None]:
         case click.ClickException():
             return FAILED, LampyrError(error.format_message())
         case OSError() if error.strerror:
-            return FAILED, LampyrError(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+            message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            return FAILED, LampyrError(message, _HINTS.get(error.errno or 0, ""))
         case _:
             return FAILED, _internal(error)
 

@@ -42,6 +42,7 @@ class Gateway:
         self.base = Base(loop, self.log.platform)
         self.proxy = Proxy(self.base)
         self.connections = Connections()
+        self.connections.refused = self.log.turned_away
         self.servers: list[asyncio.Server] = []
         self.tmp = ""
         self.development = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from email.utils import formatdate
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -44,6 +45,8 @@ class Connections:
         self.linger_timeout_s = linger_timeout_s
         self.open: set[Connection] = set()
         self.lingering: set[Connection] = set()  # those of `open` that were answered for the last time
+        # Method, path, status, start and id of a request that nobody was asked to serve: for a log.
+        self.refused: Callable[[str, str, int, float, str], None] = lambda *_: None
         self.draining = False
         self.date = b""  # a whole line, for the response heads of this second
         self.header_names: set[bytes] = set()  # of responses, found to be good; bounded

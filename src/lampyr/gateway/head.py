@@ -15,6 +15,7 @@ from typing import NamedTuple
 METHODS = {name.encode(): name for name in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")}
 MAX_LINE_BYTES = 8192
 MAX_HEADERS = 100
+MAX_SHOWN_BYTES = 200  # of the path of a refused request
 MAX_HEADERS_BYTES = 32 * 1024  # names, colons, values and line ends
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # RFC 9110 5.6.2
@@ -27,6 +28,7 @@ _FIELDS = re.compile(_FIELD)
 _METHOD = re.compile(TOKEN)
 # In a line that is not complete yet; a CR may still get its LF.
 _STRAY = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+_UNPRINTABLE = re.compile(rb"[^!-~]")
 _NAME_AND_PORT = re.compile(rb"([0-9A-Za-z._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -62,6 +64,17 @@ class Head(NamedTuple):
     expects_continue: bool
     fields: bytes
     upgrade: bytes
+
+
+def glimpse(data: bytes) -> tuple[str, str]:
+    """Method and path of a request that is refused, for the log: printable, and "-" for what cannot be read."""
+    words = data[:MAX_LINE_BYTES].partition(b"\r\n")[0].split(b" ")
+    method = METHODS.get(words[0], "-")
+    target = words[1].partition(b"?")[0] if len(words) > 1 else b""
+    if target[:1] != b"/":
+        return method, "-"
+    path = _UNPRINTABLE.sub(lambda found: b"\\x%02x" % ord(found[0]), target[:MAX_SHOWN_BYTES])
+    return method, path.decode() + ("..." if len(target) > MAX_SHOWN_BYTES else "")
 
 
 def bad(message: str) -> Refusal:
@@ -211,4 +224,9 @@ def _malformed(data: bytes) -> Refusal:
         return bad("This is TLS, and this port speaks plain HTTP.")
     if data[:14] == b"PRI * HTTP/2.0":
         return bad("This is HTTP/2, and this port speaks HTTP/1.1.")
+    line = data.partition(b"\r\n")[0]
+    if not line.isascii():
+        return bad("The request target holds bytes that are not ASCII: percent-encode them (é is %C3%A9).")
+    if line.count(b" ") > 2 and line.rpartition(b" ")[2].startswith(b"HTTP/"):
+        return bad("The request target holds a space: percent-encode it (%20).")
     return bad("The request line or a header is malformed.")

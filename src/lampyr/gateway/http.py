@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _begin(self, request: head.Head, rest: bytes) -> None:
-        """Have a request served. Raises Refusal where its body is broken already."""
+        """Have a request served, or refused where its body is broken already."""
         now = monotonic()
         self._used = True
         self._seen_bytes = 0
@@ -238,7 +238,11 @@ class Connection(asyncio.Protocol):
             self._body_open = True
             self._left_bytes = request.length or 0
             self._chunks = Chunks() if request.length is None else None
-            exchange.body, self._buffer = self._decode(rest)
+            try:
+                exchange.body, self._buffer = self._decode(rest)
+            except head.Refusal as refusal:
+                self._refuse(refusal.code, refusal.message, exchange)
+                return
             exchange.complete = not self._body_open
             exchange.waits = request.expects_continue and self._body_open and not rest
             self.due_s = inf if exchange.complete else now + self.registry.body_timeout_s
@@ -436,8 +440,19 @@ class Connection(asyncio.Protocol):
         id = exchange.id if exchange is not None else self._new_id()
         retry = [(b"retry-after", b"1")] if code == "FUNCTION_THROTTLED" else []
         status, headers, body = answers.error(code, message, id, *retry, answers.NO_TIMING)
+        self._tell_refusal(status, exchange, id)
         refusal = head.Head(method, "", [], "", False, False, 0, False, b"", b"")
         Exchange(self, refusal, id, 0.0).answer(status, headers, body)
+
+    def _tell_refusal(self, status: int, exchange: Exchange | None, id: str) -> None:
+        """A line in the log, unless whoever serves the exchange writes one."""
+        if exchange is None:
+            method, path = head.glimpse(self._buffer)
+            now = monotonic()
+            self.registry.refused(method, path, status, min(now, self.due_s - self.registry.head_timeout_s), id)
+        elif exchange.receiver is None:
+            path = exchange.target.partition("?")[0]
+            self.registry.refused(exchange.method, path, status, exchange.started, id)
 
     def _linger(self) -> None:
         """Read on and forget it for a while: a reset would take the answer away from a client that is still sending."""

@@ -69,6 +69,10 @@ class Log:
         """One line per error that no function had a part in: the client got an id, and looks for it here."""
         self._access(exchange, str(status), "")
 
+    def turned_away(self, method: str, path: str, status: int, started: float, id: str) -> None:
+        """One line per request that the front door has refused, by what could be read of it."""
+        self.line(f"{method} {path} {status} {(monotonic() - started) * 1000:.1f} ms {id}")
+
     def _access(self, exchange: Exchange, ended: str, cold: str) -> None:
         took_ms = (monotonic() - exchange.started) * 1000
         path = exchange.target.partition("?")[0]  # printable: the front door refuses anything else
