@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lampyr.gateway import answers, compression
 from lampyr.node.instance import CRASHED, OUT_OF_MEMORY
+from lampyr.node.watch import BLOCKED, REPLACED_AFTER_S
 from lampyr.runtime import wire
 
 if TYPE_CHECKING:
@@ -339,11 +340,14 @@ class Call:
     def lost(self, why: str) -> None:
         """The process has ended before the response was complete."""
         if self.outcome == "ok":
-            self.outcome = "crashed"
+            self.outcome = "timeout" if why == BLOCKED else "crashed"
             if self.instance is not None and why == CRASHED:
                 self.instance.ask_status(partial(self._site.log.crash, self))
             else:
                 self._site.log.ended(self, why)
+        if why == BLOCKED:
+            more = {"limit": "event_loop", "limit_ms": round(REPLACED_AFTER_S * 1000), "elapsed_ms": self._elapsed_ms()}
+            self._answer_error("EDGE_FUNCTION_INVOCATION_TIMEOUT", f"The function was ended: {BLOCKED}.", **more)
         self._answer_error("FUNCTION_OUT_OF_MEMORY" if why == OUT_OF_MEMORY else "FUNCTION_CRASHED", None)
         self.instance = None
         self._over()
@@ -404,7 +408,7 @@ class Call:
         self._deadline = None
         settings = self.pool.function.settings
         edge = settings.runtime == "edge"
-        elapsed_ms = round((monotonic() - self.exchange.started) * 1000, 1)
+        elapsed_ms = self._elapsed_ms()
         limit = "first_byte_timeout" if edge and limit_s != settings.max_duration else "max_duration"
         code = "EDGE_FUNCTION_INVOCATION_TIMEOUT" if edge else "FUNCTION_INVOCATION_TIMEOUT"
         message = f"The function did not {'begin its response' if limit[0] == 'f' else 'finish'} within {limit_s:g} s."
@@ -502,6 +506,9 @@ class Call:
             if name == b"accept-encoding":
                 return value
         return None
+
+    def _elapsed_ms(self) -> float:
+        return round((monotonic() - self.exchange.started) * 1000, 1)
 
     def _timing(self, exec_ms: float | None) -> bytes:
         began = self.begun_s or monotonic()

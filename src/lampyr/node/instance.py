@@ -72,8 +72,12 @@ class Instance:
         "_streams",
         "_torn",
         "_unsent",
+        "asked_s",
+        "blocked",
         "caller",
+        "due",
         "exit_status",
+        "first_bytes",
         "forked_s",
         "init_ms",
         "number",
@@ -87,6 +91,8 @@ class Instance:
         "state",
         "takes_more",
         "tmp",
+        "weighed",
+        "worn",
     )
 
     def __init__(
@@ -122,6 +128,12 @@ class Instance:
         self.since_s = 0.0  # when it began with what it is at, or became idle
         self.takes_more = False  # requests may wait in its socket behind the one it serves
         self.forked_s = monotonic()  # uvloop's own clock has whole milliseconds
+        self.asked_s = 0.0  # since when its loop owes a sign of life (node/watch.py)
+        self.blocked = False  # it owes that for long, and gets no more requests
+        self.first_bytes = 0  # of memory, after its first requests
+        self.weighed = 0  # what it had served then when it was looked at
+        self.due = False  # to be weighed as soon as nothing runs in it
+        self.worn = ""  # why another one should follow it
         self.init_ms = 0.0
         self.reason: str | None = None
         self.exit_status: int | None = None
@@ -293,6 +305,9 @@ class Instance:
                 self._pool.hello(self)
                 return True
             return False
+        if kind == wire.PONG:
+            self._pool.watch.answered(self)
+            return True
         caller = self.running.get(stream)
         if caller is None:
             return 0 < stream <= self._streams  # it was cancelled while the frame was on its way

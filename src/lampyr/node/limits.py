@@ -79,6 +79,16 @@ class Group:
         folder = self._folders.get("memory")
         return _count(folder, ("memory.events", "memory.oom_control"), "oom_kill") if folder else 0
 
+    def used_bytes(self, exactly_from: int) -> int | None:
+        """Memory that cannot be taken back from its processes; below `exactly_from` with the files they have read."""
+        folder = self._folders.get("memory")
+        if folder is None:
+            return None
+        used_bytes = _number(folder, ("memory.current", "memory.usage_in_bytes"))
+        if used_bytes >= exactly_from:  # the system would let go of cached files first
+            used_bytes -= sum(_count(folder, ("memory.stat",), key) for key in ("inactive_file", "active_file"))
+        return used_bytes
+
     def refused_tasks(self) -> int:
         """How often a process or thread was not made because of the limit."""
         folder = self._folders.get("pids")
@@ -153,6 +163,11 @@ class Fence:
             return False
         self._kills = self._snapshot.memory_kills()  # it had not been moved yet
         return True
+
+    def used_bytes(self, number: int, exactly_from: int) -> int | None:
+        """Memory of an instance, see `Group.used_bytes`; None where nobody counts it."""
+        group = self._instances.get(number)
+        return group.used_bytes(exactly_from) if group is not None else None
 
     def release(self, number: int) -> None:
         """An instance is over: end what it left, say which limit it met."""
@@ -249,6 +264,24 @@ def _count(folder: Path, names: tuple[str, ...], key: str) -> int:
             continue
         return next((int(line.split()[1]) for line in lines if line.split()[:1] == [key]), 0)
     return 0
+
+
+def _number(folder: Path, names: tuple[str, ...]) -> int:
+    for name in names:
+        try:
+            return int((folder / name).read_text())
+        except (OSError, ValueError):
+            continue
+    return 0
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Memory of one process that belongs to no file (proc_pid_statm(5)); 0 where nobody says."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _enable(folder: Path) -> None:

@@ -22,6 +22,7 @@ from lampyr.core.pace import MOST_AHEAD, PATIENCE_S, Pace
 from lampyr.node.instance import CRASHED, OUT_OF_MEMORY, Caller, Instance
 from lampyr.node.logs import LogPipe, Sink
 from lampyr.node.snapshots import Base, Snapshot
+from lampyr.node.watch import Watch
 from lampyr.runtime import wire
 from lampyr.runtime.channel import Message
 from lampyr.types import Function
@@ -88,6 +89,7 @@ class Pool:
         self.retired = False
         self.talks = False  # its instances write lines that do not say whose they are
         self.pace = Pace()
+        self.watch = Watch(self)
         self._latest: Instance | None = None  # the instance that was given a call last
         self._impatient: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
@@ -119,6 +121,8 @@ class Pool:
                 self._look_by(monotonic() + BUSY_AFTER_S)
         if self.talks and not instance.running:
             instance.read_log()  # what the call before wrote is its own
+        if not self.watch.on:
+            self.watch.begin()
         self._latest = instance
         caller.begin(instance)
 
@@ -130,6 +134,7 @@ class Pool:
             or not instance.takes_more
             or not 0 < len(instance.running) < MOST_AHEAD
             or instance.state != "busy"
+            or instance.due
             or not caller.brief
             or self.talks
         ):
@@ -178,7 +183,12 @@ class Pool:
             if not instance.running:
                 self._leave_soon(instance)
             return
-        if was_full:
+        if instance.due and not instance.running:
+            self.watch.weigh(instance)
+            if instance.worn:
+                self.recycle(instance, instance.worn)
+                return
+        if was_full and not instance.blocked:
             self.open.append(instance)
         if self.waiting:
             self._serve_waiting()
@@ -404,6 +414,26 @@ class Pool:
         """Let `instance` finish what runs and take nothing more."""
         if instance.state in ("idle", "busy"):
             self._retire(instance, reason)
+            self._scale()
+
+    def shun(self, instance: Instance) -> None:
+        """Give `instance` no more calls: its loop does not turn."""
+        instance.blocked = True
+        if instance in self.open:
+            self.open.remove(instance)
+
+    def trust(self, instance: Instance) -> None:
+        """It turns again."""
+        instance.blocked = False
+        if instance.state in ("idle", "busy") and len(instance.running) < self.concurrency:
+            self.open.append(instance)
+            self._serve_waiting()
+            if instance.state == "idle":
+                self._rest(instance)
+
+    def tell(self, text: str) -> None:
+        """Say something about this function in the log."""
+        self._base.tell(f"{self.function.route}: {text}")
 
     def retire(self, emptied: Callable[[], None]) -> None:
         """Another deployment has taken over: what runs may finish; `emptied` is called when nothing is left."""

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lampyr.node import isolation
 from lampyr.node.forks import Forked, Forks
-from lampyr.node.limits import Fence, Limits
+from lampyr.node.limits import Fence, Limits, anonymous_bytes, pid_of
 from lampyr.node.logs import LogPipe, Sink
 from lampyr.node.shared import Shared
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.users import Users
 
 if TYPE_CHECKING:
+    from lampyr.node.instance import Instance
     from lampyr.node.pool import Pool
 
 # An import that takes longer hangs; a person waiting would have given up as well.
@@ -79,6 +80,10 @@ class Base:
             self._users = Users(tmp)
         user = self._users.of(route)
         return {"user": user, "tmp": f"{tmp}/{user}", "hidden": [os.path.dirname(tmp)], "ports": self.ports}
+
+    def tell(self, text: str) -> None:
+        """Say something in the log."""
+        self._told(text)
 
     def add(self, pool: Pool, user: int) -> None:
         """Note whose processes `user` has; until they are gone."""
@@ -258,6 +263,14 @@ class Snapshot:
         """Ask for an instance. False when the snapshot has just died; it will be back when it is wanted."""
         assert self._forks is not None
         return self._forks.order(order, fds, forked)
+
+    def used_bytes(self, instance: Instance, exactly_from: int) -> int:
+        """Memory that `instance` needs beyond what it shares with this process; 0 where that is not known."""
+        if (used_bytes := self.fence.used_bytes(instance.number, exactly_from)) is not None:
+            return used_bytes
+        pid = instance.host_pid()
+        own = pid_of(self._pidfd) if self._pidfd >= 0 else 0
+        return max(anonymous_bytes(pid) - anonymous_bytes(own), 0) if pid > 0 and own > 0 else 0
 
     def _drop(self) -> None:
         if self._forks is not None:

@@ -127,6 +127,9 @@ class Instance:
             if not self.running:
                 self.loop.stop()
             return
+        if kind == wire.PING:
+            self.send(wire.frame(0, wire.PONG))
+            return
         running = self.running.get(stream)
         if running is None:
             return  # it ended while the frame was on its way

@@ -21,6 +21,7 @@ BODY_END = 4  # the request body is complete
 CREDIT = 5  # u32: the instance may send that many more bytes of this stream
 CANCEL = 6  # the client has left or the deadline has passed
 RETIRE = 7  # finish what runs, take nothing more, exit
+PING = 8  # does the loop turn?
 
 # instance -> gateway
 HELLO = 16  # ready for requests
@@ -34,6 +35,7 @@ DONE = 23  # what the response left to run after it (`after`) has finished; sent
 AFTER = 24  # the response is complete but the stream stays occupied until DONE
 QUICK_ANSWER = 25  # an answer whose handler never waited and took no time to speak of (core/pace.py)
 BUSY = 26  # the request was read and not begun: this instance serves one at a time, and another one runs
+PONG = 27  # it does
 
 # In front of and behind the id at the beginning of a line of a function's log (runtime/lines.py).
 MARK = b"\x1e"
