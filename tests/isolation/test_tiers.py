@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hostile import ATTACKER, SECRET
-from serving import Server, write
+from serving import Server, until, write
 
 from lampyr.control import door
 
@@ -137,6 +137,15 @@ def test_processes_outside_are_out_of_reach(tier: tuple[str, Server]) -> None:
 def test_memory_is_bounded(tier: tuple[str, Server]) -> None:
     _, server = tier
     assert server.get("/attacker/memory_bomb").error == "FUNCTION_OUT_OF_MEMORY"
+
+
+def test_a_dead_gateway_leaves_nothing_behind(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    assert server.get("/attacker/daemon").status == 200
+    control, old = server.find("lampyr.control").pid, server.processes()
+    server.find("lampyr.gateway").kill()
+    until(lambda: {one.pid for one in old if one.is_running()} == {control}, "everything of it to be gone")
+    assert server.get("/works").status == 200
 
 
 def test_doctor_names_the_fallbacks(tier: tuple[str, Server]) -> None:

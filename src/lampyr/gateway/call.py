@@ -51,11 +51,11 @@ class Call:
         "_credit",
         "_deadline",
         "_encoder",
-        "_ended",
         "_grace",
         "_has_after",
         "_masking",
         "_owed",
+        "_responded_s",
         "_returned",
         "_site",
         "_stack",
@@ -77,6 +77,7 @@ class Call:
         "outcome",
         "parent",
         "pool",
+        "spared",
         "status",
     )
 
@@ -102,7 +103,8 @@ class Call:
         self._complete = exchange.complete
         self.brief = self._complete and len(target) + len(exchange.fields) + self.bytes_in <= BRIEF_BYTES
         self._returned = False
-        self._ended = False  # the last frame of its response has come
+        self._responded_s = 0.0  # when the last frame of its response came, where `after` has work to do
+        self.spared = False
         self._stream = 0
         self._started = False
         self._has_after = False
@@ -127,6 +129,11 @@ class Call:
     def masker(self) -> Masker:
         """What hides this deployment's secrets."""
         return self._site.masker
+
+    @property
+    def after_s(self) -> float | None:
+        """How long what `after` was given has been running; None where there is nothing."""
+        return monotonic() - self._responded_s if self._responded_s else None
 
     # --- towards the instance (Caller and Receiver)
 
@@ -332,15 +339,13 @@ class Call:
             self._answer_error(code, None, **more)
         else:
             self._answer_error("FUNCTION_INVOCATION_FAILED", None)
-        if self.outcome == "timeout" and self.pool.concurrency == 1 and self.instance is not None:
-            # Its `finally` has run. What it started, daemons too, must not outlive the deadline.
-            self.instance.kill("it reached its deadline")
         self._responded()
 
     def lost(self, why: str) -> None:
         """The process has ended before the response was complete."""
-        if self.outcome == "ok":
-            self.outcome = "timeout" if why == BLOCKED else "crashed"
+        if self.outcome == "ok" or self._responded_s:
+            if self.outcome == "ok":
+                self.outcome = "timeout" if why == BLOCKED else "crashed"
             if self.instance is not None and why == CRASHED:
                 self.instance.ask_status(partial(self._site.log.crash, self))
             else:
@@ -384,11 +389,11 @@ class Call:
         if not self._has_after:
             self._over()
             return
-        if self._ended:
+        if self._responded_s:
             assert self.instance is not None
             self.instance.kill("it answered a request twice")
             return
-        self._ended = True
+        self._responded_s = monotonic()
         self._stop_timers()
         limit_s = self.pool.function.settings.max_duration
         if limit_s is not None:
@@ -401,6 +406,7 @@ class Call:
             self._answer_error("FUNCTION_INVOCATION_FAILED", None)
 
     def _expire_after(self) -> None:
+        self.outcome = "timeout" if self.outcome == "ok" else self.outcome
         self._cancel(b"deadline", DEADLINE_GRACE_S)
 
     def _expire(self, limit_s: float) -> None:
@@ -453,9 +459,12 @@ class Call:
         self._stop_timers()
         if self.parent is not None:
             self.parent.inner -= 1
-        if self.instance is not None:
-            self.instance.release(self._stream)
-            self.instance = None
+        instance, self.instance = self.instance, None
+        if instance is not None:
+            if self.outcome == "timeout" and self.pool.concurrency == 1:
+                # It has come to an end. What it started, daemons too, must not outlive the deadline.
+                instance.give_up(self._stream, "it reached its deadline")
+            instance.release(self._stream)
         self._site.log.access(self)
 
     def _stop_timers(self) -> None:

@@ -61,9 +61,11 @@ class Log:
         self.line(f"{route} | {text}" if id is None else f"{route} {id} | {text}")
 
     def access(self, call: Call) -> None:
-        """One line per invocation: what, how it ended, how long it took."""
+        """One line per invocation: what, how it ended, how long it took, and how long `after` went on."""
         ended = "" if call.outcome == "ok" else f" {call.outcome}"
-        self._access(call.exchange, f"{call.status or '-'}{ended}", " cold" if call.cold else "")
+        after_s = call.after_s
+        more = (" cold" if call.cold else "") + (f", after() {after_s * 1000:.1f} ms" if after_s is not None else "")
+        self._access(call.exchange, f"{call.status or '-'}{ended}", more, after_s or 0.0)
 
     def refused(self, exchange: Exchange, status: int) -> None:
         """One line per error that no function had a part in: the client got an id, and looks for it here."""
@@ -73,10 +75,10 @@ class Log:
         """One line per request that the front door has refused, by what could be read of it."""
         self.line(f"{method} {path} {status} {(monotonic() - started) * 1000:.1f} ms {id}")
 
-    def _access(self, exchange: Exchange, ended: str, cold: str) -> None:
-        took_ms = (monotonic() - exchange.started) * 1000
+    def _access(self, exchange: Exchange, ended: str, more: str, after_s: float = 0.0) -> None:
+        took_ms = (monotonic() - exchange.started - after_s) * 1000
         path = exchange.target.partition("?")[0]  # printable: the front door refuses anything else
-        self.line(f"{exchange.method} {path} {ended} {took_ms:.1f} ms{cold} {exchange.id}")
+        self.line(f"{exchange.method} {path} {ended} {took_ms:.1f} ms{more} {exchange.id}")
 
     def failure(self, call: Call, text: str) -> None:
         """A handler's traceback, line by line under the invocation's id."""

@@ -36,6 +36,7 @@ class Caller(Protocol):
     brief: bool
     depth: int
     inner: int
+    spared: bool  # an instance that was started for it has failed to
 
     def begin(self, instance: Instance) -> None: ...
     def refused(self, code: str, failure: dict[str, object] | None = None) -> None: ...

@@ -33,6 +33,8 @@ MAX_WAITING = 1000
 START_TIMEOUT_S = 10.0
 # How long a retiring instance may take to leave once nothing runs in it.
 RETIRE_GRACE_S = 5.0
+# What has died is made again ahead of any call, but not in a loop.
+RESTORE_AFTER_S = 1.0
 
 # The loop's clock has whole milliseconds: a look that comes too early would only have to be repeated.
 CLOCK_S = 0.001
@@ -96,6 +98,7 @@ class Pool:
         self._look_s = inf  # when to ask again how many instances there should be
         self._failures = 0  # instances in a row that served nothing
         self._paused_until_s = 0.0
+        self._restoring: asyncio.TimerHandle | None = None
         self._emptied: Callable[[], None] | None = None
 
     # --- calls
@@ -330,7 +333,17 @@ class Pool:
         else:
             for instance in [one for one in self.instances.values() if one.pidfd < 0]:
                 self.ended(instance)  # it died with its snapshot before anybody could watch it
+            self._restore_soon()
         self._told(self)
+
+    def _restore_soon(self) -> None:
+        if self._restoring is None and not self.retired:
+            self._restoring = self.loop.call_later(RESTORE_AFTER_S, self._restore)
+
+    def _restore(self) -> None:
+        self._restoring = None
+        if not self.retired:
+            self.warm()
 
     def _refuse_waiting(self, code: str, failure: dict[str, object] | None = None) -> None:
         waiting, self.waiting = self.waiting, deque()
@@ -369,8 +382,7 @@ class Pool:
         for caller in unread:
             caller.returned()
         if failed_start and self.waiting and not self.retired and instance.reason is None:
-            # One call pays for one failed start, so that a function that cannot start ends its queue and does not spin.
-            self.waiting.popleft().refused("FUNCTION_OUT_OF_MEMORY" if why is OUT_OF_MEMORY else "FUNCTION_CRASHED")
+            self._charge("FUNCTION_OUT_OF_MEMORY" if why is OUT_OF_MEMORY else "FUNCTION_CRASHED")
         self._scale()
         self._check_emptied()
 
@@ -390,6 +402,17 @@ class Pool:
         elif instance.reason is None:
             self._failures += 1
             self._paused_until_s = max(self._paused_until_s, monotonic() + pause_s(self._failures))
+
+    def _charge(self, code: str) -> None:
+        """One call pays for one failed start, so that a function that cannot start ends its queue and does not spin.
+
+        Each sees one failure that it does not pay for: somebody else may have killed that process.
+        """
+        spared = next((caller for caller in self.waiting if not caller.spared), None)
+        if spared is not None:
+            spared.spared = True
+        else:
+            self.waiting.popleft().refused(code)
 
     def _end_idle(self, count: int) -> None:
         idle = sorted((one for one in self.open if one.state == "idle"), key=lambda instance: instance.since_s)

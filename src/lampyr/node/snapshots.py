@@ -49,7 +49,7 @@ class Base:
         self.ports: list[int] = []  # on which the gateway listens
 
     def connect(self, channel: Channel) -> None:
-        self._forks = Forks(self.loop, channel, self._hear, self._gone)
+        forks = self._forks = Forks(self.loop, channel, self._hear, lambda: self._gone(forks))
         waiting, self._waiting = self._waiting, []
         for start in waiting:
             start()
@@ -64,8 +64,9 @@ class Base:
             if lacking:
                 self._told(f"warning: isolation falls short: {lacking} (`lampyr doctor` says more)")
 
-    def _gone(self) -> None:
-        self._forks = None
+    def _gone(self, forks: Forks) -> None:
+        if self._forks is forks:  # and not the one after it, if its end is heard only now
+            self._forks = None
 
     @property
     def alive(self) -> bool:
@@ -161,6 +162,7 @@ class Snapshot:
         self._timer: asyncio.TimerHandle | None = None
         self._retry_s = FIRST_RETRY_S
         self._retry_at = 0.0
+        self._died = False  # while it was importing, since it was ready last
         self.state: Literal["absent", "importing", "ready", "failed"] = "absent"
         self.failure: dict[str, Any] = {}
         self.facts: dict[str, Any] = {}
@@ -223,6 +225,7 @@ class Snapshot:
             files = [str(file) for file in files] if isinstance(files, list) else []
             self.facts = {"files": files, "warnings": message.get("warnings")}
             self._retry_s = FIRST_RETRY_S
+            self._died = False
             self._changed()
         elif self.state == "importing" and "failed" in message:
             blank = {"file": self._spec["file"], "line": None, "message": "", "traceback": ""}
@@ -237,7 +240,12 @@ class Snapshot:
         self._fail({"file": self._spec["file"], "line": None, "message": message, "traceback": message + "\n"})
 
     def _gone(self) -> None:
-        if self.state == "importing":
+        if self.state == "importing" and not self._died:
+            self._died = True  # perhaps somebody else has killed it
+            self._settle("absent")
+            self._drop()
+            self._import()
+        elif self.state == "importing":
             message = "the process ended while it was importing the function"
             self._fail({"file": self._spec["file"], "line": None, "message": message, "traceback": message + "\n"})
         elif self.state == "ready":

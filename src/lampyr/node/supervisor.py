@@ -16,7 +16,8 @@ from lampyr.errors import LampyrError
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message
 
-# A process that died more often than this within a minute will not be cured by another start.
+# A process that ended more often than this within a minute will not be cured by another start. One that was killed has
+# not ended of itself: whoever did that, the next one may live.
 MAX_RESTARTS_A_MINUTE = 10
 # Variables that a process of ours needs to run at all; everything else is the functions' business.
 PASSED_ON = (
@@ -248,7 +249,8 @@ class Supervisor:
 
     def _replace(self, dead: Child) -> None:
         now = time.monotonic()
-        self._died = [when for when in self._died if now - when < 60] + [now]
+        if dead.process.returncode != -signal.SIGKILL:
+            self._died = [when for when in self._died if now - when < 60] + [now]
         if len(self._died) > MAX_RESTARTS_A_MINUTE:
             self._refused = LampyrError(
                 f"{dead.module} ended {len(self._died)} times within a minute (last exit: {dead.process.returncode})",
