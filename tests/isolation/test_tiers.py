@@ -145,7 +145,8 @@ def test_a_dead_gateway_leaves_nothing_behind(tier: tuple[str, Server]) -> None:
     control, old = server.find("lampyr.control").pid, server.processes()
     server.find("lampyr.gateway").kill()
     until(lambda: {one.pid for one in old if one.is_running()} == {control}, "everything of it to be gone")
-    assert server.get("/works").status == 200
+    answer = server.get("/works")
+    assert answer.status == 200, (answer.body, server.lines[-30:])
 
 
 def test_doctor_names_the_fallbacks(tier: tuple[str, Server]) -> None:
