@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import site as _site
 import sys
 import sysconfig
 import venv
@@ -77,3 +78,14 @@ def test_python_path_comes_first(project: Path) -> None:
     found = packages(project, {"PYTHONPATH": f"{project}/one::{project}/two"})
     assert found.paths[:2] == (f"{project}/one", f"{project}/two")
     assert str(site(project)) in found.paths[2:]
+
+
+def test_only_a_venv_of_the_projects_own_is_isolated(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert packages(project, {}).isolated
+    assert not packages(tmp_path_factory.mktemp("other"), {}).isolated
+
+
+def test_a_venv_may_want_the_systems_packages(project: Path) -> None:
+    settings = project / ".venv/pyvenv.cfg"
+    settings.write_text(settings.read_text().replace("packages = false", "packages = true"))
+    assert {*packages(project, {}).paths} & {*_site.getsitepackages([sys.base_prefix])}

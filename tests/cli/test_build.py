@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import textwrap
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,18 @@ def test_a_file_that_is_never_served_is_in_nobodys_way(tmp_path: Path) -> None:
     route = "app/.well-known/security.txt/route.py"
     write(tmp_path, {route: "def GET(): ...\n", "public/.well-known/security.txt": "x\n"})
     assert report(tmp_path)["errors"] == []
+
+
+def test_a_project_with_a_venv_imports_nothing_that_only_lampyr_has(tmp_path: Path) -> None:
+    write(
+        tmp_path, {"app/a/route.py": "import click\ndef GET(): ...\n", "app/b/route.py": "import own\ndef GET(): ...\n"}
+    )
+    assert build(write(tmp_path / "without", {"app/a/route.py": "import click\ndef GET(): ...\n"})).returncode == 0
+    venv.create(tmp_path / ".venv", symlinks=True)
+    (site,) = (tmp_path / ".venv/lib").glob("python*/site-packages")
+    write(site, {"own.py": ""})
+    found = report(tmp_path)
+    (error,) = found["errors"]
+    assert error["file"] == "app/a/route.py" and "No module named 'click'" in error["message"]
+    assert str(site) in error["hint"]
+    assert found["functions"][1]["packages"] == [{"name": "own", "bytes": 0, "imported_by": "app/b/route.py"}]

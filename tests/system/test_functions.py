@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import venv
+from pathlib import Path
 
 import psutil
 import pytest
@@ -347,3 +349,22 @@ def _read_all(sock) -> bytes:  # type: ignore[no-untyped-def]
 
 def _sleepers() -> list[int]:
     return [one.pid for one in psutil.process_iter(["cmdline"]) if "4321" in (one.info["cmdline"] or [])]
+
+
+def test_forms_are_read_where_a_project_has_an_environment_of_its_own(serve: Serve, tmp_path: Path) -> None:
+    """What Lampyr needs for that is not among the project's packages, and not to be imported by its functions."""
+    venv.create(tmp_path / "project0" / ".venv", symlinks=True)
+    route = """
+        async def POST(req):
+            form = await req.form()
+            return {"name": form.get("name")}
+
+        def GET():
+            import click
+    """
+    server = serve({"app/x/route.py": route}, command="dev")
+    body = b'--b\r\ncontent-disposition: form-data; name="name"\r\n\r\nAda\r\n--b--\r\n'
+    answer = server.request("POST", "/x", body, {"content-type": "multipart/form-data; boundary=b"})
+    assert answer.json() == {"name": "Ada"}
+    assert server.get("/x").status == 500
+    server.log("No module named 'click'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
@@ -17,10 +18,14 @@ _VENV = ".venv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packages:
-    """`paths` in the order of the import path; `python` is the interpreter of the environment they are in."""
+    """`paths` in the order of the import path; `python` is the interpreter of the environment they are in.
+
+    `isolated`: it is the project's own, and nothing of what is installed beside Lampyr is imported.
+    """
 
     paths: tuple[str, ...]
     python: str
+    isolated: bool = False
     warnings: tuple[Problem, ...] = ()
 
 
@@ -36,10 +41,11 @@ def packages(root: Path, process: Mapping[str, str] | None = None) -> Packages:
     settings = _settings(venv)
     if settings is None:
         return Packages(paths=_unique(python_path, _own()), python=sys.executable)
-    site = _site_of(venv)
-    if site:
+    folders = _site_of(venv)
+    if folders:
         python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        return Packages(paths=_unique(python_path, [*site, *_linked(site)]), python=str(python))
+        paths = _unique(python_path, [*folders, *_linked(folders)], _system() if _wants_system(settings) else [])
+        return Packages(paths=paths, python=str(python), isolated=True)
     return Packages(paths=_unique(python_path, _own()), python=sys.executable, warnings=(_unusable(settings),))
 
 
@@ -60,13 +66,23 @@ def _site_of(venv: Path) -> list[str]:
     return [folder for folder in dict.fromkeys(named) if os.path.isdir(folder)]
 
 
+def _wants_system(settings: Mapping[str, str]) -> bool:
+    return settings.get("include-system-site-packages", "").lower() == "true"
+
+
+def _system() -> list[str]:
+    """The packages of the Python that virtual environments are made from."""
+    found = site.getsitepackages([sys.base_prefix, sys.base_exec_prefix])
+    return [folder for folder in found if os.path.isdir(folder)]
+
+
 def _own() -> list[str]:
     return [sysconfig.get_path(kind) for kind in ("purelib", "platlib")]
 
 
-def _linked(site: list[str]) -> Iterator[str]:
+def _linked(folders: list[str]) -> Iterator[str]:
     """Folders that .pth files add, as an editable install does. Their `import` lines run code, so they are left out."""
-    for folder in site:
+    for folder in folders:
         for file in sorted(Path(folder).glob("*.pth")):
             try:
                 lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()

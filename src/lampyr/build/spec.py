@@ -20,6 +20,7 @@ def of(function: Function, project: Project, config: Config, packages: Packages)
         "file": str(function.file),
         "project_paths": list(dict.fromkeys((str(base), str(project.root)))),
         "site": list(packages.paths),
+        "isolated": packages.isolated,
         "memory_mib": function.settings.memory,
         "threads": min(function.settings.concurrency + 4, MAX_THREADS),
         "stream_keepalive": config.server.stream_keepalive,

@@ -115,7 +115,7 @@ class Base:
             return self
         found = self._shared.get(shared["key"])
         if found is None:
-            places = {name: spec[name] for name in ("root", "project_paths", "site", "hidden")}
+            places = {name: spec[name] for name in ("root", "project_paths", "site", "isolated", "hidden")}
             what = {
                 **places,
                 "packages": shared["packages"],

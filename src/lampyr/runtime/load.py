@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+)
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import signature
 from itertools import islice
@@ -31,8 +39,21 @@ class _FreshLoader(SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
-def add_paths(root: str, project: Sequence[str], site: Sequence[str]) -> None:
-    """Put the project's folders first and the environment's packages last on the import path."""
+class _Ours:
+    """Finds the one package that Lampyr itself needs in a function (forms), where its environment is out of sight."""
+
+    def __init__(self, path: list[str]) -> None:
+        self._path = path
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, self._path) if name == "python_multipart" else None
+
+
+def add_paths(root: str, project: Sequence[str], site: Sequence[str], *, isolated: bool = False) -> None:
+    """Put the project's folders first and the environment's packages last on the import path.
+
+    `isolated`: the project has an environment of its own, and what is installed beside Lampyr is not in it.
+    """
     fresh = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_FreshLoader, [".py"]))
 
     def hook(path: str) -> Any:
@@ -48,7 +69,15 @@ def add_paths(root: str, project: Sequence[str], site: Sequence[str]) -> None:
     ours = [index for index, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
     where = ours[0] if ours else len(sys.path)
     sys.path[where:where] = [path for path in site if path not in sys.path]
+    if isolated:
+        sys.meta_path.append(_Ours([path for path in sys.path if path not in site]))
+        sys.path[:] = [path for path in sys.path if path in site or _is_stdlib(path)]
     sys.path[:0] = [path for path in project if path not in sys.path]
+
+
+def _is_stdlib(path: str) -> bool:
+    folder = os.path.dirname(os.__file__)
+    return path in (folder, f"{folder}/lib-dynload") or path.endswith(".zip")
 
 
 def project_files(root: str, before: int) -> list[str]:

@@ -66,7 +66,7 @@ def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Mean
 
 def _import(spec: dict[str, Any]) -> set[str]:
     """Import the packages; what they asked the environment for."""
-    load.add_paths(spec["root"], [], spec["site"])
+    load.add_paths(spec["root"], [], spec["site"], isolated=spec["isolated"])
     real = os.environ
     os.environ = asked = Asked(real)
     try:

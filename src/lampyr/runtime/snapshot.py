@@ -281,7 +281,7 @@ def _trace(spec: Message) -> Callable[[], Message]:
 
 def _import(spec: Message) -> tuple[Program, list[leftovers.Found]]:
     """The program, and what of its import instances cannot share (`types.Problem` as dicts)."""
-    load.add_paths(spec["root"], spec["project_paths"], spec["site"])
+    load.add_paths(spec["root"], spec["project_paths"], spec["site"], isolated=spec["isolated"])
     with leftovers.Leftovers(spec["root"], spec["file"]) as left:
         module = load.load(spec["file"], spec["base"])
         handlers, app = load.handlers(module), load.application(module)
