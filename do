@@ -79,14 +79,34 @@ venv_is_ours() {
         { [ ! -e .venv/made-for ] || [ "$(cat .venv/made-for)" = "$root" ]; }
 }
 
+# pip_install ARGUMENTS...: in a terminal one line that changes tells what pip is at, elsewhere only its errors are shown.
+pip_install() {
+    set -- -m pip install --disable-pip-version-check --progress-bar off "$@"
+    if [ ! -t 2 ] || [ "${TERM-dumb}" = dumb ]; then
+        .venv/bin/python "$@" -q >&2
+        return
+    fi
+    rm -f .venv/pip-done
+    { PYTHONUNBUFFERED=1 .venv/bin/python "$@" 2>.venv/pip-errors && : >.venv/pip-done; } | one_line
+    [ -e .venv/pip-done ] || { cat .venv/pip-errors >&2 && false; }
+}
+
+# one_line: shows each line of its input in the place of the one before, and nothing when that has ended.
+one_line() {
+    width=$(($(tput cols 2>/dev/null || echo 80) - 1))
+    while IFS= read -r line; do
+        printf "\r\033[K%.${width}s" "$line" >&2
+    done
+    printf '\r\033[K' >&2
+}
+
 # install MARK FILE ARGUMENTS...: pip install ARGUMENTS, unless that was done for this very FILE before.
 install() {
     mark=.venv/installed-$1 file=$2
     shift 2
     if [ "$(cat "$mark" 2>/dev/null)" != "$(cksum <"$file")" ]; then
         say "installing $* into .venv (a minute or two the first time)"
-        if [ -t 2 ]; then quiet=; else quiet=-q; fi
-        .venv/bin/python -m pip install $quiet --disable-pip-version-check "$@" >&2 ||
+        pip_install "$@" ||
             fail "pip could not install $*" "its own message is above; without a network only what was installed before works"
         cksum <"$file" >"$mark"
     fi
