@@ -112,7 +112,7 @@ def _count(errors: int) -> str:
 
 def _try_imports(project: Project, settings: config.Config, env: environment.Environment) -> None:
     """Import every function once, as its snapshot will: what cannot be imported is not served."""
-    errors, warnings = check.judge(project, settings, env.of)
+    errors, warnings = check.judge(project, settings, env)
     for kind, problems in (("warning", warnings), ("error", errors)):
         for problem in problems:
             print(f"lampyr: {kind}: {problem}", file=sys.stderr)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lampyr.build import environment, frozen, spec
+from lampyr.build import environment, frozen, shares, spec
+from lampyr.build.environment import Environment
 from lampyr.build.scan import relative
 from lampyr.config import Config
 from lampyr.core import endings
@@ -22,14 +23,12 @@ MAX_CHARS = 500  # of what a process says about itself
 # A process whose channel has closed is dead or about to be.
 EXIT_TIMEOUT_S = 5.0
 
-EnvOf = Callable[[Function], dict[str, str]]
 
-
-def judge(project: Project, config: Config, env_of: EnvOf) -> tuple[list[Problem], list[Problem]]:
+def judge(project: Project, config: Config, env: Environment) -> tuple[list[Problem], list[Problem]]:
     """An error for each function that cannot be imported, and the warnings about what the others' imports leave."""
     errors: list[Problem] = []
     warnings: dict[Problem, None] = {}
-    for function, facts in imports(project, config, env_of):
+    for function, facts in imports(project, config, env):
         if "failed" in facts:
             errors.append(problem_of(function, project, facts["failed"]))
         warnings |= dict.fromkeys(warnings_of(facts, project.root))
@@ -39,14 +38,15 @@ def judge(project: Project, config: Config, env_of: EnvOf) -> tuple[list[Problem
 def imports(
     project: Project,
     config: Config,
-    env_of: EnvOf,
+    env: Environment,
     *,
     trace: bool = False,
     begin: Callable[[Function], None] = lambda _: None,
 ) -> Iterator[tuple[Function, dict[str, Any]]]:
     """Import each function in a snapshot of its own: `{"ready", "import_ms", "files", "warnings"...}` or `{"failed"}`.
 
-    With `trace` there is also what it loads, as "trace" (runtime.trace); `begin` is called before each import.
+    With `trace` there is also what it loads, as "trace" (runtime.trace), and nothing is imported for several functions
+    at once; `begin` is called before each import.
     """
     packages = environment.packages(project.root)
     ours, theirs = Channel.pair()
@@ -58,16 +58,45 @@ def imports(
     )
     theirs.close()
     users = Users(str(project.root))
+    shared = {} if trace else shares.of(project, config, env, packages)
+    parents: dict[str, Channel] = {}
     try:
         for function in project.functions:
             if function.problem is None:
                 begin(function)
                 what = {**spec.of(function, project, config, packages), "user": users.of(function.route)}
                 what["trace"] = trace
-                yield function, _import(ours, what, env_of(function))
+                parent = (
+                    _parent(ours, shared[function.route], what, users, parents) if function.route in shared else ours
+                )
+                yield function, _import(parent, what, env.of(function))
     finally:
-        ours.close()
+        for channel in (*parents.values(), ours):
+            channel.close()
         base.wait()
+
+
+def _parent(
+    base: Channel, share: Mapping[str, Any], what: Mapping[str, Any], users: Users, parents: dict[str, Channel]
+) -> Channel:
+    """The shared snapshot that a function comes from, started when it is first needed; the base where it cannot be."""
+    if share["key"] not in parents:
+        ours, theirs = Channel.pair()
+        user = users.of(f"shared {share['key']}")
+        base.send({**what, "packages": share["packages"], "user": user, "users": users.range}, (theirs.fileno(), 2, 2))
+        theirs.close()
+        ours.send({"env": share["env"]})
+        ours.sock.settimeout(IMPORT_TIMEOUT_S)
+        try:
+            received = ours.receive()
+        except (OSError, ChannelError):
+            received = None
+        asked = set(received[0].get("asked", ("*",))) if received is not None else {"*"}
+        usable = received is not None and "ready" in received[0] and not (asked & {"*", *share["private"]})
+        if not usable:
+            ours.close()
+        parents[share["key"]] = ours if usable else base
+    return parents[share["key"]]
 
 
 def _import(base: Channel, what: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def make(root: Path, settings: Config, provided: Mapping[str, str], tell: Callab
     loads: dict[str, Load] = {}
     errors: list[Problem] = []
     warnings: dict[Problem, None] = {}
-    for function, facts in check.imports(project, settings, env.of, trace=True, begin=begin):
+    for function, facts in check.imports(project, settings, env, trace=True, begin=begin):
         if "failed" in facts:
             errors.append(check.problem_of(function, project, facts["failed"]))
         else:
