@@ -167,6 +167,24 @@ def test_a_hook_that_is_async_is_an_error_that_says_so(serve: Serve) -> None:
     server.log(r"app/hooks/route.py:4: TypeError: connect is async, and hooks run before there is an event loop")
 
 
+def test_a_hook_that_raises_ends_its_instance_and_the_log_says_where(serve: Serve) -> None:
+    text = """
+        from lampyr import after_restore
+
+        @after_restore
+        def connect(): raise OSError("no database")
+
+        def GET(): return "never"
+    """
+    server = serve({"app/hooks/route.py": text})
+    answer = server.get("/hooks")
+    assert (answer.status, answer.error) == (502, "FUNCTION_CRASHED")
+    server.log(r"OSError: no database")
+    log = "\n".join(server.lines)
+    assert 'app/hooks/route.py", line 5, in connect' in log
+    assert "lampyr/runtime" not in log and "runpy" not in log
+
+
 SHARED = """
     import threading, uuid
 

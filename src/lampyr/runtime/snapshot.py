@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from lampyr.runtime import context, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
 from lampyr.runtime.channel import Channel, Message
-from lampyr.runtime.instance import Instance
+from lampyr.runtime.instance import Instance, leave
 from lampyr.runtime.program import Program
 from lampyr.runtime.rehearsal import rehearse
 
@@ -303,7 +303,11 @@ def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) 
     sandbox.private_tmp(order["tmp"])
     reseed.reseed()
     gc.enable()
-    context.run_hooks("after_restore")
+    try:
+        context.run_hooks("after_restore")
+    except BaseException as error:  # it must not unwind into the snapshot's code
+        stack.print_trace(error)
+        leave(1)
     instance.serve(socket.socket(fileno=fds[0]))
 
 
