@@ -22,13 +22,14 @@ _WELL_KNOWN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """[server]: times in seconds."""
+    """[server]: times in seconds, memory in MiB; `snapshot_memory` None is a quarter of the machine's."""
 
     host: str
     port: int
     trusted_proxies: tuple[str, ...]
     max_connections: int
     stream_keepalive: float
+    snapshot_memory: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "tmp": str(tmp),
         "development": mode == "development",
         "max_connections": settings.server.max_connections,
+        "snapshot_memory": settings.server.snapshot_memory,
     }
     control = {
         "root": str(root),

@@ -95,6 +95,7 @@ _SERVER = (
         15.0,
         "silence of an event stream until a comment line keeps it open",
     ),
+    ("snapshot_memory", values.whole(16, 16_777_216), None, "MiB that snapshots may own, the latest used first"),
 )
 _PROVIDERS = (
     (

@@ -21,6 +21,7 @@ from lampyr.gateway.log import Log
 from lampyr.gateway.proxy import Proxy
 from lampyr.gateway.site import Site
 from lampyr.node.pool import Pool
+from lampyr.node.shelf import MIB
 from lampyr.node.snapshots import Base
 from lampyr.runtime.channel import Channel, ChannelError, Message, parcel
 
@@ -77,6 +78,8 @@ class Gateway:
             self.tmp = message["tmp"]
             self.development = message["development"]
             limit = message["max_connections"]
+            if message["snapshot_memory"] is not None:
+                self.base.shelf.most_bytes = message["snapshot_memory"] * MIB
             ids = Ids()
             for fd in fds:
                 self.loop.create_task(self._listen(socket.socket(fileno=fd), ids, limit))

@@ -44,6 +44,11 @@ class Forks:
         self._ordered.append(forked)
         return True
 
+    @property
+    def owes(self) -> bool:
+        """Whether an order has not been answered yet."""
+        return bool(self._ordered)
+
     def say(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
         if not self.alive:
             return False

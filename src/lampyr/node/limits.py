@@ -234,6 +234,15 @@ class Limits:
         self._left = [one for one in [*self._left, group] if not one.remove()]
 
 
+def own_bytes(pidfd: int) -> int:
+    """The memory of a process that it shares with no other, 0 where that cannot be known (proc_pid_smaps(5))."""
+    try:
+        text = Path(f"/proc/{pid_of(pidfd)}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Private_"))
+
+
 def pid_of(pidfd: int) -> int:
     """The number that a process has here, whatever it is called in its own namespace (pidfd_open(2))."""
     for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from lampyr.node import isolation
+from lampyr.node import isolation, limits
 from lampyr.node.forks import Forked, Forks
 from lampyr.node.limits import Fence, Limits, anonymous_bytes, pid_of
 from lampyr.node.logs import LogPipe, Sink
 from lampyr.node.shared import Shared
+from lampyr.node.shelf import Shelf
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.users import Users
 
@@ -45,6 +46,7 @@ class Base:
         self._alike = True  # functions have the server's own user id
         self._pools: dict[int, list[Pool]] = {}
         self._shared: dict[str, Shared] = {}
+        self.shelf = Shelf()
         self._warned = False
         self.ports: list[int] = []  # on which the gateway listens
 
@@ -151,6 +153,7 @@ class Snapshot:
     ) -> None:
         spec = dict(spec)
         self._parent = base.parent_of(spec, sink)
+        self._shelf = base.shelf
         self._loop = base.loop
         self._spec = spec
         self._env = env
@@ -226,6 +229,7 @@ class Snapshot:
             self.facts = {"files": files, "warnings": message.get("warnings")}
             self._retry_s = FIRST_RETRY_S
             self._died = False
+            self._shelf.put(self, limits.own_bytes(self._pidfd))
             self._changed()
         elif self.state == "importing" and "failed" in message:
             blank = {"file": self._spec["file"], "line": None, "message": "", "traceback": ""}
@@ -270,7 +274,19 @@ class Snapshot:
     def fork(self, order: Message, fds: tuple[int, ...], forked: Forked) -> bool:
         """Ask for an instance. False when the snapshot has just died; it will be back when it is wanted."""
         assert self._forks is not None
+        self._shelf.used(self)
         return self._forks.order(order, fds, forked)
+
+    @property
+    def needed(self) -> bool:
+        """Whether an instance of it lives or is on its way."""
+        return bool(self.exits) or (self._forks is not None and self._forks.owes)
+
+    def let_go(self) -> None:
+        """Be absent until somebody needs it again."""
+        self._settle("absent")
+        self._drop()
+        self._changed()
 
     def used_bytes(self, instance: Instance, exactly_from: int) -> int:
         """Memory that `instance` needs beyond what it shares with this process; 0 where that is not known."""
@@ -281,6 +297,7 @@ class Snapshot:
         return max(anonymous_bytes(pid) - anonymous_bytes(own), 0) if pid > 0 and own > 0 else 0
 
     def _drop(self) -> None:
+        self._shelf.drop(self)
         if self._forks is not None:
             self._forks.close()
             self._forks = None
