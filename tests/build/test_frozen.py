@@ -25,7 +25,7 @@ FROZEN = {
     "from time import time\nSTARTED = time()": "STARTED is the time of the import (time.time)",
     "from datetime import datetime as dt\nNOW = dt.now()": "NOW is the time of the import (datetime.datetime.now)",
     "import datetime\nD = datetime.date.today()": "D is the time of the import (datetime.date.today)",
-    "import os\nPID = os.getpid()": "PID is the process id of the snapshot",
+    "import os\nPID = os.getpid()": "PID is made of the snapshot",
     "import random\nrandom.seed(42)": "random.seed has no effect at import",
     "import numpy\nnumpy.random.seed(0)": "numpy.random.seed has no effect at import",
 }

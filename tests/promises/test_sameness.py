@@ -28,6 +28,11 @@ GENERATORS = """
 
     class Dice(random.Random): pass
 
+    class Stern(random.Random):
+        def __init__(self): self.setstate(random.Random().getstate())
+        def seed(self): raise ValueError("not like this")
+
+    stern = Stern()
     mine, dice, faker, system = random.Random(), Dice(), Faker(), random.SystemRandom()
     rng, old, bits = np.random.default_rng(), np.random.RandomState(), np.random.Philox()
     cached = np.random.Generator(np.random.SFC64())
@@ -42,6 +47,7 @@ GENERATORS = """
         "Random": mine.random,
         "Random.gauss": lambda: mine.gauss(0, 1),
         "a subclass": lambda: dice.getrandbits(64),
+        "a stern subclass": stern.random,
         "in an object": faker.random.random,
         "SystemRandom": system.random,
         "numpy.random.rand": lambda: float(np.random.rand()),

@@ -7,6 +7,7 @@ reseed them (runtime.reseed).
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -38,6 +39,9 @@ SEEDS = {
     "numpy.random.seed": "numpy.random.default_rng(seed)",
     "torch.manual_seed": "torch.Generator().manual_seed(seed)",
 }
+_WORDS = re.compile(
+    rb"uuid|secrets|random|getpid|RAND_bytes|time|torch"
+)  # quicker than a syntax tree, and all need one
 # What these make draws like the module they are of.
 GENERATORS = {
     "random.Random": "random",
@@ -50,6 +54,8 @@ GENERATORS = {
 @lru_cache(512)  # in development most files are read again as they were
 def read(source: bytes) -> tuple[Finding, ...]:
     """What is frozen in a module with this source. Nothing for what cannot be parsed: its import says so."""
+    if not _WORDS.search(source):
+        return ()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -91,7 +97,7 @@ class _Module:
                 message = f"{keeper} is the time of the import ({name}), the same in every instance"
                 yield Finding(call.lineno, message, f"ask for it in the handler, or {RESTORE}")
             elif name == "os.getpid" and keeper is not None:
-                message = f"{keeper} is the process id of the snapshot, the same in every instance"
+                message = f"{keeper} is made of the snapshot's process id, the same in every instance"
                 yield Finding(call.lineno, message, f"ask for it in the handler, or {RESTORE}")
             elif name in SEEDS and call.args:
                 message = f"{name} has no effect at import: every instance is seeded anew"

@@ -35,7 +35,7 @@ def find(chosen: Iterable[object]) -> list[object]:
     kept = list(chosen)
     spared = {id(one) for one in kept}
     drawn = [one for one in instances_of(random.Random) if id(one) not in spared]
-    renewals.extend(partial(one.seed, None) for one in drawn if not isinstance(one, random.SystemRandom))
+    renewals.extend(partial(_seed, one) for one in drawn if not isinstance(one, random.SystemRandom))
     if "numpy.random" in sys.modules:
         kept += _find_numpy(sys.modules["numpy.random"])
     if "torch" in sys.modules:
@@ -54,6 +54,13 @@ def instances_of(kind: type[Any]) -> list[Any]:
         kinds |= new
         pending += new
     return [one for one in gc.get_objects() if type(one) in kinds]
+
+
+def _seed(generator: random.Random) -> None:
+    try:
+        generator.seed()
+    except Exception:  # a subclass wants it done its own way, and still draws from here unless it draws elsewhere
+        random.Random.seed(generator)
 
 
 def _find_numpy(numpy_random: Any) -> list[object]:
