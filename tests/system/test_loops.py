@@ -41,6 +41,30 @@ CLIENTS = {
             answer = await client.get(url)
             return answer.status_code, answer.text
     """,
+    "in-a-thread": """
+        import asyncio, urllib.error, urllib.request
+        def wait(url):
+            try:
+                with urllib.request.urlopen(url) as answer:
+                    return answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                return error.code, error.read().decode()
+        async def call(url):
+            return await asyncio.get_running_loop().run_in_executor(None, wait, url)
+    """,
+    "own-threads": """
+        import urllib.error, urllib.request
+        from concurrent.futures import ThreadPoolExecutor
+        def wait(url):
+            try:
+                with urllib.request.urlopen(url) as answer:
+                    return answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                return error.code, error.read().decode()
+        def call(url):
+            with ThreadPoolExecutor(1) as own:
+                return own.submit(wait, url).result()
+    """,
     "streams": """
         import asyncio
         from urllib.parse import urlsplit
@@ -155,7 +179,15 @@ async def one(url):
 """
 
 
-@pytest.mark.parametrize("one", [ONE, ONE_KEPT], ids=["new", "kept"])
+ONE_IN_A_THREAD = """
+import urllib.request
+async def one(url):
+    work = lambda: urllib.request.urlopen(url).read().decode()
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+"""
+
+
+@pytest.mark.parametrize("one", [ONE, ONE_KEPT, ONE_IN_A_THREAD], ids=["new", "kept", "in-a-thread"])
 @pytest.mark.parametrize("runtime", ["standard", "edge"])
 def test_many_calls_side_by_side_are_no_loop(serve: Serve, runtime: str, one: str) -> None:
     server = serve({"app/fan/route.py": FAN.replace("RUNTIME", runtime).replace("KEPT", one)})

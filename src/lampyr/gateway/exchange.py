@@ -107,8 +107,12 @@ class Exchange:
 
     @property
     def inside(self) -> bool:
-        """Whether the client is on this machine."""
+        """Whether the client is on this machine and may be a function."""
         return self._connection.inside
+
+    @inside.setter
+    def inside(self, inside: bool) -> None:
+        self._connection.inside = inside
 
     @property
     def ends(self) -> tuple[tuple[str, int], tuple[str, int]]:

@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         self._pending_bytes = 0  # not taken by the client when last looked at
         self._stalled_s = 0.0  # since when it takes nothing
         self.peer = ""
-        self.inside = False  # whether the client is on this machine
+        self.inside = False  # whether the client is on this machine, until it is known to be no function
         self.maker: Maker | None = None
         self.http_1_0 = False
         self.keep_alive = True

@@ -29,25 +29,25 @@ class Maker:
     `pools` are the functions that it may be of; `surely` says that it is of one of them.
     """
 
-    __slots__ = ("_end", "_instance", "_pools", "_surely", "_used")
+    __slots__ = ("_end", "_instance", "_surely", "_used", "pools")
 
     def __init__(self, pools: list[Pool], end: End, *, surely: bool) -> None:
         self._surely = surely
-        self._pools = pools
+        self.pools = pools
         self._end = end
         self._instance: Instance | None = None
         self._used = False
 
     def depth(self) -> tuple[int, Caller | None]:
         """That of the next request on the connection, 0 where no function has made it; and whose call it is likely."""
-        if not self._pools:
+        if not self.pools:
             return 0, None
         marked = depth.marked(self._end.service)
         used, self._used = self._used, True
         if marked is not None and not used:
             return marked + 1, None
         if self._instance is None:
-            busy = [one for pool in self._pools for one in pool.instances.values() if one.running]
+            busy = [one for pool in self.pools for one in pool.instances.values() if one.running]
             self._instance = holder(busy, self._end.inode)
             if self._instance is None:
                 return self._unfound(busy) if marked is None else marked + 1, None
@@ -56,6 +56,8 @@ class Maker:
     def _unfound(self, busy: list[Instance]) -> int:
         """In its first milliseconds the number of an instance's process is not known."""
         new = [call.depth + 1 for one in busy if one.pidfd < 0 for call in one.running.values()]
+        if not (self._surely or new):
+            self.pools = []  # somebody else of the same user; the next request need not ask again
         return min(new, default=1) if self._surely else 0
 
 
@@ -94,6 +96,7 @@ class Loops:
                 maker = exchange.maker = self._maker(exchange)
             found, exchange.parent = maker.depth()
             deep = max(deep, found)
+            exchange.inside = bool(maker.pools)
         if deep or sent:
             _tell(exchange, deep)
         return deep

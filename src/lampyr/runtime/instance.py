@@ -9,12 +9,12 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lampyr.runtime import stack, wire
 from lampyr.runtime.invocation import Invocation
 from lampyr.runtime.program import Program
+from lampyr.runtime.threads import Workers
 
 if TYPE_CHECKING:
     from lampyr.runtime.asgi import Application
@@ -35,7 +35,7 @@ class Instance:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
-        self.executor = ThreadPoolExecutor(program.threads, "lampyr")
+        self.executor = Workers(program.threads, "lampyr")
         self.loop.set_default_executor(self.executor)
         self._starter = Starter(self.loop)
         self.application = _application(program, self.loop)

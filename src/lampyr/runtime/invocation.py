@@ -16,11 +16,9 @@ from lampyr.runtime.hints import cure
 from lampyr.runtime.request import Body, Request
 from lampyr.runtime.response import NonsenseReturned, Response, to_response
 from lampyr.runtime.streaming import Streaming
-from lampyr.runtime.threads import Threads
+from lampyr.runtime.threads import Threads, Workers
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
     from lampyr.runtime.asgi import Application
     from lampyr.runtime.program import Program
 
@@ -38,7 +36,7 @@ class Host(Protocol):
     program: Program
     application: Application | None
     loop: asyncio.AbstractEventLoop
-    executor: ThreadPoolExecutor
+    executor: Workers
     retiring: bool
 
     def send(self, frame: bytes) -> None:

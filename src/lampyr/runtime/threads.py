@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
+from functools import partial
 from threading import Lock, get_ident
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Workers(ThreadPoolExecutor):
+    """The loop's threads. A call in them belongs to the invocation that has asked for it, as with asyncio.to_thread;
+    `run_in_executor` alone would lose that: whose lines it prints, and how deep its calls are (runtime/outgoing.py)."""
+
+    def submit(self, call: Callable[P, R], /, *arguments: P.args, **keywords: P.kwargs) -> Future[R]:
+        return super().submit(copy_context().run, partial(call, *arguments, **keywords))
 
 
 class Threads:

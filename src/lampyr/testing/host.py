@@ -6,13 +6,13 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from lampyr.runtime import wire
 from lampyr.runtime.asgi import Application
 from lampyr.runtime.invocation import Invocation
 from lampyr.runtime.program import Program
+from lampyr.runtime.threads import Workers
 from lampyr.testing.place import THREADS
 
 # What an import or a startup may take before a test is told that it hangs.
@@ -36,7 +36,7 @@ class Loop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.executor = ThreadPoolExecutor(THREADS, "lampyr")
+        self.executor = Workers(THREADS, "lampyr")
         self.loop.set_default_executor(self.executor)
         self._thread = threading.Thread(target=self._run, name="lampyr-testing", daemon=True)
         self._thread.start()
