@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Requests that are read before what the handlers started otherwise (tasks, timers) gets its turn.
 MAX_TURN = 16
+HELLO = wire.frame(0, wire.HELLO)
 
 
 class Instance:
@@ -46,7 +47,13 @@ class Instance:
         self._unsent = b""
         self._reading = False
         self._one_at_a_time = False
+        self._greeted = False
         self._hushed = False  # has said where its handler stands, and is not asked again
+
+    def greet(self, sock: socket.socket) -> None:
+        """Say before `open` that requests may come: the first one is on its way while this process gets ready."""
+        sock.send(HELLO)
+        self._greeted = True
 
     def open(self, sock: socket.socket) -> None:
         """Be ready for requests from `sock`, and say so."""
@@ -58,7 +65,8 @@ class Instance:
         if self.application is not None:
             self.loop.run_until_complete(self.application.startup())
         self.loop.add_reader(sock, self.read_packets if self._one_at_a_time else self.read)
-        self.send(wire.frame(0, wire.HELLO))
+        if not self._greeted:
+            self.send(HELLO)
 
     def serve(self, sock: socket.socket) -> NoReturn:
         """Be an instance until there is nothing left to do."""

@@ -8,9 +8,13 @@ instance takes a third fewer faults until it has answered.
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import socket
+import threading
+from collections.abc import Callable
 
-from lampyr.runtime import wire
+from lampyr.runtime import context, reseed, wire
 from lampyr.runtime.instance import Instance
 from lampyr.runtime.program import Program
 from lampyr.runtime.request import Request
@@ -18,6 +22,7 @@ from lampyr.runtime.response import Response
 
 # How often code has to run until nothing more is learned from it.
 TIMES = 64
+KINDS = (socket.SOCK_STREAM, getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM))
 _HEAD = [b"0", b"POST", b"http://localhost", b"/", b"", b"", b"127.0.0.1", b"10.000", b"", b"host", b"localhost"]
 
 
@@ -25,20 +30,40 @@ async def _handler(request: Request) -> Response:
     return Response.json(await request.json())
 
 
-def rehearse() -> None:
-    """Start instances in this process and let them answer."""
+def rehearse(*steps: Callable[[], None]) -> None:
+    """Start instances in this process and let them answer; `steps` are what else each does first."""
     program = Program("", {"POST": _handler}, None, 1)
-    for _ in range(TIMES):
-        ours, theirs = socket.socketpair()
-        instance = Instance(program)
-        instance.open(theirs)
-        for stream in (1, 2):
-            ours.send(wire.head_frame(stream, wire.REQUEST_WHOLE, _HEAD, b'{"prompt": "hello"}'))
-            instance.read()
-            ours.recv(wire.PACKET_BYTES)
+    for turn in range(TIMES):
+        _begin_anew()
+        for step in steps:
+            step()
+        _answer(program, KINDS[turn % len(KINDS)])
+    asyncio.set_event_loop(None)
+
+
+def _begin_anew() -> None:
+    """What every child of a fork does first: the interpreter by itself, and an instance (runtime/snapshot.py).
+
+    What `threading` and `logging` do then has no public name; nothing here needs it, a start is only slower without.
+    """
+    if threading.active_count() == 1:
+        getattr(threading, "_after_fork", random.seed)()
+    getattr(logging, "_after_at_fork_child_reinit_locks", random.seed)()
+    reseed.reseed()
+    context.run_hooks("after_restore")
+
+
+def _answer(program: Program, kind: int) -> None:
+    """An instance's first turns, with a socket as those have that serve one request at a time, or many."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    instance = Instance(program)
+    instance.greet(theirs)
+    instance.open(theirs)
+    for stream in (1, 2):
+        ours.send(wire.head_frame(stream, wire.REQUEST_WHOLE, _HEAD, b'{"prompt": "hello"}'))
         instance.loop.call_soon(instance.loop.stop)
         instance.loop.run_forever()
-        instance.loop.close()
-        theirs.close()
-        ours.close()
-    asyncio.set_event_loop(None)
+        ours.recv(wire.PACKET_BYTES)
+    instance.loop.close()
+    theirs.close()
+    ours.close()

@@ -193,7 +193,7 @@ def base(channel: Channel) -> NoReturn:
     means = sandbox.find()
     apart = sandbox.Apart(means)
     sandbox.adopt_orphans()
-    rehearse()
+    rehearse(sandbox.adopt_orphans)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -296,6 +296,9 @@ def _import(spec: Message) -> tuple[Program, list[leftovers.Found]]:
 
 
 def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) -> NoReturn:
+    sock = socket.socket(fileno=fds[0])
+    if instance.application is None and not context.hooks["after_restore"]:
+        instance.greet(sock)  # nothing of the user's runs before the request is read, or could hold it up
     connect(*fds[1:])
     os.setsid()
     # Daemons of an instance come back to it while it lives, and so end with it instead of with a sibling.
@@ -308,7 +311,7 @@ def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) 
     except BaseException as error:  # it must not unwind into the snapshot's code
         stack.print_trace(error)
         leave(1)
-    instance.serve(socket.socket(fileno=fds[0]))
+    instance.serve(sock)
 
 
 def connect(stdout: int, stderr: int) -> None:
