@@ -105,13 +105,14 @@ class Control:
             self.freshen()
             self._send({"checked": message["check"]})
         elif "loaded" in message:
-            files = message["files"]
+            facts = json.loads(unpack(fds[0]))
+            files = facts["files"]
             if files is None:
                 self._loaded.pop(message["loaded"], None)
             else:
                 self._loaded[message["loaded"]] = set(files)
             if self.development:  # in production the start has said it
-                self._warn_of_import(message["loaded"], message)
+                self._warn_of_import(message["loaded"], facts)
         elif "answer" in message and message["answer"] in self._questions:
             _, reply = self._questions.pop(message["answer"])
             reply(running.ps(json.loads(unpack(fds[0]))))

@@ -177,7 +177,7 @@ class Gateway:
                 self.log.output(pool.function.route, None, line.encode(errors="replace"), self.proxy.site.masker)
         if self.control is not None and snapshot.state in ("ready", "failed"):
             facts = {name: snapshot.facts.get(name) for name in ("files", "warnings")}
-            self._tell_control({"loaded": pool.function.route, **facts})
+            self._tell_in_a_parcel({"loaded": pool.function.route}, facts)
 
     def _freshen(self, then: Callable[[], None]) -> None:
         """Have control compare the disk with what is deployed; a new deployment, if any, arrives before the answer."""
@@ -194,9 +194,12 @@ class Gateway:
                 then()
 
     def _answer(self, question: int, answer: list[Message]) -> None:
+        self._tell_in_a_parcel({"answer": question}, answer)
+
+    def _tell_in_a_parcel(self, message: Message, content: object) -> None:
         """As a file, because a message that a busy control does not read at once has to be small."""
-        fd = parcel(json.dumps(answer, separators=(",", ":")).encode())
-        self._tell_control({"answer": question}, (fd,))
+        fd = parcel(json.dumps(content, separators=(",", ":")).encode())
+        self._tell_control(message, (fd,))
         os.close(fd)
 
     def _tell_control(self, message: Message, fds: tuple[int, ...] = ()) -> None:

@@ -24,6 +24,7 @@ DEADLINE_GRACE_S = 0.05
 LEFT_GRACE_S = 1.0
 # A handler that is still there after this part of the grace does not listen; its stack is asked for from outside.
 STACK_AFTER_S = 0.02
+STACK_LATEST_S = 0.1
 # Credit goes back to an instance in portions, so that a stream of small chunks costs few frames.
 CREDIT_BYTES = 32 * 1024
 
@@ -446,6 +447,11 @@ class Call:
         """The handler did not listen. Where others run in the same process they may finish first."""
         instance = self.instance
         assert instance is not None
+        if why == b"deadline" and self._stack is not None and not instance.has_spoken():
+            # On a machine so busy that it has not come to its stack, it gets a little longer; the client has its 504.
+            self._stack = None
+            self._grace = self.pool.loop.call_later(STACK_LATEST_S, self._kill, why)
+            return
         reason = "it did not stop at its deadline" if why == b"deadline" else "it did not stop when its client left"
         instance.give_up(self._stream, reason)
 

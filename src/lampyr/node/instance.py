@@ -246,7 +246,13 @@ class Instance:
 
     def print_stack(self) -> None:
         """Have the process write its Python stacks to its log, whatever it is doing (faulthandler)."""
+        for pipe in self.pipes:
+            pipe.heard = False
         self._signal(STACK_SIGNAL)
+
+    def has_spoken(self) -> bool:
+        """Whether it has written anything since it was asked for its stacks."""
+        return any(pipe.heard for pipe in self.pipes)
 
     def kill(self, reason: str) -> None:
         """End the process now; its snapshot ends whatever it leaves behind."""

@@ -27,6 +27,7 @@ class LogPipe:
         self._reader, self.writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._reader, False)
         self._full_reads = 0
+        self.heard = False  # something has come since somebody last wanted to know
         self._pause: asyncio.TimerHandle | None = None
         loop.add_reader(self._reader, self.read)
 
@@ -49,6 +50,7 @@ class LogPipe:
         if not data:
             self.close()
             return False
+        self.heard = True
         *lines, tail = (self._tail + data).split(b"\n")
         for line in lines:
             self._sink(line)
