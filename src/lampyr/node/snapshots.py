@@ -251,7 +251,8 @@ class Snapshot:
             self._import()
         elif self.state == "importing":
             message = "the process ended while it was importing the function"
-            self._fail({"file": self._spec["file"], "line": None, "message": message, "traceback": message + "\n"})
+            failure = {"file": self._spec["file"], "line": None, "message": message, "traceback": message + "\n"}
+            self._fail({**failure, "hint": "`lampyr build` says how it ended"})
         elif self.state == "ready":
             self._settle("absent")
             self._drop()
