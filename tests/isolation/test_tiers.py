@@ -146,7 +146,7 @@ def test_a_dead_gateway_leaves_nothing_behind(tier: tuple[str, Server]) -> None:
     server.find("lampyr.gateway").kill()
     until(lambda: {one.pid for one in old if one.is_running()} == {control}, "everything of it to be gone")
     answer = server.get("/works")
-    assert answer.status == 200, (answer.body, server.lines[-30:])
+    assert answer.status == 200, "\n".join([answer.body.decode(), *server.lines[-60:]])
 
 
 def test_doctor_names_the_fallbacks(tier: tuple[str, Server]) -> None:

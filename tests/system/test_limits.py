@@ -1,0 +1,244 @@
+"""`max_duration` against handlers that do not let go: the answer comes in time, nobody is left, the log says where."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from serving import Server, until, write
+
+from lampyr.control import door
+
+# Each is the body of an `async def`, but for those in SYNC. `# here` marks the line that the log has to name.
+ASYNC = {
+    "spin": """
+        while True:  # here
+            pass  # here
+    """,
+    "sleep": "time.sleep(30)  # here",
+    "await": "await asyncio.sleep(30)  # here",
+    "regex": "re.match('(a+)+$', 'a' * 60 + 'b')  # here",
+    "sum": "sum(range(10**13))  # here",  # in C, with the GIL, and without a look at signals
+    "hash": "hashlib.pbkdf2_hmac('sha256', b'x', b'x', 10**9)  # here",
+    "gil": "ctypes.PyDLL(None).sleep(30)  # here",
+    "swallow": """
+        while True:
+            try:
+                await asyncio.sleep(30)  # here
+            except BaseException:
+                pass
+    """,
+    "swallow-and-spin": """
+        try:
+            await asyncio.sleep(30)  # here
+        except BaseException:
+            while True:
+                pass
+    """,
+    "signals": """
+        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+            signal.signal(one, signal.SIG_IGN)
+        while True:  # here
+            time.sleep(1)  # here
+    """,
+    "finally": """
+        try:
+            await asyncio.sleep(30)  # here
+        finally:
+            time.sleep(30)
+    """,
+    "answers-late": """
+        three_deep()
+        try:
+            await asyncio.sleep(30)  # here
+        except asyncio.CancelledError:
+            return "too late"
+    """,
+    "daemons": """
+        three_deep()
+        await asyncio.sleep(30)  # here
+    """,
+    "daemons-that-spin": """
+        three_deep(spin=True)
+        while True:  # here
+            pass  # here
+    """,
+    "holds-the-pipe": """
+        subprocess.Popen(["sh", "-c", "trap '' TERM HUP INT; while :; do sleep 1; done"], start_new_session=True)
+        await asyncio.sleep(30)  # here
+    """,
+    "waits-for-a-child": """
+        subprocess.run(["sh", "-c", "trap '' TERM; sleep 30 & wait; sleep 30"])  # here
+    """,
+    "thread": """
+        threading.Thread(target=time.sleep, args=(30,)).start()
+        await asyncio.to_thread(time.sleep, 30)  # here
+    """,
+}
+SYNC = {
+    "sync-sleep": "time.sleep(30)  # here",
+    "sync-spin": """
+        while True:  # here
+            pass  # here
+    """,
+    "sync-gil": "sum(range(10**13))  # here",
+    "sync-swallow": """
+        while True:
+            try:
+                time.sleep(30)  # here
+            except BaseException:
+                pass
+    """,
+}
+# The interpreter is gone or stands still: nobody can say where.
+SILENT = {
+    "stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
+    "another-program": "os.execvp('sh', ['sh', '-c', \"trap '' TERM; while :; do :; done\"])",
+    "deaf": """
+        signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+        while True:
+            pass
+    """,
+}
+STREAMS = {
+    "yields": """
+        while True:
+            yield "x"
+            await asyncio.sleep(0.05)
+    """,
+    "hangs": """
+        yield "x"
+        time.sleep(30)
+    """,
+    "ends-when-told": """
+        try:
+            yield "x"
+            await asyncio.sleep(30)
+        except BaseException:
+            return
+    """,
+    "goes-on": """
+        while True:
+            try:
+                yield "x"
+                await asyncio.sleep(0.05)
+            except BaseException:
+                yield "y"
+    """,
+}
+HEAD = """
+import asyncio, ctypes, hashlib, os, re, signal, subprocess, threading, time
+max_duration = 1
+max_instances = 1  # no spare one
+
+
+def three_deep(spin=False):
+    if os.fork() == 0:
+        for _ in range(3):
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+        while True:
+            spin or time.sleep(1)
+"""
+
+
+def route(name: str, start: str, body: str) -> dict[str, str]:
+    """A file with a GET that does `body`, and a POST that answers."""
+    text = (
+        f"{HEAD}\n\n{start}\n{textwrap.indent(textwrap.dedent(body).strip(), '    ')}\n\n\ndef POST(): return 'fine'\n"
+    )
+    return {f"app/{name}/route.py": text}
+
+
+def project() -> dict[str, str]:
+    files: dict[str, str] = {}
+    for name, body in {**ASYNC, **SILENT}.items():
+        files |= route(name, "async def GET():", body)
+    for name, body in SYNC.items():
+        files |= route(name, "def GET():", body)
+    for name, body in STREAMS.items():
+        files |= route(name, "async def GET():", body)
+    return files
+
+
+FILES = project()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("limits") / "project"
+    write(root, FILES)
+    server = Server(root, "start")
+    until(lambda: all(one["snapshot"] == "ready" for one in functions(server)), "every function to be imported", 60)
+    yield server
+    server.stop()
+
+
+def functions(server: Server) -> list[dict[str, Any]]:
+    """What `lampyr ps` lists."""
+    listed: list[dict[str, Any]] = door.ask(server.root / ".lampyr", "ps")["functions"]
+    return listed
+
+
+def ready(server: Server, name: str) -> set[int]:
+    """Have an instance there, so that the limit is all the handler's; the processes that may stay."""
+    assert server.request("POST", f"/{name}").body == b"fine"
+    own = {one["pid"] for it in functions(server) if it["function"] == f"/{name}" for one in it["instances"]}
+    assert own
+    return {one.pid for one in server.processes()} - own
+
+
+def overdue(server: Server, name: str) -> str:
+    """Ask for what takes too long. The answer, the processes and the next request are as they should be; its id."""
+    stay = ready(server, name)
+    answer = server.get(f"/{name}")
+    assert (answer.status, answer.error) == (504, "FUNCTION_INVOCATION_TIMEOUT")
+    error = answer.json()["error"]
+    assert (error["limit"], error["limit_ms"]) == ("max_duration", 1000)
+    assert 1000 <= error["elapsed_ms"] < 3000
+    until(lambda: {one.pid for one in server.processes()} <= stay, "everything of it to be gone", 5)
+    assert server.request("POST", f"/{name}").body == b"fine"
+    server.log(rf"^GET /{name} 504 timeout .*{error['id']}$")
+    return str(error["id"])
+
+
+@pytest.mark.parametrize("name", [*ASYNC, *SYNC])
+def test_who_does_not_let_go_is_answered_ended_and_shown(server: Server, name: str) -> None:
+    id = overdue(server, name)
+    lines = FILES[f"app/{name}/route.py"].splitlines()
+    here = "|".join(str(number) for number, line in enumerate(lines, 1) if "# here" in line)
+    server.log(rf'^/{name} {id} \| .*{name}/route\.py", line ({here})\b')
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_who_cannot_say_where_it_is_ends_all_the_same(server: Server, name: str) -> None:
+    overdue(server, name)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_is_cut_visibly(server: Server, name: str) -> None:
+    stay = ready(server, name)
+    data = b""
+    with server.connect() as sock:
+        sock.sendall(f"GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        try:
+            while piece := sock.recv(65536):
+                data += piece
+        except ConnectionResetError:
+            pass
+    assert b"\r\nx\r\n" in data and b"y" not in data.partition(b"\r\n\r\n")[2]
+    assert not data.endswith(b"0\r\n\r\n")
+    until(lambda: {one.pid for one in server.processes()} <= stay, "everything of it to be gone", 5)
+    assert server.request("POST", f"/{name}").body == b"fine"
+    server.log(rf"^GET /{name} 200 timeout ")
+
+
+def test_the_stack_is_the_users(server: Server) -> None:
+    """What lies around the handler, asyncio and Lampyr itself, says nothing to whoever wrote it."""
+    id = overdue(server, "await")
+    told = [line for line in server.lines if id in line and 'File "' in line]
+    assert told and all(re.search(r"await/route\.py|asyncio/tasks\.py", line) for line in told), told
