@@ -272,7 +272,7 @@ class Pool:
         ours, theirs = socket.socketpair(socket.AF_UNIX, KIND if self.concurrency == 1 else socket.SOCK_STREAM)
         packets = theirs.type != socket.SOCK_STREAM
         pipes: list[LogPipe] = []
-        tmp = os.path.join(self._tmp, f"{number}")
+        tmp = os.path.join(self._tmp, f"{number}.{os.getpid()}")  # a dead gateway may have left some
         instance = Instance(self, number, ours, theirs if packets else None, pipes, tmp)
         pipes += [LogPipe(self.loop, self._heard(stream, instance)) for stream in ("stdout", "stderr")]
         for pipe in pipes:
