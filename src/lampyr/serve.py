@@ -52,12 +52,14 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
 
     gateway = {
         "tmp": str(tmp),
+        "ledger": str(state_dir / "ledger"),
         "development": mode == "development",
         "max_connections": settings.server.max_connections,
         "snapshot_memory": settings.server.snapshot_memory,
     }
     control = {
         "root": str(root),
+        "ledger": str(state_dir / "ledger"),
         "mode": mode,
         "loopback": all(_is_loopback(sock) for sock in listening),
         "provided": provided,

@@ -30,6 +30,7 @@ COMMANDS = {
     "build": "lampyr.cli.build",
     "start": "lampyr.cli.serve",
     "secrets": "lampyr.cli.secrets",
+    "usage": "lampyr.cli.usage",
     "model": "lampyr.cli.model",
     "ps": "lampyr.cli.ps",
     "doctor": "lampyr.cli.doctor",

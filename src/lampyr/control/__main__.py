@@ -16,6 +16,7 @@ from lampyr import config
 from lampyr.build import check, environment
 from lampyr.build.scan import scan
 from lampyr.control import deployment, running, tree
+from lampyr.control.bookkeeping import Bookkeeper
 from lampyr.control.door import Door, Reply
 from lampyr.errors import LampyrError
 from lampyr.runtime.channel import Channel, Message, unpack
@@ -226,6 +227,7 @@ def main() -> None:
     received = supervisor.receive()
     if received is not None:
         told, fds = received
+        Bookkeeper(Path(told["ledger"])).start()
         Control(supervisor, told, socket.socket(fileno=fds[0])).run()
 
 

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import uvloop
 
@@ -20,6 +21,7 @@ from lampyr.gateway.ids import Ids
 from lampyr.gateway.log import Log
 from lampyr.gateway.proxy import Proxy
 from lampyr.gateway.site import Site
+from lampyr.ledger.journal import Journal
 from lampyr.node.pool import Pool
 from lampyr.node.shelf import MIB
 from lampyr.node.snapshots import Base
@@ -46,6 +48,7 @@ class Gateway:
         self.connections.refused = self.log.turned_away
         self.servers: list[asyncio.Server] = []
         self.tmp = ""
+        self.journal: Journal | None = None
         self.development = False
         self._retiring: dict[Pool, str] = {}  # pools of earlier deployments, and which
         self._cold: deque[Pool] = deque()  # whose function is yet to be imported
@@ -76,6 +79,7 @@ class Gateway:
     def _from_supervisor(self, message: Message, fds: list[int]) -> None:
         if "listen" in message:
             self.tmp = message["tmp"]
+            self.journal = Journal(Path(message["ledger"]) / "journal", self.log.platform)
             self.development = message["development"]
             limit = message["max_connections"]
             if message["snapshot_memory"] is not None:
@@ -134,7 +138,8 @@ class Gateway:
 
     def _switch(self, deployment: Message) -> None:
         before = self.proxy.site
-        site = Site(deployment, self.base, self.log, self.tmp, self._told, before)
+        assert self.journal is not None  # the supervisor tells of the ledger before it tells of control
+        site = Site(deployment, self.base, self.log, self.journal, self.tmp, self._told, before)
         self.proxy.switch(site)
         if before is None:
             # What start-up allocated lives as long as the process: no collection needs to look at it again.

@@ -48,6 +48,8 @@ class Call:
 
     __slots__ = (
         "_body_left",
+        "_book",
+        "_booked",
         "_complete",
         "_credit",
         "_deadline",
@@ -74,6 +76,7 @@ class Call:
         "id",
         "inner",
         "instance",
+        "mark",
         "open",
         "outcome",
         "parent",
@@ -85,6 +88,7 @@ class Call:
     def __init__(self, site: Site, pool: Pool, exchange: Exchange, target: bytes, depth: int) -> None:
         self._site = site
         self.pool = pool
+        self._book = site.books[pool.function.route]
         self.exchange = exchange
         self._target = target  # fields ID to IP of the request's frame (runtime/wire.py), joined
         self.id = exchange.id
@@ -106,6 +110,8 @@ class Call:
         self._returned = False
         self._responded_s = 0.0  # when the last frame of its response came, where `after` has work to do
         self.spared = False
+        self._booked = 0  # rows of the ledger: 1 it is open, 2 it is closed
+        self.mark = (0, 0.0)  # what its instance had used when it began
         self._stream = 0
         self._started = False
         self._has_after = False
@@ -153,6 +159,10 @@ class Call:
         if settings.max_duration is not None:
             left_s = settings.max_duration - (self.begun_s - exchange.started)
             deadline = b"%.3f" % max(left_s, 0.0)
+        if not self._booked:
+            self._booked = 1
+            self._book.open(self)
+        self.mark = instance.meter.begin(len(instance.running), self.begun_s)
         kind = wire.REQUEST_WHOLE if whole else wire.REQUEST
         fields = [self._target, deadline, b""]
         if exchange.fields:
@@ -238,8 +248,12 @@ class Call:
         self.status = lines.status
         self.bytes_out = len(body)
         timing = b"\r\nserver-timing: " + self._timing((monotonic() - self.begun_s) * 1000)
+        self._booked = 2
+        self._book.close(self)
         self.exchange.answer_with(lines, timing, body)
         self.open = False
+        if self._has_after and self.instance is not None:
+            self.mark = self.instance.meter.mark()
         self._responded()
 
     def _compressed(self, head: bytes, body: bytes) -> tuple[Lines, bytes]:
@@ -324,6 +338,7 @@ class Call:
                 self.bytes_out += len(rest)
                 self.exchange.write(rest)
             self.open = False
+            self._close_row()
             self.exchange.end()
         self._responded()
 
@@ -355,6 +370,8 @@ class Call:
             more = {"limit": "event_loop", "limit_ms": round(REPLACED_AFTER_S * 1000), "elapsed_ms": self._elapsed_ms()}
             self._answer_error("EDGE_FUNCTION_INVOCATION_TIMEOUT", f"The function was ended: {BLOCKED}.", **more)
         self._answer_error("FUNCTION_OUT_OF_MEMORY" if why == OUT_OF_MEMORY else "FUNCTION_CRASHED", None)
+        if self._booked < 2:
+            self._close_row()
         self.instance = None
         self._over()
 
@@ -453,6 +470,8 @@ class Call:
             self._grace = self.pool.loop.call_later(STACK_LATEST_S, self._kill, why)
             return
         reason = "it did not stop at its deadline" if why == b"deadline" else "it did not stop when its client left"
+        if self._booked < 2:
+            self._close_row()  # the clock of a process that has ended cannot be read
         instance.give_up(self._stream, reason)
 
     def _nonsense(self, what: str) -> None:
@@ -465,6 +484,10 @@ class Call:
         self._stop_timers()
         if self.parent is not None:
             self.parent.inner -= 1
+        if self._booked < 2:
+            self._close_row()
+        elif self._has_after or self.outcome != "ok":
+            self._book.amend(self)
         instance, self.instance = self.instance, None
         if instance is not None:
             if self.outcome == "timeout" and self.pool.concurrency == 1:
@@ -472,6 +495,12 @@ class Call:
                 instance.give_up(self._stream, "it reached its deadline")
             instance.release(self._stream)
         self._site.log.access(self)
+
+    def _close_row(self) -> None:
+        self._booked = 2
+        self._book.close(self)
+        if self.instance is not None and (self._has_after or self.outcome != "ok"):
+            self.mark = self.instance.meter.mark()
 
     def _stop_timers(self) -> None:
         for timer in (self._deadline, self._grace, self._stack):
@@ -485,6 +514,7 @@ class Call:
             return
         self.open = False
         if self._started:
+            self._close_row()
             self._flush_masking()
             self.exchange.cut()
             return
@@ -492,6 +522,7 @@ class Call:
         self.status = status
         all_headers.append((b"server-timing", self._timing(None)))
         self.bytes_out = len(body)
+        self._close_row()
         self.exchange.answer(status, all_headers, body)
 
     def _flush_masking(self) -> None:

@@ -124,6 +124,8 @@ class Proxy:
             return
         refusal = site.admissions[function.route].refusal(method, ip, exchange.started, exchange.id)
         if refusal is not None:
+            status, _, body = refusal.answer
+            site.books[function.route].refused(exchange, refusal.outcome, status, len(body))
             self._answer(exchange, refusal.answer)
             return
         params = json.dumps(match.params) if match.params else ""

@@ -13,7 +13,9 @@ from lampyr.gateway.admission import Admission
 from lampyr.gateway.exchange import Lines
 from lampyr.gateway.log import Log
 from lampyr.gateway.masking import Masker
+from lampyr.gateway.metering import Book
 from lampyr.gateway.static import Files
+from lampyr.ledger.journal import Journal
 from lampyr.node.instance import Instance
 from lampyr.node.logs import Sink
 from lampyr.node.pool import Pool
@@ -26,7 +28,14 @@ class Site:
     """Immutable but for its pools. `shows_tracebacks`: development on loopback only (SPEC 3)."""
 
     def __init__(
-        self, message: Message, base: Base, log: Log, tmp: str, told: Callable[[Pool], None], before: Site | None
+        self,
+        message: Message,
+        base: Base,
+        log: Log,
+        journal: Journal,
+        tmp: str,
+        told: Callable[[Pool], None],
+        before: Site | None,
     ) -> None:
         self.id: str = message["id"]
         self.log = log
@@ -40,6 +49,7 @@ class Site:
         self.known_heads: dict[bytes, Lines] = {}  # of responses, as handlers wrote them
         self._versions: dict[str, str] = {one["route"]: one["version"] for one in message["functions"]}
         self.pools: dict[str, Pool] = {}
+        self.books = {one.route: Book(journal, one.route, self.id) for one in self.functions}
         known = before.admissions if before else {}
         self.admissions: dict[str, Admission] = {
             one.route: Admission(one.settings, known.get(one.route)) for one in self.functions

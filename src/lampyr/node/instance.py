@@ -11,8 +11,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from lampyr.core import lifecycle
+from lampyr.core.pace import MOST_AHEAD
 from lampyr.node.limits import pid_of
 from lampyr.node.logs import LogPipe
+from lampyr.node.meter import Meter, SharedMeter
 from lampyr.runtime import wire
 from lampyr.runtime.stack import STACK_SIGNAL
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 MAX_FRAME_BYTES = wire.WINDOW_BYTES + 128 * 1024
 # How long after its end the status of a process may be news.
 STATUS_TIMEOUT_S = 2.0
+# Frames that complete a response; their kind stands last in the header.
+ENDS = frozenset({wire.ANSWER, wire.QUICK_ANSWER, wire.END, wire.FAIL})
+KIND_AT = wire.HEADER_BYTES - 1
 # Why an instance has ended, where the kernel has ended it for that.
 OUT_OF_MEMORY = "it needed more memory than it may use"
 # By itself; the exit status says more.
@@ -81,6 +86,7 @@ class Instance:
         "first_bytes",
         "forked_s",
         "init_ms",
+        "meter",
         "number",
         "pid",
         "pidfd",
@@ -136,6 +142,8 @@ class Instance:
         self.due = False  # to be weighed as soon as nothing runs in it
         self.worn = ""  # why another one should follow it
         self.init_ms = 0.0
+        memory_gb = pool.function.settings.memory / 1024
+        self.meter = SharedMeter(memory_gb) if pool.concurrency > 1 else Meter(memory_gb)
         self.reason: str | None = None
         self.exit_status: int | None = None
         self._asking: list[Callable[[int | None], None]] = []  # how it ended
@@ -274,16 +282,37 @@ class Instance:
 
     def _read(self) -> None:
         """Take what has come; of an instance that has requests waiting, the answers to them as well."""
-        while self._read_once() and len(self.running) > 1 and self._far is not None:
-            pass
+        more = True
+        while more:
+            if self._far is not None and len(self.running) > 1:
+                more = self._read_waiting()
+            else:
+                more = self._take_packet(self._receive()) and self._far is not None and len(self.running) > 1
 
-    def _read_once(self) -> bool:
+    def _read_waiting(self) -> bool:
+        """Take all that is there before anything is done about it, so that its CPU time can be shared among it."""
+        packets = [self._receive()]
+        while packets[-1] and len(packets) < MOST_AHEAD:
+            packets.append(self._receive())
+        answers = sum([data[KIND_AT] in ENDS for data in packets if data])
+        self.meter.answers = answers if answers > 1 else 0
+        more = all(self._take_packet(data) for data in packets)
+        self.meter.answers = 0
+        return more
+
+    def _receive(self) -> bytes | None:
+        """What has come, b"" at the end of the socket, None where nothing has."""
         try:
-            data = self._sock.recv(wire.PACKET_BYTES)
+            return self._sock.recv(wire.PACKET_BYTES)
         except (BlockingIOError, InterruptedError):
-            return False
+            return None
         except OSError:
-            data = b""
+            return b""
+
+    def _take_packet(self, data: bytes | None) -> bool:
+        """Act on what was read; False when there was nothing, or the instance is over."""
+        if data is None:
+            return False
         if not data:
             self._pool.ended(self)
             return False
@@ -395,6 +424,7 @@ class Instance:
     def forked(self, pid: int, pidfd: int) -> None:
         """The process exists; its pidfd tells when it has ended."""
         self.pid, self.pidfd = pid, pidfd
+        self.meter.watch(pid_of(pidfd))
         if self.state == "ended":
             self._signal(signal.SIGKILL)
             os.close(pidfd)
@@ -403,7 +433,7 @@ class Instance:
             self._loop.add_reader(pidfd, self._died)
 
     def _died(self) -> None:
-        while self.state != "ended" and self._read_once():
+        while self.state != "ended" and self._take_packet(self._receive()):
             pass  # what it had said
         self._pool.ended(self)
 

@@ -245,10 +245,11 @@ def own_bytes(pidfd: int) -> int:
 
 def pid_of(pidfd: int) -> int:
     """The number that a process has here, whatever it is called in its own namespace (pidfd_open(2))."""
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
-        if line.startswith("Pid:"):
-            return int(line.split()[1])
-    return -1
+    try:
+        text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    except OSError:
+        return -1  # not Linux
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pid:")), -1)
 
 
 def _set(folder: Path, names: tuple[str, ...], value: str) -> None:

@@ -1,0 +1,58 @@
+"""Keeps the ledger's database behind its journal: on a thread beside control's own work, never in a request's way."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import threading
+import time
+from pathlib import Path
+
+from lampyr.errors import LampyrError
+from lampyr.ledger.store import Store
+
+BATCH_ROWS = 4000
+# How long after a row its database may follow; `lampyr usage` reads the journal as well and sees it at once.
+EVERY_S = 0.5
+# On a machine whose cores are all busy with requests this takes one part in so many of one core...
+SHARE = 40
+MOST_PAUSE_S = 3.0
+# ...until so many segments wait: then the disk matters more.
+HURRY_SEGMENTS = 64
+FORGET_EVERY_S = 3600.0
+RETRY_S = 10.0
+
+
+class Bookkeeper(threading.Thread):
+    """Moves rows from the journal in `folder` to the database until the process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(name="ledger", daemon=True)
+        self._folder = folder
+        self._forgotten_s = 0.0
+
+    def run(self) -> None:
+        complained = False
+        while True:
+            try:
+                self._keep(Store(self._folder))
+            except (sqlite3.Error, OSError, LampyrError) as error:
+                if not complained:
+                    print(f"lampyr: error: the ledger in {self._folder} cannot be kept: {error}", file=sys.stderr)
+                complained = True
+                time.sleep(RETRY_S)
+
+    def _keep(self, store: Store) -> None:
+        try:
+            while True:
+                began_s = time.monotonic()
+                count = store.absorb(BATCH_ROWS)
+                took_s = time.monotonic() - began_s
+                if began_s - self._forgotten_s > FORGET_EVERY_S and not store.forget(time.time()):
+                    self._forgotten_s = began_s
+                if count < BATCH_ROWS:
+                    time.sleep(EVERY_S)
+                elif store.backlog() < HURRY_SEGMENTS:
+                    time.sleep(min(took_s * SHARE, MOST_PAUSE_S))
+        finally:
+            store.close()

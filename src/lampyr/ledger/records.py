@@ -1,0 +1,153 @@
+"""What stands in the journal: a record of a few bytes for each thing that happened.
+
+A record begins with its length and its kind and ends with its kind once more. It is written with a kind of 0, which
+nobody reads, and gets its kind last: so whoever is killed in the middle of it has written nothing. The kind at its end
+tells a record from one of which the machine's end left the first page only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple
+
+# The words of SPEC 6, and `interrupted` for what the end of the server cut off. Their order is their number on disk.
+OUTCOMES = (
+    *("ok", "error", "timeout", "crashed", "client_closed", "throttled", "rate_limited", "over_budget"),
+    "interrupted",
+)
+OUTCOME_NUMBER = {word: number for number, word in enumerate(OUTCOMES)}
+# Never let in, so they are no invocations and cost nothing.
+REFUSED = frozenset({"rate_limited", "over_budget"})
+ERRORS = frozenset({"error", "timeout", "crashed", "throttled", "interrupted"})
+
+START, ORIGIN, OPEN, CLOSE, AMEND = range(1, 6)
+KIND_AT = 2  # behind the length
+
+HEADER = Struct("<HB")
+OPEN_STRUCT = Struct("<HB24sqB")
+CLOSE_STRUCT = Struct("<HB24sqHBBdddQIdQQB")
+AMEND_STRUCT = Struct("<HB24sqQB")
+MAX_BYTES = 0xFFFF
+
+
+class Origin(NamedTuple):
+    """What many rows share. `key` stands for it in each of them."""
+
+    function: str
+    deployment: str
+    region: str
+
+    @property
+    def key(self) -> int:
+        """Eight bytes of its hash: the same in every process, so nobody has to hand out numbers."""
+        text = "\0".join(self).encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
+
+
+class Started(NamedTuple):
+    """A gateway has begun: what was open before it has ended without saying so."""
+
+
+class Known(NamedTuple):
+    """An origin that the following records may name."""
+
+    key: int
+    origin: Origin
+
+
+class Opened(NamedTuple):
+    """An invocation is about to be handed to an instance."""
+
+    id: str
+    origin: int
+
+
+class Closed(NamedTuple):
+    """An invocation is complete but for the last bytes of its answer."""
+
+    id: str
+    origin: int
+    status: int
+    cold: bool
+    outcome: str
+    queue_ms: float
+    init_ms: float
+    duration_ms: float
+    cpu_ns: int
+    memory_kib: int
+    gb_s: float
+    bytes_in: int
+    bytes_out: int
+
+
+class Amended(NamedTuple):
+    """CPU time that an invocation used after it was closed: `after()`, or a handler that was cancelled."""
+
+    id: str
+    origin: int
+    cpu_ns: int
+
+
+Record = Started | Known | Opened | Closed | Amended
+
+
+def started() -> bytes:
+    """The first record of a gateway."""
+    return _framed(START, b"")
+
+
+def known(origin: Origin) -> bytes:
+    """An origin, before its first row."""
+    return _framed(ORIGIN, origin.key.to_bytes(8, "little", signed=True) + json.dumps(origin).encode())
+
+
+def opened(row: Opened) -> bytes:
+    """An invocation that begins."""
+    return OPEN_STRUCT.pack(OPEN_STRUCT.size, OPEN, row.id.encode(), row.origin, OPEN)
+
+
+def closed(row: Closed) -> bytes:
+    """A complete row."""
+    id, origin, status, cold, outcome, *figures = row
+    number = OUTCOME_NUMBER[outcome]
+    return CLOSE_STRUCT.pack(CLOSE_STRUCT.size, CLOSE, id.encode(), origin, status, cold, number, *figures, CLOSE)
+
+
+def amended(row: Amended) -> bytes:
+    """More CPU time for a row."""
+    return AMEND_STRUCT.pack(AMEND_STRUCT.size, AMEND, row.id.encode(), row.origin, row.cpu_ns, AMEND)
+
+
+def _framed(kind: int, body: bytes) -> bytes:
+    return HEADER.pack(HEADER.size + len(body) + 1, kind) + body + bytes([kind])
+
+
+def read(data: bytes) -> Iterator[tuple[Record, int]]:
+    """The records at the beginning of `data`, each with where it ends; stops at what is not (yet) a whole record."""
+    at = 0
+    while at + HEADER.size <= len(data):
+        length, kind = HEADER.unpack_from(data, at)
+        end = at + length
+        if kind == 0 or length <= HEADER.size or end > len(data) or data[end - 1] != kind:
+            return
+        yield _decoded(kind, data, at, end), end
+        at = end
+
+
+def _decoded(kind: int, data: bytes, at: int, end: int) -> Record:
+    if kind == CLOSE:
+        _, _, id, origin, status, cold, outcome, *figures, _ = CLOSE_STRUCT.unpack_from(data, at)
+        return Closed(id.decode("latin-1"), origin, status, bool(cold), OUTCOMES[outcome], *figures)
+    if kind == OPEN:
+        _, _, id, origin, _ = OPEN_STRUCT.unpack_from(data, at)
+        return Opened(id.decode("latin-1"), origin)
+    if kind == AMEND:
+        _, _, id, origin, cpu_ns, _ = AMEND_STRUCT.unpack_from(data, at)
+        return Amended(id.decode("latin-1"), origin, cpu_ns)
+    if kind == ORIGIN:
+        body = data[at + HEADER.size : end - 1]
+        return Known(int.from_bytes(body[:8], "little", signed=True), Origin(*json.loads(body[8:])))
+    return Started()

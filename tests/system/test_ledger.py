@@ -1,0 +1,252 @@
+"""The ledger of a real server: what its rows say, and that no kill takes an acknowledged one away or doubles it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from serving import Serve, Server, until
+
+PROJECT = {
+    "app/work/route.py": """
+        import asyncio, os, time
+        rate_limit = "none"
+        max_duration = 1
+
+        async def POST(req):
+            what = await req.text()
+            if what == "wait":
+                await asyncio.sleep(30)
+            elif what == "burn":
+                start = time.process_time()
+                while time.process_time() - start < 0.1:
+                    pass
+            elif what == "fail":
+                raise ValueError("as asked")
+            elif what == "die":
+                os._exit(3)
+            return "did " + what
+    """,
+    "app/burn/route.py": """
+        import time
+        from lampyr import after
+        rate_limit = "none"
+
+        def burn(seconds):
+            start = time.thread_time()
+            while time.thread_time() - start < seconds:
+                pass
+
+        def GET(req):
+            burn(0.05)
+            if req.query.get("after"):
+                after(burn, 0.1)
+            return "burnt"
+    """,
+    "app/edge/route.py": """
+        import asyncio
+        runtime = "edge"
+        rate_limit = "none"
+        memory = 1024
+
+        async def GET(req):
+            await asyncio.sleep(0.4)
+            yield "first"
+            yield "last"
+    """,
+    "app/few/route.py": """
+        rate_limit = "1/hour"
+
+        def GET():
+            return "once"
+    """,
+}
+
+
+def row(server: Server, id: str) -> dict[str, Any]:
+    """The row of an invocation, once the database has it and it is closed."""
+
+    def find() -> dict[str, Any] | None:
+        found = rows(server.root).get(id)
+        return found if found and found["outcome"] != "running" else None
+
+    return until(find, f"the row of {id}", context=server.lines[-20:])  # type: ignore[no-any-return]
+
+
+def rows(root: Path) -> dict[str, dict[str, Any]]:
+    try:
+        with closing(sqlite3.connect(f"file:{root}/.lampyr/ledger/ledger.db?mode=ro", uri=True)) as db:
+            db.row_factory = sqlite3.Row
+            found = [dict(one) for one in db.execute("SELECT * FROM invocations")]
+    except sqlite3.OperationalError:
+        return {}  # it is being made
+    assert len({one["id"] for one in found}) == len(found)
+    return {one["id"]: one for one in found}
+
+
+def usage(root: Path, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "lampyr", "usage", str(root), "--json", *arguments]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "outcome"),
+    [("rest", 200, "ok"), ("fail", 500, "error"), ("die", 502, "crashed"), ("wait", 504, "timeout")],
+)
+def test_a_row_says_how_it_ended(serve: Serve, what: str, status: int, outcome: str) -> None:
+    server = serve(PROJECT)
+    first, second = (server.request("POST", "/work", what) for _ in range(2))
+    for answer in (first, second):
+        found = row(server, answer.headers["x-lampyr-id"])
+        assert (answer.status, found["status"], found["outcome"]) == (status, status, outcome)
+        assert (found["function"], found["bytes_in"], found["bytes_out"]) == ("/work", len(what), len(answer.body))
+        assert found["billed_ms"] == found["duration_ms"] and found["queue_ms"] >= 0
+        assert abs(found["gb_s"] - found["duration_ms"] / 1000 * 0.5) < 1e-6
+        if what == "rest":
+            exec_ms = float(answer.headers["server-timing"].rpartition("exec;dur=")[2])
+            assert 0 <= found["duration_ms"] - exec_ms < 5
+            assert answer is first or 5 < found["memory_mb"] < 512
+        if what == "wait":
+            assert 900 < found["duration_ms"] < 2000
+    assert row(server, first.headers["x-lampyr-id"])["cold"] == 1
+
+
+def test_who_leaves_and_who_is_refused_have_rows_too(serve: Serve) -> None:
+    server = serve(PROJECT)
+    ids = [server.get("/few").headers["x-lampyr-id"] for _ in range(2)]
+    assert [row(server, id)["outcome"] for id in ids] == ["ok", "rate_limited"]
+    with server.connect() as sock:
+        sock.sendall(b"POST /work HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nwait")
+        until(lambda: any(one["outcome"] == "running" for one in rows(server.root).values()), "an open row")
+    until(lambda: any(one["outcome"] == "client_closed" for one in rows(server.root).values()), "a closed row")
+    total = usage(server.root)["total"]
+    assert (total["invocations"], total["refused"], total["errors"]) == (2, 1, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the clocks of other processes are Linux's")
+def test_cpu_time_is_exact_where_one_request_has_the_process(serve: Serve) -> None:
+    server = serve(PROJECT)
+    slept, burnt, later, last = (
+        row(server, server.request(method, path, body).headers["x-lampyr-id"])
+        for method, path, body in (
+            ("POST", "/work", "rest"),
+            ("GET", "/burn", None),
+            ("GET", "/burn?after=1", None),
+            ("GET", "/burn", None),
+        )
+    )
+    assert slept["cpu_ms"] < 40
+    assert 50 <= burnt["cpu_ms"] < 90
+    until(lambda: 150 <= rows(server.root)[later["id"]]["cpu_ms"] < 190, "what after() used", context=later)
+    assert 50 <= last["cpu_ms"] < 90
+    assert usage(server.root)["groups"][0]["cpu_ms"] >= 250
+
+
+def test_requests_that_share_an_instance_share_its_memory_and_time(serve: Serve) -> None:
+    """Four streams of 0.4 s at the same time, in one instance of 1 GiB, are 0.4 GiB-seconds and not 1.6."""
+    server = serve(PROJECT)
+    server.get("/edge")
+    before = usage(server.root)["total"]["gb_s"]
+    threads = [threading.Thread(target=server.get, args=("/edge",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    total = usage(server.root)["total"]
+    assert total["invocations"] == 5
+    assert 0.39 < total["gb_s"] - before < 1.2
+    assert total["billed_ms"] > 1900
+
+
+class Client(threading.Thread):
+    """Asks without a pause; `acknowledged` are the ids of whole answers."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+        self.acknowledged: list[str] = []
+        self.stopped = False
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        while not self.stopped:
+            try:
+                connection.request("POST", "/work", b"rest")
+                answer = connection.getresponse()
+                answer.read()
+                if answer.status == 200:
+                    self.acknowledged.append(answer.headers["x-lampyr-id"])
+            except (OSError, http.client.HTTPException):
+                connection.close()
+        connection.close()
+
+
+def test_no_kill_loses_or_doubles_an_acknowledged_row(serve: Serve) -> None:
+    """Gateway, control and at last everything: killed with requests under way, then started again."""
+    server = serve(PROJECT)
+    clients = [Client(server) for _ in range(8)]
+    for client in clients:
+        client.start()
+    for kill, module in enumerate(["gateway", "control", "gateway", "gateway", "control", "gateway"]):
+        seen = sum(len(client.acknowledged) for client in clients)
+        until(lambda seen=seen: sum(len(one.acknowledged) for one in clients) > seen + 200, f"answers {kill}", 30)
+        server.find(f"lampyr.{module}").kill()
+    seen = sum(len(client.acknowledged) for client in clients)
+    until(lambda: sum(len(one.acknowledged) for one in clients) > seen + 200, "answers at the end", 30)
+    processes = server.processes()
+    server.process.send_signal(signal.SIGKILL)
+    for client in clients:
+        client.stopped = True
+    psutil.wait_procs(processes, 10)
+    for client in clients:
+        client.join()
+    acknowledged = {id for client in clients for id in client.acknowledged}
+    counted = usage(server.root)["total"]
+    again = Server(server.root, "start")
+    try:
+        until(
+            lambda: not any(one["outcome"] == "running" for one in rows(again.root).values()) and rows(again.root), ""
+        )
+        last = again.request("POST", "/work", "rest").headers["x-lampyr-id"]
+        row(again, last)
+    finally:
+        again.stop()
+    found = rows(server.root)
+    assert acknowledged <= {id for id, one in found.items() if one["outcome"] == "ok"}
+    interrupted = [one for one in found.values() if one["outcome"] == "interrupted"]
+    assert len(interrupted) <= 5 * 8 and not any(one["duration_ms"] for one in interrupted)
+    total = usage(server.root)["total"]
+    assert total["invocations"] == len(found) and os.listdir(server.root / ".lampyr/ledger/journal")
+    assert counted["invocations"] <= total["invocations"] - 1
+
+
+def test_the_usage_command(serve: Serve) -> None:
+    server = serve(PROJECT)
+    assert usage(server.root)["groups"] == []
+    for path in ("/few", "/few", "/burn"):
+        server.get(path)
+    for state in ("running", "stopped"):
+        if state == "stopped":
+            server.stop()
+        found = usage(server.root)
+        assert [group["function"] for group in found["groups"]] == ["/burn", "/few"]
+        sums = ("invocations", "errors", "billed_ms", "cpu_ms", "gb_s", "bytes_in", "bytes_out", "tokens_in")
+        assert {*sums, "tokens_out", "cost_usd", "cold_starts"} <= found["total"].keys()
+        assert (found["total"]["invocations"], found["total"]["tokens_in"]) == (2, 0)
+    for by in ("day", "hour", "provider"):
+        assert usage(server.root, "--by", by)["groups"][0].keys() == {by, *found["total"]}
+    command = [sys.executable, "-m", "lampyr", "usage", str(server.root)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[0].split()[:3] == ["function", "invocations", "errors"]
+    assert lines[1].split()[:2] == ["/burn", "1"] and lines[3].split()[:3] == ["total", "2", "0"]
