@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -28,6 +29,9 @@ STATUS_TIMEOUT_S = 2.0
 # Frames that complete a response; their kind stands last in the header.
 ENDS = frozenset({wire.ANSWER, wire.QUICK_ANSWER, wire.END, wire.FAIL})
 KIND_AT = wire.HEADER_BYTES - 1
+# Python has no names for it (linux/socket.h, struct ucred); other systems have nothing of the kind.
+SCM_CREDENTIALS = 2 if sys.platform == "linux" else 0
+CREDENTIALS_BYTES = socket.CMSG_SPACE(12)
 # Why an instance has ended, where the kernel has ended it for that.
 OUT_OF_MEMORY = "it needed more memory than it may use"
 # By itself; the exit status says more.
@@ -148,6 +152,8 @@ class Instance:
         self.exit_status: int | None = None
         self._asking: list[Callable[[int | None], None]] = []  # how it ended
         sock.setblocking(False)
+        if SCM_CREDENTIALS:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._loop.add_reader(sock, self._read)
 
     @property
@@ -303,11 +309,24 @@ class Instance:
     def _receive(self) -> bytes | None:
         """What has come, b"" at the end of the socket, None where nothing has."""
         try:
+            if self.state == "starting":
+                return self._receive_first()
             return self._sock.recv(wire.PACKET_BYTES)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError:
             return b""
+
+    def _receive_first(self) -> bytes:
+        """What comes first, and whose process sent it: the kernel says so with it (unix(7), SCM_CREDENTIALS).
+
+        The word of its birth comes another way, and may come after its first answer.
+        """
+        data, rights, *_ = self._sock.recvmsg(wire.PACKET_BYTES, CREDENTIALS_BYTES)
+        for level, kind, payload in rights:
+            if level == socket.SOL_SOCKET and kind == SCM_CREDENTIALS:
+                self.meter.watch(int.from_bytes(payload[:4], sys.byteorder))
+        return data
 
     def _take_packet(self, data: bytes | None) -> bool:
         """Act on what was read; False when there was nothing, or the instance is over."""
@@ -424,7 +443,6 @@ class Instance:
     def forked(self, pid: int, pidfd: int) -> None:
         """The process exists; its pidfd tells when it has ended."""
         self.pid, self.pidfd = pid, pidfd
-        self.meter.watch(pid_of(pidfd))
         if self.state == "ended":
             self._signal(signal.SIGKILL)
             os.close(pidfd)

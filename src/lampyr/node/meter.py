@@ -43,14 +43,10 @@ class Meter:
         self.answers = 0
 
     def watch(self, pid: int) -> None:
-        """The process exists. The clock's number is made of its pid (the kernel's CPUCLOCK_SCHED).
-
-        It may say hello, and even answer, before we are told of it: what it used by then belongs to nobody.
-        """
+        """The process exists. The clock's number is made of its pid (the kernel's CPUCLOCK_SCHED)."""
         if sys.platform == "linux" and pid > 0:
             self._pid = pid
             self._clock = ~pid << 3 | 2
-            self._used_ns()
 
     def _used_ns(self) -> int:
         """What the process has used since this was last asked."""
