@@ -242,3 +242,34 @@ def test_the_stack_is_the_users(server: Server) -> None:
     id = overdue(server, "await")
     told = [line for line in server.lines if id in line and 'File "' in line]
     assert told and all(re.search(r"await/route\.py|asyncio/tasks\.py", line) for line in told), told
+
+
+AFTER = {
+    "waits": "await asyncio.sleep(0.3)",
+    "too-long": "await asyncio.sleep(30)",
+    "blocks": "time.sleep(30)",
+}
+
+
+@pytest.fixture(scope="module")
+def afters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("afters") / "project"
+    for name, body in AFTER.items():
+        start = f"async def work():\n    print('at work', flush=True)\n    {body}\n"
+        write(
+            root, route(name, f"from lampyr import after\n\n{start}\n\nasync def GET():", "after(work)\nreturn 'fine'")
+        )
+    server = Server(root, "start")
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize(("name", "ended"), [("waits", ""), ("too-long", " timeout"), ("blocks", " timeout")])
+def test_what_runs_after_is_logged_and_measured_under_the_same_id(afters: Server, name: str, ended: str) -> None:
+    answer = afters.get(f"/{name}")
+    id = answer.headers["x-lampyr-id"]
+    assert answer.body == b"fine"
+    afters.log(rf"^/{name} {id} \| at work$")
+    found = afters.log(rf"^GET /{name} 200{ended} ([\d.]+) ms.*, after\(\) ([\d.]+) ms {id}$")
+    assert float(found[2]) >= (1000 if ended else 300)
+    assert afters.request("POST", f"/{name}").body == b"fine"

@@ -241,7 +241,7 @@ class Invocation:
         if self.context.tasks:
             self.announce_after()
         self.context.begun = self._finished = True
-        self.instance.send(frame)
+        self._send_last(frame)
 
     def head(self, fields: list[bytes]) -> None:
         """Send the head of a response whose body follows."""
@@ -277,7 +277,14 @@ class Invocation:
         if self.context.tasks:
             self.announce_after()
         self._finished = True
-        self.instance.send(wire.frame(self._stream, kind, payload))
+        self._send_last(wire.frame(self._stream, kind, payload))
+
+    def _send_last(self, frame: bytes) -> None:
+        """The client must not wait for what `after` runs, which may block this process from its first step on."""
+        if self.context.tasks:
+            self.instance.send_now(frame)
+        else:
+            self.instance.send(frame)
 
 
 def _check_head(size: int) -> None:
