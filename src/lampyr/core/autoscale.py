@@ -8,7 +8,7 @@ from math import inf
 
 # Every start takes milliseconds of a core. So many may be at it, while other functions go on being served; one that
 # takes longer than this waits for something itself (a hook, a lifespan), and does not hold up the others.
-STARTS_AT_ONCE = 4
+STARTS_AT_ONCE = 2
 START_S = 0.025
 # Calls that have been running for so long make a function busy: the next call is not likely to find one of its
 # instances free, and so a spare one is started before it comes. Short ones are over sooner than that would help.
