@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import getpass
 import json
 import os
 import shutil
 import socket
 import sys
+import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from lampyr import config
+from lampyr import config, errors
 from lampyr.build import check, environment
 from lampyr.build.scan import scan
 from lampyr.control import door
-from lampyr.errors import BuildError, PortError, StateError
+from lampyr.errors import BuildError, LampyrError, PortError, StateError
 from lampyr.model import catalog, choice
 from lampyr.node import limits
 from lampyr.node.supervisor import Supervisor
-from lampyr.types import Project
+from lampyr.runtime import sandbox
+from lampyr.types import Project, Secret
+from lampyr.vault.place import VARIABLE, Place
 
 # A stop signal waits this long for what runs; in development nobody wants to wait.
 DRAIN_LIMIT_S = {"production": 30.0, "development": 3.0}
@@ -33,15 +38,19 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     root = root.resolve()
     settings = config.load(root)
     project = scan(root, settings)
-    env = environment.read(root, mode, os.environ)
-    _tell(env.judge(project), fatal=mode == "production")
+    given = _master_text(Place(state_dir))
+
+    def environ() -> environment.Environment:
+        return environment.read(root, mode, os.environ, _vault(Place(state_dir), given, mode))
+
+    _apart(lambda: _tell(environ().judge(project), fatal=mode == "production"))
     lock = _lock(state_dir)
     tmp = _fresh_tmp(state_dir)
     listening = _listen(host, port)
     models = [_LocalModel(provider) for provider in settings.providers.values() if provider.kind in ("local", "echo")]
     provided = {name: value for one in models for name, value in one.variables().items()}
     if mode == "production":
-        _try_imports(project, settings, replace(env, provided=provided))
+        _apart(lambda: _try_imports(project, settings, replace(environ(), provided=provided)))
     entrance, key = door.build(state_dir)
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening[0].getsockname()[1]}"
@@ -57,6 +66,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "max_connections": settings.server.max_connections,
         "snapshot_memory": settings.server.snapshot_memory,
     }
+    vault = {"state": str(state_dir), "environment": mode, "given": given}
     control = {
         "root": str(root),
         "ledger": str(state_dir / "ledger"),
@@ -65,7 +75,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "provided": provided,
         "key": key,
     }
-    supervisor = Supervisor(listening, gateway, control, entrance, ready, DRAIN_LIMIT_S[mode])
+    supervisor = Supervisor(listening, gateway, vault, control, entrance, ready, DRAIN_LIMIT_S[mode])
     for one in models:
         one.tell()
         supervisor.start_on_call(one.sock, one.command)
@@ -76,6 +86,54 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         shutil.rmtree(tmp, ignore_errors=True)
         limits.remove_stale()
         lock.close()
+
+
+def _apart(check: Callable[[], None]) -> None:
+    """Do it in a child: no secret of the vault is ever in this process, which is the parent of all others."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        try:
+            sandbox.end_with_parent()
+            check()
+            os._exit(0)
+        except LampyrError as error:
+            told = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+            os.write(writing, json.dumps(told).encode())
+        except KeyboardInterrupt:
+            pass
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        told = json.loads(pipe.read() or b"null")
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if told is not None:
+        raise getattr(errors, told["kind"], LampyrError)(told["message"], told["hint"])
+    if status != 0:
+        raise LampyrError(f"the check of the project ended with status {status}", "the lines above may say why")
+
+
+def _master_text(where: Place) -> str | None:
+    """LAMPYR_MASTER_KEY, or the passphrase that a person types now: nobody can be asked later."""
+    given = os.environ.get(VARIABLE)
+    if given is None and sys.stdin.isatty() and where.exists():
+        from lampyr.vault import store
+
+        if store.needs_passphrase(where):
+            return getpass.getpass("Passphrase of the vault: ")
+    return given
+
+
+def _vault(where: Place, given: str | None, mode: str) -> dict[str, Secret]:
+    """What is in the vault; what opens one is imported only where there is one."""
+    if not where.exists():
+        return {}
+    from lampyr.vault import acts, master
+
+    return acts.values(where, master.Keys(given), mode)
 
 
 class _LocalModel:

@@ -53,6 +53,8 @@ def imports(
     base = subprocess.Popen(
         [sys.executable, "-P", "-m", "lampyr.runtime.snapshot", str(theirs.fileno())],
         pass_fds=(theirs.fileno(),),
+        # What a process was started with can be read in /proc for ever, by what it forks too.
+        env=environment.ours(os.environ),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )

@@ -16,7 +16,7 @@ from lampyr.build.expansion import LoopError, expand_all
 from lampyr.build.packages import Packages, packages
 from lampyr.core import masks
 from lampyr.errors import ConfigError
-from lampyr.types import Function, Problem, Project
+from lampyr.types import Function, Problem, Project, Secret
 
 __all__ = ["Environment", "Packages", "env_js", "packages", "read"]
 
@@ -34,7 +34,14 @@ KEPT_BACK = frozenset({
     "XAUTHORITY", "XDG_RUNTIME_DIR", "XDG_SESSION_ID",
 })  # fmt: skip
 
+# What a process of ours needs to run at all; everything else is the functions' business.
+PASSED_ON = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "NO_COLOR"),
+    *("XDG_DATA_HOME", "LAMPYR_MODELS"),
+)
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_TAKE_OUT = "take it out of the vault: lampyr secrets remove"
 _PUBLIC_NAME = re.compile(r"PUBLIC_\w*", re.ASCII)
 
 
@@ -55,6 +62,7 @@ class Environment:
     errors: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
     provided: Mapping[str, str] = field(default_factory=dict)
+    vault: Mapping[str, Secret] = field(default_factory=dict)
 
     def judge(self, project: Project) -> Project:
         """The project with the problems of its environment added to its own."""
@@ -72,9 +80,17 @@ class Environment:
         away = {*self.secrets, *self._holders(set(self.secrets))}
         return {name: value for name, value in self.values.items() if name not in away} | dict(self.provided)
 
+    def sealed(self, function: Function) -> str:
+        """Which versions of which secrets of the vault a function has."""
+        away = self._withheld(function)
+        return ",".join(f"{name}:{one.version}" for name, one in sorted(self.vault.items()) if name not in away)
+
     def _withheld(self, function: Function) -> set[str]:
+        """The secrets it does not name, and those of the vault that are for others."""
         allowed = function.settings.secrets
-        return set() if allowed is None else set(self.secrets.difference(allowed))
+        away = set() if allowed is None else set(self.secrets.difference(allowed))
+        others = (name for name, one in self.vault.items() if one.functions and function.route not in one.functions)
+        return away.union(others)
 
     def _holders(self, withheld: set[str]) -> dict[str, str]:
         """Variables in which a withheld secret is, as in a URL with a password, and which secret that is.
@@ -114,17 +130,25 @@ class _Entry(NamedTuple):
     literal: bool
 
 
-def read(root: Path, mode: str, process: Mapping[str, str]) -> Environment:
+def ours(process: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process of ours that needs none of the functions'."""
+    return {name: process[name] for name in PASSED_ON if name in process}
+
+
+def read(root: Path, mode: str, process: Mapping[str, str], vault: Mapping[str, Secret] | None = None) -> Environment:
     """The environment of the project at `root`. `mode` is "development" or "production"; LAMPYR_ENV=test makes it test.
 
-    First wins: process environment, .env.{mode}.local, .env.local (not in test), .env.{mode}, .env. Values in files
-    expand against the merged result. A variable set by the process, even to nothing, is not read from files. Raises
-    ConfigError, which names the file and the line and never shows a value.
+    First wins: `vault`, process environment, .env.{mode}.local, .env.local, .env.{mode}, .env. In test there is neither
+    vault nor .env.local. Values in files expand against the merged result. A variable set by the process, even to
+    nothing, is not read from files. Raises ConfigError, which names the file and the line and never shows a value.
     """
     mode = TEST if process.get("LAMPYR_ENV") == TEST else mode
     files = [(name, _assignments(root / name, name)) for name in _names(mode)]
     found = [(name, entries) for name, entries in files if entries is not None]
+    sealed = dict(vault or {}) if mode != TEST else {}
     given = {name: value for name, value in process.items() if not _is_kept_back(name)}
+    shadowed = [name for name in sealed if name in given]
+    given.update({name: one.value for name, one in sealed.items()})
     winning: dict[str, _Entry] = {}
     local: set[str] = set()
     for file, entries in found:
@@ -135,6 +159,7 @@ def read(root: Path, mode: str, process: Mapping[str, str]) -> Environment:
     expanded, dangling = _expand(raw, given)
     values = {**given, **expanded, "LAMPYR_ENV": mode}
     public = {name: value for name, value in values.items() if _PUBLIC_NAME.fullmatch(name)}
+    local.update(sealed)
     secrets = frozenset(name for name in values if name not in public and (name in local or is_secret_name(name)))
     exposed = list(_exposed(public, secrets, values, winning))
     unseen = {name for name, _ in exposed}
@@ -146,7 +171,8 @@ def read(root: Path, mode: str, process: Mapping[str, str]) -> Environment:
         public={name: value for name, value in public.items() if name not in unseen},
         files=tuple(root / name for name, _ in found),
         errors=tuple(problem for _, problem in exposed),
-        warnings=(*_dangling(dangling, raw), *_unmasked(own, raw)),
+        warnings=(*_dangling(dangling, raw), *_unmasked(own, raw), *_shadowed(sealed, shadowed, winning)),
+        vault=sealed,
     )
 
 
@@ -261,6 +287,19 @@ def _dangling(names: Mapping[str, None], raw: Mapping[str, _Entry]) -> Iterator[
         entry = raw[name]
         message = f"{name} refers to a variable that is not set, and has nothing in its place"
         yield Problem(file=entry.file, line=entry.line, message=message, hint="write \\$ for a dollar sign")
+
+
+def _shadowed(sealed: Mapping[str, Secret], process: list[str], winning: Mapping[str, _Entry]) -> Iterator[Problem]:
+    """Variables that are not used because the vault has one of that name, which wins."""
+    for name in process:
+        message = f"{name} is in the vault too, and the vault wins"
+        yield Problem(file="process environment", line=None, message=message, hint=f"unset it, or {_TAKE_OUT} {name}")
+    for name in sealed:
+        if (entry := winning.get(name)) is not None:
+            message = f"{name} is in the vault too, and the vault wins"
+            yield Problem(
+                file=entry.file, line=entry.line, message=message, hint=f"delete it here, or {_TAKE_OUT} {name}"
+            )
 
 
 def _unmasked(lengths: Mapping[str, int], raw: Mapping[str, _Entry]) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from typing import Any
 from lampyr.build import check, environment
 from lampyr.build.scan import relative, scan
 from lampyr.config import Config
-from lampyr.types import Function, Problem, Project
+from lampyr.types import Function, Problem, Project, Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +44,19 @@ class Report:
     loads: Mapping[str, Load]
 
 
-def make(root: Path, settings: Config, provided: Mapping[str, str], tell: Callable[[str], None]) -> Report:
+def make(
+    root: Path,
+    settings: Config,
+    provided: Mapping[str, str],
+    vault: Mapping[str, Secret],
+    tell: Callable[[str], None],
+) -> Report:
     """Check the project at `root` as for production, and import every function once.
 
-    `provided` are the variables of its providers; `tell` hears what is done next.
+    `provided` are the variables of its providers, `vault` those of its vault; `tell` hears what is done next.
     """
     project = scan(root, settings)
-    env = replace(environment.read(root, "production", os.environ), provided=provided)
+    env = replace(environment.read(root, "production", os.environ, vault), provided=provided)
     numbers = {id(function): number for number, function in enumerate(project.functions, 1)}
 
     def begin(function: Function) -> None:

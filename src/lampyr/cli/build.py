@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lampyr.cli import terminal
-from lampyr.cli.place import folder_argument, project_in
+from lampyr.cli.place import folder_argument, project_in, state_in, state_option, vault_values
 
 if TYPE_CHECKING:
     from lampyr.build.report import Load, Report
@@ -23,8 +23,9 @@ DISCARD_PORT = 9
 
 @click.command
 @folder_argument
+@state_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def build(folder: Path, as_json: bool) -> int:
+def build(folder: Path, state_dir: Path | None, as_json: bool) -> int:
     """Check the project in DIR, import its functions once, and say what each of them loads.
 
     Any error makes it fail.
@@ -34,8 +35,9 @@ def build(folder: Path, as_json: bool) -> int:
     from lampyr.build import report
 
     settings = config.load(root)
+    vault = vault_values(state_in(root, state_dir), "production")
     with terminal.Progress() as progress:
-        found = report.make(root, settings, _provided(settings), progress.at)
+        found = report.make(root, settings, _provided(settings), vault, progress.at)
     if as_json:
         terminal.payload_json(report.as_json(found))
     else:

@@ -1,12 +1,19 @@
-"""Which project, and which server's state, a command is about."""
+"""Which project, which server's state and which vault a command is about."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lampyr.errors import ProjectError
+
+if TYPE_CHECKING:
+    from lampyr.types import Secret
+    from lampyr.vault.master import Keys
 
 folder_argument = click.argument("folder", type=click.Path(path_type=Path), metavar="[DIR]", default=".")
 state_option = click.option(
@@ -29,3 +36,28 @@ def project_in(folder: Path) -> Path:
 def state_in(folder: Path, state_dir: Path | None) -> Path:
     """The state directory of the server for `folder`. Raises ProjectError."""
     return (state_dir or project_in(folder) / ".lampyr").absolute()
+
+
+def vault_keys() -> Keys:
+    """Where the vault's master key may come from: LAMPYR_MASTER_KEY, or a prompt where there is a terminal."""
+    from lampyr.vault import master, place
+
+    return master.Keys(os.environ.get(place.VARIABLE), _ask)
+
+
+def vault_values(state: Path, environment: str) -> dict[str, Secret]:
+    """What is in the vault of a state directory; the vault's code is imported only where there is one."""
+    from lampyr.vault.place import Place
+
+    where = Place(state)
+    if not where.exists():
+        return {}
+    from lampyr.vault import acts
+
+    return acts.values(where, vault_keys(), environment)
+
+
+def _ask() -> str | None:
+    import getpass
+
+    return getpass.getpass("Passphrase of the vault: ") if sys.stdin.isatty() else None

@@ -12,23 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lampyr.cli import terminal
-from lampyr.cli.place import folder_argument, project_in
+from lampyr.cli.place import folder_argument, project_in, state_in, state_option, vault_keys
 from lampyr.errors import UsageError, VaultError
 
 if TYPE_CHECKING:
     from lampyr.vault.acts import Grant, Row
-    from lampyr.vault.master import Keys
     from lampyr.vault.place import Place
 
 ENVIRONMENTS = ("development", "preview", "production")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-state_option = click.option(
-    "--state-dir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where state is kept.  [default: .lampyr in the project]",
-)
 env_option = click.option(
     "--env",
     "environments",
@@ -73,7 +66,7 @@ def set_secret(
     acts.check_name(name)
     where, grant = _place(folder, state_dir), _grant(only, everyone)
     wanted = environments or ENVIRONMENTS
-    row = acts.put(where, _keys(), {name: _value(name)}, wanted, grant)[0]
+    row = acts.put(where, vault_keys(), {name: _value(name)}, wanted, grant)[0]
     if as_json:
         terminal.payload_json(_entry(row))
     else:
@@ -89,7 +82,7 @@ def list_secrets(folder: Path, environments: tuple[str, ...], state_dir: Path | 
     """Show which secrets there are, and who may have them; never a value."""
     from lampyr.vault import acts
 
-    found = acts.rows(_place(folder, state_dir), _keys(), environments or ENVIRONMENTS)
+    found = acts.rows(_place(folder, state_dir), vault_keys(), environments or ENVIRONMENTS)
     if as_json:
         terminal.payload_json([_entry(one) for one in found])
     for row in () if as_json else found:
@@ -109,7 +102,7 @@ def remove(name: str, folder: Path, environments: tuple[str, ...], state_dir: Pa
     """Forget the secret NAME."""
     from lampyr.vault import acts
 
-    gone = acts.remove(_place(folder, state_dir), _keys(), name, environments or ENVIRONMENTS)
+    gone = acts.remove(_place(folder, state_dir), vault_keys(), name, environments or ENVIRONMENTS)
     if as_json:
         terminal.payload_json({"name": name, "environments": gone})
     else:
@@ -146,7 +139,7 @@ def import_secrets(
     for name, value in kept.items():
         _warn_of_length(name, value)
     wanted = environments or tuple(one for one in ENVIRONMENTS if f".{one}" in file.name) or ENVIRONMENTS
-    done = acts.put(where, _keys(), kept, wanted, _grant(only, everyone), "import")
+    done = acts.put(where, vault_keys(), kept, wanted, _grant(only, everyone), "import")
     skipped = sorted(values.keys() - kept.keys())
     if as_json:
         terminal.payload_json({"imported": [_entry(one) for one in done], "skipped": skipped})
@@ -180,13 +173,13 @@ def rotate(
 
     Without an option that is a new key in the key file, which the server finds by itself.
     """
-    from lampyr.vault import acts, master
+    from lampyr.vault import acts, master, place
 
     if passphrase + key_file + from_stdin > 1:
         raise UsageError("--passphrase, --key-file and --stdin exclude each other", "choose one")
-    keys = _keys()
+    keys = vault_keys()
     if keys.given and not (passphrase or key_file or from_stdin):
-        message = f"the master key is in {master.VARIABLE}, which this command cannot change"
+        message = f"the master key is in {place.VARIABLE}, which this command cannot change"
         raise UsageError(message, "--stdin takes the new one from stdin, --key-file moves it to a file")
     text = _new_phrase() if passphrase else _from_stdin("the new master key") if from_stdin else None
     where = _place(folder, state_dir)
@@ -198,7 +191,7 @@ def rotate(
         terminal.note("the vault has a new " + (f"key in {where.key}" if text is None else kind))
     if keys.given:
         now = "must not be set any more" if text is None else "must hold the new one from now on"
-        terminal.note(f"hint: {master.VARIABLE} {now}")
+        terminal.note(f"hint: {place.VARIABLE} {now}")
 
 
 @secrets.command
@@ -213,7 +206,7 @@ def audit(folder: Path, verify: bool, state_dir: Path | None, as_json: bool) -> 
 
     where = _place(folder, state_dir)
     if verify:
-        count = acts.verify(where, _keys())
+        count = acts.verify(where, vault_keys())
         if as_json:
             terminal.payload_json({"ok": True, "entries": count})
         else:
@@ -236,17 +229,7 @@ def _place(folder: Path, state_dir: Path | None) -> Place:
 
     root = project_in(folder)
     app_folder(root)  # a vault in a folder that is no project would be found by nobody
-    return Place((state_dir or root / ".lampyr").absolute())
-
-
-def _keys() -> Keys:
-    from lampyr.vault import master
-
-    return master.Keys(os.environ.get(master.VARIABLE), _ask)
-
-
-def _ask() -> str | None:
-    return getpass.getpass("Passphrase of the vault: ") if sys.stdin.isatty() else None
+    return Place(state_in(root, state_dir))
 
 
 def _name_and_folder(words: tuple[str, ...]) -> tuple[str, Path]:

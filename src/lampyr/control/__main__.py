@@ -18,9 +18,10 @@ from lampyr.build.scan import scan
 from lampyr.control import deployment, running, tree
 from lampyr.control.bookkeeping import Bookkeeper
 from lampyr.control.door import Door, Reply
+from lampyr.control.sealed import Sealed, Unreachable
 from lampyr.errors import LampyrError
 from lampyr.runtime.channel import Channel, Message, unpack
-from lampyr.types import Function, Problem, Project
+from lampyr.types import Function, Problem, Project, Secret
 
 # Between requests the disk is looked at this often, so that an import begins while the person still reaches for
 # the browser.
@@ -46,6 +47,8 @@ class Control:
         self._unshared: dict[str, frozenset[Problem]] = {}  # by route
         self._warned: frozenset[Problem] = frozenset()
         self._settings: config.Config | None = None
+        self._project: Project | None = None
+        self._sealed = Sealed()
         self._door = Door(entrance, told["key"], self._asked)
         self._questions: dict[int, tuple[Message, Reply]] = {}  # what the gateway has yet to answer
         self._numbers = count(1)
@@ -56,12 +59,15 @@ class Control:
         poll.register(self._door.fileno(), select.POLLIN)
         self._hear_supervisor(poll)  # what came along with the first message
         while True:
+            vault = self._sealed.channel.fileno() if self._sealed.channel else -1
             ready = poll.poll(LOOK_EVERY_S * 1000 if self.development and self.gateway else None)
             for fd, _ in ready:
                 if fd == self.supervisor.fileno():
                     self._hear_supervisor(poll)
                 elif self.gateway is not None and fd == self.gateway.fileno():
                     self._hear_gateway(poll)
+                elif fd == vault:
+                    self._hear_vault(poll, fd)
                 elif fd == self._door.fileno():
                     self._door.turn()
             if not ready:
@@ -70,10 +76,30 @@ class Control:
     def _hear_supervisor(self, poll: select.poll) -> None:
         messages, alive = self.supervisor.drain()
         for message, fds in messages:
-            if "gateway" in message:
+            if "vault" in message:
+                self._meet_vault(poll, Channel.from_fd(fds[0]))
+            elif "gateway" in message:
                 self._meet_gateway(poll, Channel.from_fd(fds[0]))
         if not alive:
             os._exit(0)
+
+    def _meet_vault(self, poll: select.poll, vault: Channel) -> None:
+        """There is a vault process, perhaps in place of one that has died: what it says may be news."""
+        if self._sealed.channel is not None:
+            poll.unregister(self._sealed.channel.fileno())
+        self._sealed.connect(vault)
+        poll.register(vault.fileno(), select.POLLIN)
+        if self.deployed is not None:
+            self._renew()
+        elif self.gateway is not None:
+            self.freshen()
+
+    def _hear_vault(self, poll: select.poll, fd: int) -> None:
+        news = self._sealed.heard()
+        if self._sealed.channel is None:
+            poll.unregister(fd)
+        if news and self.deployed is not None:
+            self._renew()
 
     def _meet_gateway(self, poll: select.poll, gateway: Channel) -> None:
         """There is a gateway, perhaps in place of one that has died: it gets what is deployed."""
@@ -157,12 +183,44 @@ class Control:
         try:
             settings = config.load(self.root)
             project = scan(self.root, settings)
-            env = replace(environment.read(self.root, self.mode, os.environ), provided=self.provided)
+            self._age(project, touched, everything=bool(added) or any(_for_all(path) for path in touched))
+            first = self.deployed is None
+            judged = self._deploy(project, settings)
         except LampyrError as error:
             self._failed(error)
             return
-        self._age(project, touched, everything=bool(added) or any(_for_all(path) for path in touched))
-        first = self.deployed is None
+        except Unreachable:
+            return  # there will be another vault process, and then another look
+        if not first:
+            self._tell_of_a_restart(settings)
+            self._report(judged)
+            took_ms = (time.perf_counter() - started) * 1000
+            self._send({"log": f"reloaded, {len(project.functions)} functions, {took_ms:.0f} ms"})
+        self._project, self._settings = project, settings
+        self._warned = frozenset(judged.warnings)
+
+    def _renew(self) -> None:
+        """The vault may have changed: functions with another secret than before get a new snapshot."""
+        if self._project is None or self._settings is None or self.deployed is None:
+            return
+        before = {one["route"]: one["version"] for one in self.deployed["functions"]}
+        try:
+            judged = self._deploy(self._project, self._settings)
+        except LampyrError as error:
+            self._failed(error)
+            return
+        except Unreachable:
+            return
+        self._report(judged)
+        self._warned = frozenset(judged.warnings)
+        new = [one["route"] for one in self.deployed["functions"] if one["version"] != before.get(one["route"])]
+        if new:
+            self._send({"log": f"secrets have changed: new snapshots for {', '.join(new)}"})
+
+    def _deploy(self, project: Project, settings: config.Config) -> Project:
+        """Send the deployment to the gateway; returns the project with all its problems. Raises LampyrError."""
+        env = environment.read(self.root, self.mode, os.environ, self._secrets(project))
+        env = replace(env, provided=self.provided)
         self.deployed = deployment.compose(
             f"{time.time_ns() // 1_000_000:011x}",
             project,
@@ -170,14 +228,21 @@ class Control:
             env,
             environment.packages(self.root),
             shows_tracebacks=self.shows_tracebacks,
-            version_of=self._version,
+            version_of=lambda function: f"{self._version(function)}/{env.sealed(function)}",
         )
-        judged = env.judge(project)
-        if not first:
-            self._tell_of_a_restart(settings)
-            self._report(judged, (time.perf_counter() - started) * 1000)
-        self._warned, self._settings = frozenset(judged.warnings), settings
         self._send({"deployment": self.deployed})
+        return env.judge(project)
+
+    def _secrets(self, project: Project) -> dict[str, Secret]:
+        """What the vault holds now or, where it cannot be opened any more, what it held. Raises at the first time."""
+        try:
+            return self._sealed.ask(project.functions)
+        except (LampyrError, Unreachable) as error:
+            if self._sealed.secrets is None:
+                raise
+            if isinstance(error, LampyrError):
+                self._failed(error)
+            return self._sealed.secrets
 
     def _failed(self, error: LampyrError) -> None:
         if self.deployed is None:
@@ -203,14 +268,13 @@ class Control:
             what = "[server] or [providers] has changed; who listens and which model answers is settled at the start"
             self._send({"log": f"warning: {what}\nhint: restart `lampyr dev`"})
 
-    def _report(self, project: Project, took_ms: float) -> None:
+    def _report(self, project: Project) -> None:
         """Say what changed: every error, and the warnings that were not there before."""
         for problem in project.errors:
             self._send({"log": f"error: {problem}"})
         for problem in project.warnings:
             if problem not in self._warned:
                 self._send({"log": f"warning: {problem}"})
-        self._send({"log": f"reloaded, {len(project.functions)} functions, {took_ms:.0f} ms"})
 
 
 def _at_start(settings: config.Config) -> tuple[object, ...]:

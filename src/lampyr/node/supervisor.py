@@ -12,18 +12,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lampyr.build import environment
 from lampyr.errors import LampyrError
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message
+from lampyr.vault.place import VARIABLE
 
 # A process that ended more often than this within a minute will not be cured by another start. One that was killed has
 # not ended of itself: whoever did that, the next one may live.
 MAX_RESTARTS_A_MINUTE = 10
-# Variables that a process of ours needs to run at all; everything else is the functions' business.
-PASSED_ON = (
-    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "NO_COLOR"),
-    *("XDG_DATA_HOME", "LAMPYR_MODELS"),
-)
 
 
 class Child:
@@ -78,13 +75,15 @@ class Socketed:
 class Supervisor:
     """Runs until it is told to stop. `listening`: the public sockets; `settings`: what the gateway is told about them.
 
-    `control`: what control is told; `door`: where it is asked; `ready()` is called once the first deployment is served.
+    `vault`, `control`: what they are told; `door`: where control is asked; `ready()` is called once the first
+    deployment is served.
     """
 
     def __init__(
         self,
         listening: list[socket.socket],
         settings: Message,
+        vault: Message,
         control: Message,
         door: socket.socket,
         ready: Callable[[], None],
@@ -92,11 +91,12 @@ class Supervisor:
     ) -> None:
         self._listening = listening
         self._settings = settings
+        self._vault = vault
         self._control = control
         self._door = door
         self._ready = ready
         self._drain_limit_s = drain_limit_s
-        self._env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        self._env = environment.ours(os.environ)
         self._children: dict[int, Child] = {}
         self._socketed: list[Socketed] = []
         self._died: list[float] = []
@@ -119,6 +119,7 @@ class Supervisor:
         old = {signum: signal.signal(signum, self._noted) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         try:
+            self._start_vault()
             self._start_control(self._start_gateway())
             while self._turn(wake):
                 pass
@@ -214,11 +215,25 @@ class Supervisor:
         gateway.say({"base": True}, (base.channel.fileno(),))
         base.channel.close()
 
+    def _start_vault(self) -> None:
+        self._start("lampyr.vault").say(self._vault)
+
     def _start_control(self, gateway: Child) -> None:
-        # Control reads the process environment for the functions, so it alone gets all of it.
-        control = self._start("lampyr.control", dict(os.environ))
+        # Control reads the process environment for the functions, so it alone gets all of it, but for the master key.
+        env = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        control = self._start("lampyr.control", env)
         control.say(self._control, (self._door.fileno(),))
+        self._introduce_vault(control)
         self._connect(gateway, control)
+
+    def _introduce_vault(self, control: Child) -> None:
+        vault = self._find("lampyr.vault")
+        if vault is not None:
+            one, other = Channel.pair()
+            vault.say({"asker": True}, (one.fileno(),))
+            control.say({"vault": True}, (other.fileno(),))
+            one.close()
+            other.close()
 
     def _connect(self, gateway: Child, control: Child) -> None:
         one, other = Channel.pair()
@@ -270,6 +285,11 @@ class Supervisor:
                 self._connect(gateway, control)
         elif dead.module == "lampyr.runtime.snapshot" and gateway is not None:
             self._start_base(gateway)
+        elif dead.module == "lampyr.vault":
+            self._start_vault()
+            control = self._find("lampyr.control")
+            if control is not None:
+                self._introduce_vault(control)
         elif dead.module == "lampyr.control" and gateway is not None:
             self._start_control(gateway)
 

@@ -65,6 +65,14 @@ def adopt_orphans() -> None:
 # --- what there is
 
 
+def end_with_parent() -> None:
+    """Have this process killed when the one that forked it ends, however that is (prctl(2)). Linux only."""
+    if LINUX:
+        from lampyr.runtime import kernel
+
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def find() -> Means:
     """Try everything in a process of its own, which ends afterwards."""
     if not LINUX:

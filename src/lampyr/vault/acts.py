@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from lampyr.errors import UsageError, VaultError
+from lampyr.types import Secret
 from lampyr.vault import audit, master, store
 from lampyr.vault.master import Keys, Master
 from lampyr.vault.place import Place
@@ -124,6 +125,13 @@ def rows(where: Place, keys: Keys, environments: tuple[str, ...]) -> list[Row]:
 def _row(same: list[Record]) -> Row:
     one = same[0]
     return Row(one.name, tuple(sorted(each.environment for each in same)), one.functions, one.version, one.updated_at)
+
+
+def values(where: Place, keys: Keys, environment: str) -> dict[str, Secret]:
+    """The plaintext of one environment, for a check by the person who may change it anyway. Raises VaultError."""
+    with _act(where, "read"):
+        vault = store.load(where, keys)
+        return vault.reveal(environment) if vault is not None else {}
 
 
 def verify(where: Place, keys: Keys) -> int:

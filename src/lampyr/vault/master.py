@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from lampyr.errors import VaultError
 from lampyr.vault import cipher, place
-from lampyr.vault.place import Place
+from lampyr.vault.place import VARIABLE, Place
 
-VARIABLE = "LAMPYR_MASTER_KEY"
 KEY, PASSPHRASE = 0, 1
 MIN_PASSPHRASE_CHARS = 12
 

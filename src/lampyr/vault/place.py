@@ -14,12 +14,24 @@ from lampyr.errors import VaultError
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 _TEMPORARY = ".writing-"
 
+# The variable that holds the master key where no file does.
+VARIABLE = "LAMPYR_MASTER_KEY"
+
+
+# When a file was last replaced, and by which; None: it is not there.
+Stamp = tuple[int, int] | None
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """A vault's files in a state directory. The mark is outside the folder, so that no copy of it brings it along."""
 
     state: Path
+
+    @classmethod
+    def of(cls, state: str) -> Place:
+        """The place of the vault in this state directory."""
+        return cls(Path(state))
 
     @property
     def folder(self) -> Path:
@@ -45,6 +57,18 @@ class Place:
     @property
     def mark(self) -> Path:
         return self.state / "vault.mark"
+
+    def exists(self) -> bool:
+        """Whether there is, or has been, a vault."""
+        return self.vault.exists() or self.mark.exists()
+
+    def stamp(self) -> Stamp:
+        """Another one means that the vault has changed."""
+        try:
+            found = self.vault.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino
 
     @contextmanager
     def locked(self, *, alone: bool) -> Iterator[None]:

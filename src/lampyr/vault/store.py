@@ -95,14 +95,14 @@ class Vault:
 # --- reading
 
 
-def exists(where: Place) -> bool:
-    """Whether there is, or has been, a vault."""
-    return where.vault.exists() or where.mark.exists()
+def needs_passphrase(where: Place) -> bool:
+    """Whether the vault, if there is one, is locked with a passphrase, as far as its unverified header says."""
+    return (place.read(where.vault) or b"")[len(MAGIC) : len(MAGIC) + 1] == bytes([master.PASSPHRASE])
 
 
 def load(where: Place, keys: Keys) -> Vault | None:
     """The vault, verified as a whole; None where there has never been one. Raises VaultError."""
-    if not exists(where):
+    if not where.exists():
         return None
     with where.locked(alone=False):
         return _load(where, keys)
@@ -230,19 +230,21 @@ def write(where: Place, vault: Vault) -> None:
     vault.generation += 1
     header = MAGIC + bytes([vault.master.kind]) + vault.master.salt + vault.id
     place.write(where.vault, header + cipher.seal(_file_key(vault.master), _body(vault), header))
-    mark(where, vault, audit.last(where))
+    _mark(where, vault, vault.generation, audit.last(where))
 
 
-def mark(where: Place, vault: Vault, head: audit.Head) -> None:
+def _mark(where: Place, vault: Vault, generation: int, head: audit.Head) -> None:
     """Remember the newest vault and the end of the trail. It comes after both: a crash before it loses nothing."""
-    told = {"generation": vault.generation, "entries": head.entries, "head": head.hash.hex()}
+    told = {"generation": generation, "entries": head.entries, "head": head.hash.hex()}
     sealed = cipher.seal(vault.mark_key, json.dumps(told).encode(), bind(vault.id, b"mark"))
     place.write(where.mark, sealed)
 
 
 def note(where: Place, vault: Vault, entries: list[dict[str, Any]]) -> None:
-    """Add to the trail what did not change the vault. The caller holds the lock."""
-    mark(where, vault, audit.append(where, entries))
+    """Add to the trail what did not change the vault, which may be a newer one by now. The caller holds the lock."""
+    mark = place.read(where.mark)
+    generation = vault.generation if mark is None else _marked(where, vault, mark)["generation"]
+    _mark(where, vault, max(generation, vault.generation), audit.append(where, entries))
 
 
 def _body(vault: Vault) -> bytes:

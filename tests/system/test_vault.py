@@ -1,0 +1,264 @@
+"""The vault in a running server: who gets which secret, and what happens when one changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import psutil
+import pytest
+from serving import Serve, Server, until, write
+
+CANARY = "sk-canary-0f1e2d3c4b5a"
+SHOW = """
+import hashlib, os
+
+SEEN = os.environ.get("API_KEY", "")  # as a client that is made at import
+
+def GET():
+    now = os.environ.get("API_KEY", "")
+    return [hashlib.sha256(one.encode()).hexdigest()[:8] if one else "" for one in (SEEN, now)]
+"""
+
+
+def secrets(root: Path, *arguments: str, given: str = "", env: dict[str, str] | None = None) -> str:
+    command = [sys.executable, "-m", "lampyr", "secrets", arguments[0], *arguments[1:]]
+    environ = {**os.environ, **(env or {})}
+    done = subprocess.run(
+        command, cwd=root, input=given, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def seen(value: str) -> list[str]:
+    import hashlib
+
+    return [hashlib.sha256(value.encode()).hexdigest()[:8]] * 2 if value else ["", ""]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "kept"
+    stream = """
+        import asyncio, hashlib, os
+        runtime = "edge"
+        async def GET():
+            for number in range(1000):
+                yield hashlib.sha256(os.environ["API_KEY"].encode()).hexdigest()[:8] + "\\n"
+                await asyncio.sleep(0.02)
+    """
+    files = {
+        "app/mine/route.py": SHOW,
+        "app/other/route.py": SHOW,
+        "app/none/route.py": f"secrets = []\n{SHOW}",
+        "app/stream/route.py": stream,
+        "app/leak/route.py": "import os\ndef GET(): return 'key: ' + os.environ['API_KEY']\n",
+        "app/environ/route.py": "def GET(): return open('/proc/self/environ').read()\n",
+        "app/names/route.py": "import os\ndef GET(): return sorted(os.environ)\n",
+    }
+    write(root, files)
+    return root
+
+
+@pytest.fixture
+def start(project: Path) -> Iterator[Serve]:
+    """`start(command="start", env={})` → a Server on the project that ends with the test."""
+    servers: list[Server] = []
+
+    def begin(command: str = "start", env: dict[str, str] | None = None) -> Server:
+        servers.append(Server(project, command, env=env))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.stop()
+
+
+@pytest.mark.parametrize(("command", "environment"), [("dev", "development"), ("start", "production")])
+def test_the_vault_wins_and_says_so(project: Path, start: Serve, command: str, environment: str) -> None:
+    secrets(project, "set", "API_KEY", given="of-all-of-them")
+    secrets(project, "set", "API_KEY", "--env", environment, given=CANARY)
+    write(project, {".env.local": "API_KEY=of-the-file\n"})
+    server = start(command=command, env={"API_KEY": "of-the-process"})
+    assert server.get("/mine").json() == seen(CANARY)
+    server.log(r"warning: \.env\.local:1: API_KEY is in the vault too, and the vault wins")
+    server.log(r"warning: process environment: API_KEY is in the vault too")
+
+
+def test_who_may_have_it(project: Path, start: Serve) -> None:
+    secrets(project, "set", "API_KEY", "--only", "/mine", "--only", "/none", given=CANARY)
+    server = start()
+    assert server.get("/mine").json() == seen(CANARY)
+    assert server.get("/other").json() == server.get("/none").json() == seen("")
+    read = [one for one in json.loads(secrets(project, "audit", "--json")) if one["action"] == "read"]
+    assert ("API_KEY", ["/mine"], True) in [(one["name"], one.get("functions"), one["allowed"]) for one in read]
+    assert not any(one.get("functions") in (["/other"], ["/none"]) for one in read)
+    assert "none changed" in secrets(project, "audit", "--verify")
+
+
+def test_asking_for_what_is_for_others_is_in_the_trail(project: Path, start: Serve) -> None:
+    secrets(project, "set", "API_KEY", "--only", "/mine", given=CANARY)
+    write(project, {"app/other/route.py": f'secrets = ["API_KEY"]\n{SHOW}'})
+    assert start().get("/other").json() == seen("")
+    refused = [one for one in json.loads(secrets(project, "audit", "--json")) if not one["allowed"]]
+    assert [(one["name"], one["functions"]) for one in refused] == [("API_KEY", ["/other"])]
+
+
+def test_it_is_masked(project: Path, start: Serve) -> None:
+    secrets(project, "set", "API_KEY", given=CANARY)
+    assert start().get("/leak").body == b"key: ***"
+
+
+def test_no_process_was_started_with_it(project: Path, start: Serve) -> None:
+    """Neither a value nor the master key is in any command line or in an environment that /proc shows."""
+    key = "5a" * 32
+    secrets(project, "set", "API_KEY", given=CANARY, env={"LAMPYR_MASTER_KEY": key})
+    server = start(env={"LAMPYR_MASTER_KEY": key})
+    assert server.get("/mine").json() == seen(CANARY)
+    assert "LAMPYR_MASTER_KEY" not in server.get("/names").json()
+    told = server.get("/environ").body.decode()
+    for process in server.processes():
+        try:
+            told += " ".join(process.cmdline()) + Path(f"/proc/{process.pid}/environ").read_text(errors="replace")
+        except (psutil.Error, OSError):
+            continue
+    assert "PATH=" in told and CANARY not in told and key not in told
+
+
+def test_the_base_never_holds_it(project: Path, start: Serve) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root reads the memory of others")
+    secrets(project, "set", "API_KEY", "--only", "/mine", given=CANARY)
+    server = start()
+    assert server.get("/mine").json() == seen(CANARY) and server.get("/other").json() == seen("")
+    holders = {" ".join(one.cmdline()[3:5]) for one in server.processes() if holds(one.pid, CANARY)}
+    mine = [one for one in server.processes() if holds(one.pid, CANARY) and "lampyr.runtime.snapshot" in one.cmdline()]
+    assert "lampyr.vault" in str(holders) and "lampyr.gateway" in str(holders)
+    base = server.find("lampyr.runtime.snapshot")
+    assert mine and base.pid not in {one.pid for one in mine}
+    assert not holds(server.process.pid, CANARY)
+
+
+def holds(pid: int, text: str) -> bool:
+    """Whether a process has `text` in its memory."""
+    wanted = text.encode()
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+        with open(f"/proc/{pid}/mem", "rb", 0) as memory:
+            for found in re.finditer(r"^([0-9a-f]+)-([0-9a-f]+) rw", maps, re.M):
+                start, end = int(found[1], 16), int(found[2], 16)
+                memory.seek(start)
+                try:
+                    if wanted in memory.read(end - start):
+                        return True
+                except OSError:
+                    continue
+    except OSError:
+        pass
+    return False
+
+
+@pytest.mark.parametrize("command", ["dev", "start"])
+def test_a_new_value_is_seen_without_a_failed_request(project: Path, start: Serve, command: str) -> None:
+    secrets(project, "set", "API_KEY", given="the-first-value")
+    server = start(command=command)
+    assert server.get("/mine").json() == seen("the-first-value")
+    with server.connect() as sock, sock.makefile("rb") as stream:
+        sock.sendall(b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n")
+        renew(project, server, stream)
+    assert server.log(r"secrets have changed: new snapshots for (.+)")[1].split(", ")[0] == "/environ"
+    secrets(project, "set", "API_KEY", "--only", "/mine", given="for-mine-alone")
+    until(lambda: server.get("/other").json() == seen(""), "that it is taken away")
+
+
+def renew(project: Path, server: Server, stream: BinaryIO) -> None:
+    """Give API_KEY one value after another, and the vault another master key, while requests come and a stream runs."""
+    until(lambda: seen("the-first-value")[0].encode() in stream.readline(), "the stream")
+    statuses: set[int] = set()
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            statuses.add(server.get("/mine").status)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for value in ("the-second-value", "the-third-value"):
+            secrets(project, "set", "API_KEY", given=value)
+            until(lambda value=value: server.get("/mine").json() == seen(value), "the new value")  # type: ignore[misc]
+        secrets(project, "rotate")
+        secrets(project, "set", "API_KEY", given="after-the-rotation")
+        until(lambda: server.get("/mine").json() == seen("after-the-rotation"), "the value after the rotation")
+    finally:
+        done.set()
+        asking.join()
+    assert statuses == {200}
+    for _ in range(20):
+        line = stream.readline()
+        assert line.strip() in (b"", b"9") or seen("the-first-value")[0].encode() in line
+
+
+def test_a_vault_that_is_made_while_the_server_runs(project: Path, start: Serve) -> None:
+    server = start()
+    assert server.get("/mine").json() == seen("")
+    secrets(project, "set", "API_KEY", given=CANARY)
+    until(lambda: server.get("/mine").json() == seen(CANARY), "the new value")
+    secrets(project, "remove", "API_KEY")
+    until(lambda: server.get("/mine").json() == seen(""), "that it is gone")
+
+
+def test_another_vault_process_takes_over(project: Path, start: Serve) -> None:
+    secrets(project, "set", "API_KEY", given=CANARY)
+    server = start()
+    vault = server.find("lampyr.vault")
+    vault.send_signal(signal.SIGKILL)
+    until(lambda: server.find("lampyr.vault").pid != vault.pid, "another vault process")
+    secrets(project, "set", "API_KEY", given="another-value")
+    until(lambda: server.get("/mine").json() == seen("another-value"), "the new value")
+
+
+def test_a_vault_that_is_spoiled_while_the_server_runs_changes_nothing(project: Path, start: Serve) -> None:
+    secrets(project, "set", "API_KEY", given=CANARY)
+    server = start()
+    (project / ".lampyr/vault/secrets.vault").write_bytes(b"spoiled")
+    server.log("error: the vault .* cannot be opened")
+    assert server.get("/mine").json() == seen(CANARY)
+
+
+@pytest.mark.parametrize("command", ["dev", "start", "build"])
+def test_a_vault_that_was_changed_is_not_served_from(project: Path, command: str) -> None:
+    secrets(project, "set", "API_KEY", given=CANARY)
+    vault = project / ".lampyr/vault/secrets.vault"
+    vault.write_bytes(vault.read_bytes()[:-1])
+    port = [] if command == "build" else ["--port", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "lampyr", command, str(project), *port],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    errors = [line for line in done.stderr.splitlines() if "error" in line]
+    assert done.returncode == 1 and len(errors) == 1 and "cannot be opened" in errors[0]
+
+
+def test_a_passphrase_comes_from_the_environment(project: Path, start: Serve) -> None:
+    env = {"LAMPYR_MASTER_KEY": "correct horse battery staple"}
+    secrets(project, "set", "API_KEY", given=CANARY, env=env)
+    assert start(env=env).get("/mine").json() == seen(CANARY)
+
+
+def test_the_vault_is_not_for_tests(project: Path, start: Serve) -> None:
+    secrets(project, "set", "API_KEY", given=CANARY)
+    assert start(env={"LAMPYR_ENV": "test"}).get("/mine").json() == seen("")
