@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from dotenv.parser import Binding, parse_stream
 
+from lampyr.build import exposed
 from lampyr.build.expansion import LoopError, expand_all
 from lampyr.build.packages import Packages, packages
 from lampyr.core import masks
@@ -67,7 +68,14 @@ class Environment:
     def judge(self, project: Project) -> Project:
         """The project with the problems of its environment added to its own."""
         warnings = (*project.warnings, *self.warnings, *self._missed(project))
-        return replace(project, errors=project.errors + self.errors, warnings=warnings)
+        errors = (*project.errors, *self.errors, *self._shown(project))
+        return replace(project, errors=errors, warnings=warnings)
+
+    def _shown(self, project: Project) -> Iterator[Problem]:
+        """Files for browsers in which there is a secret."""
+        if project.public is not None:
+            look = exposed.Look({name: self.values[name] for name in self.secrets})
+            yield from look.problems(project.root, project.public)
 
     def of(self, function: Function) -> dict[str, str]:
         """What one function gets: all but the secrets that it may not have, and what else holds one of those."""
@@ -161,8 +169,8 @@ def read(root: Path, mode: str, process: Mapping[str, str], vault: Mapping[str, 
     public = {name: value for name, value in values.items() if _PUBLIC_NAME.fullmatch(name)}
     local.update(sealed)
     secrets = frozenset(name for name in values if name not in public and (name in local or is_secret_name(name)))
-    exposed = list(_exposed(public, secrets, values, winning))
-    unseen = {name for name, _ in exposed}
+    shown = [*_exposed(public, secrets, values, winning), *_keys(public, winning)]
+    unseen = {name for name, _ in shown}
     own = {name: len(values[name]) for name in sorted(secrets & raw.keys()) if values[name]}
     return Environment(
         mode=mode,
@@ -170,7 +178,7 @@ def read(root: Path, mode: str, process: Mapping[str, str], vault: Mapping[str, 
         secrets=secrets,
         public={name: value for name, value in public.items() if name not in unseen},
         files=tuple(root / name for name, _ in found),
-        errors=tuple(problem for _, problem in exposed),
+        errors=tuple(problem for _, problem in shown),
         warnings=(*_dangling(dangling, raw), *_unmasked(own, raw), *_shadowed(sealed, shadowed, winning)),
         vault=sealed,
     )
@@ -312,6 +320,23 @@ def _unmasked(lengths: Mapping[str, int], raw: Mapping[str, _Entry]) -> Iterator
     for name in (name for name, length in lengths.items() if length > masks.MAX_CHARS):
         message = f"{name} is too long: its first {masks.MAX_CHARS} characters are masked, the rest is not"
         yield Problem(file=raw[name].file, line=raw[name].line, message=message, hint="keep it in a file")
+
+
+def _keys(public: Mapping[str, str], winning: Mapping[str, _Entry]) -> Iterator[tuple[str, Problem]]:
+    """PUBLIC_ variables that look like a provider's key, whatever they are called."""
+    for name, value in public.items():
+        kind = exposed.looks_like(value.encode("utf-8", "surrogateescape"))
+        if kind is not None:
+            entry = winning.get(name)
+            yield (
+                name,
+                Problem(
+                    file=entry.file if entry else "process environment",
+                    line=entry.line if entry else None,
+                    message=f"{name} holds what looks like {kind}, and browsers may see it",
+                    hint=f"give it a name that does not begin with {PUBLIC}, and use it in a function",
+                ),
+            )
 
 
 def _exposed(
