@@ -44,6 +44,7 @@ def compose(
         "public": str(project.public) if project.public else None,
         "secrets": sorted({env.values[name] for name in env.secrets if env.values.get(name)}),
         "env_js": environment.env_js(env.public),
+        "budgets": list(config.budget.limit),
         "trusted_proxies": list(config.server.trusted_proxies),
         "shows_tracebacks": shows_tracebacks,
     }

@@ -21,6 +21,7 @@ from lampyr.gateway.ids import Ids
 from lampyr.gateway.log import Log
 from lampyr.gateway.proxy import Proxy
 from lampyr.gateway.site import Site
+from lampyr.ledger.counters import Counters
 from lampyr.ledger.journal import Journal
 from lampyr.node.pool import Pool
 from lampyr.node.shelf import MIB
@@ -49,6 +50,7 @@ class Gateway:
         self.servers: list[asyncio.Server] = []
         self.tmp = ""
         self.journal: Journal | None = None
+        self.counters: Counters | None = None
         self.development = False
         self._retiring: dict[Pool, str] = {}  # pools of earlier deployments, and which
         self._cold: deque[Pool] = deque()  # whose function is yet to be imported
@@ -79,6 +81,7 @@ class Gateway:
     def _from_supervisor(self, message: Message, fds: list[int]) -> None:
         if "listen" in message:
             self.tmp = message["tmp"]
+            self.counters = Counters(Path(message["ledger"]) / "budgets", self.log.platform)
             self.journal = Journal(Path(message["ledger"]) / "journal", self.log.platform)
             self.development = message["development"]
             limit = message["max_connections"]
@@ -138,8 +141,10 @@ class Gateway:
 
     def _switch(self, deployment: Message) -> None:
         before = self.proxy.site
-        assert self.journal is not None  # the supervisor tells of the ledger before it tells of control
-        site = Site(deployment, self.base, self.log, self.journal, self.tmp, self._told, before)
+        assert (
+            self.journal is not None and self.counters is not None
+        )  # the supervisor tells of the ledger before it tells of control
+        site = Site(deployment, self.base, self.log, self.journal, self.counters, self.tmp, self._told, before)
         self.proxy.switch(site)
         if before is None:
             # What start-up allocated lives as long as the process: no collection needs to look at it again.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lampyr.core.admission import Rate, client
 from lampyr.gateway import answers
+from lampyr.gateway.budgets import Allowance, Allowances
 from lampyr.types import Settings
 from lampyr.values import parse_rate
 
@@ -29,7 +30,8 @@ class Refusal(NamedTuple):
 class Admission:
     """The rules of one function. What is known of its clients goes on under a new deployment with the same rules."""
 
-    def __init__(self, settings: Settings, before: Admission | None) -> None:
+    def __init__(self, settings: Settings, budgets: Allowances | None, before: Admission | None) -> None:
+        self._budgets = budgets
         self._written = settings.rate_limit
         self._free = READING if settings.rate_limit is None else ASKING
         rate = parse_rate(settings.rate_limit or DEFAULT_RATE)
@@ -43,6 +45,8 @@ class Admission:
             wait_s = self._rate.wait_s(client(ip), now_s)
             if wait_s:
                 return Refusal("rate_limited", _rate_limited(self._rate, wait_s, id))
+        if self._budgets is not None and (spent := self._budgets.spent()):
+            return Refusal("over_budget", _over_budget(*spent, id))
         return None
 
 
@@ -57,3 +61,9 @@ def _rate_limited(rate: Rate, wait_s: float, id: str) -> answers.Answer:
         (b"ratelimit", b'"client";r=0;t=%d' % seconds),
     ]
     return answers.error("RATE_LIMITED", message, id, *headers)
+
+
+def _over_budget(budget: Allowance, wait_s: float, id: str) -> answers.Answer:
+    whose = "this function" if budget.route else "all functions together"
+    message = f"The budget of {whose}, {budget.written()}, is spent."
+    return answers.error("BUDGET_EXCEEDED", message, id, (b"retry-after", b"%d" % ceil(wait_s)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from lampyr.gateway.budgets import Allowances
 from lampyr.ledger import records
 from lampyr.ledger.journal import Journal
 from lampyr.ledger.records import CLOSE, CLOSE_STRUCT, KIND_AT, OPEN, OPEN_STRUCT, OUTCOME_NUMBER, Origin
@@ -26,9 +27,10 @@ _pack_close, _CLOSE_BYTES = CLOSE_STRUCT.pack_into, CLOSE_STRUCT.size
 class Book:
     """The rows of one function under one deployment. `open` and `close` are on every request's way: 2 µs together."""
 
-    __slots__ = ("_journal", "_origin")
+    __slots__ = ("_budgets", "_journal", "_origin")
 
-    def __init__(self, journal: Journal, function: str, deployment: str) -> None:
+    def __init__(self, journal: Journal, function: str, deployment: str, budgets: Allowances | None) -> None:
+        self._budgets = budgets
         self._origin = journal.origin(Origin(function, deployment, ""))
         self._journal = journal
 
@@ -63,6 +65,8 @@ class Book:
             if call.cold:
                 init_ms = instance.init_ms
                 queue_ms = max(queue_ms - init_ms, 0.0)
+        if self._budgets is not None:
+            self._budgets.use(cpu_ns, gb_s)
         figures = (queue_ms, init_ms, duration_ms, cpu_ns, peak_kib, gb_s, call.bytes_in, call.bytes_out)
         journal = self._journal
         at = journal.at
@@ -82,4 +86,6 @@ class Book:
         if instance is not None:
             cpu_ns, _ = instance.meter.spent(call.mark, len(instance.running), 0.0, monotonic())
             if cpu_ns > WORTH_NS:
+                if self._budgets is not None:
+                    self._budgets.use(cpu_ns, 0.0)
                 self._journal.write(records.amended(records.Amended(call.id, self._origin, cpu_ns)))

@@ -10,11 +10,13 @@ from typing import Any
 
 from lampyr.core.routing import Router
 from lampyr.gateway.admission import Admission
+from lampyr.gateway.budgets import allowances
 from lampyr.gateway.exchange import Lines
 from lampyr.gateway.log import Log
 from lampyr.gateway.masking import Masker
 from lampyr.gateway.metering import Book
 from lampyr.gateway.static import Files
+from lampyr.ledger.counters import Counters
 from lampyr.ledger.journal import Journal
 from lampyr.node.instance import Instance
 from lampyr.node.logs import Sink
@@ -33,6 +35,7 @@ class Site:
         base: Base,
         log: Log,
         journal: Journal,
+        counters: Counters,
         tmp: str,
         told: Callable[[Pool], None],
         before: Site | None,
@@ -49,10 +52,14 @@ class Site:
         self.known_heads: dict[bytes, Lines] = {}  # of responses, as handlers wrote them
         self._versions: dict[str, str] = {one["route"]: one["version"] for one in message["functions"]}
         self.pools: dict[str, Pool] = {}
-        self.books = {one.route: Book(journal, one.route, self.id) for one in self.functions}
+        budgets = {
+            one.route: allowances(one.route, one.settings.budget, message["budgets"], counters, log.platform)
+            for one in self.functions
+        }
+        self.books = {one.route: Book(journal, one.route, self.id, budgets[one.route]) for one in self.functions}
         known = before.admissions if before else {}
         self.admissions: dict[str, Admission] = {
-            one.route: Admission(one.settings, known.get(one.route)) for one in self.functions
+            one.route: Admission(one.settings, budgets[one.route], known.get(one.route)) for one in self.functions
         }
         for function, one in zip(self.functions, message["functions"], strict=True):
             old = before.pools.get(function.route) if before else None
