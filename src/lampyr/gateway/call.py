@@ -24,7 +24,7 @@ DEADLINE_GRACE_S = 0.05
 LEFT_GRACE_S = 1.0
 # A handler that is still there after this part of the grace does not listen; its stack is asked for from outside.
 STACK_AFTER_S = 0.02
-STACK_LATEST_S = 0.1
+STACK_LATEST_S = 0.05
 # Credit goes back to an instance in portions, so that a stream of small chunks costs few frames.
 CREDIT_BYTES = 32 * 1024
 
@@ -457,6 +457,7 @@ class Call:
         instance.send(wire.frame(self._stream, wire.CANCEL, why))
         loop = self.pool.loop
         if why == b"deadline":
+            instance.listen()
             self._stack = loop.call_later(STACK_AFTER_S, instance.print_stack)
         self._grace = loop.call_later(grace_s, self._kill, why)
 

@@ -260,12 +260,15 @@ class Instance:
 
     def print_stack(self) -> None:
         """Have the process write its Python stacks to its log, whatever it is doing (faulthandler)."""
-        for pipe in self.pipes:
-            pipe.heard = False
         self._signal(STACK_SIGNAL)
 
+    def listen(self) -> None:
+        """From now on note whether it writes anything to its log."""
+        for pipe in self.pipes:
+            pipe.heard = False
+
     def has_spoken(self) -> bool:
-        """Whether it has written anything since it was asked for its stacks."""
+        """Whether it has written anything since then."""
         return any(pipe.heard for pipe in self.pipes)
 
     def kill(self, reason: str) -> None:
