@@ -22,7 +22,7 @@ from lampyr.build.scan import scan
 from lampyr.control import door
 from lampyr.errors import BuildError, LampyrError, PortError, StateError
 from lampyr.model import catalog, choice
-from lampyr.node import limits
+from lampyr.node import hierarchy
 from lampyr.node.supervisor import Supervisor
 from lampyr.runtime import sandbox
 from lampyr.types import Project, Secret
@@ -84,7 +84,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     finally:
         door.remove(state_dir)
         shutil.rmtree(tmp, ignore_errors=True)
-        limits.remove_stale()
+        hierarchy.remove_stale()
         lock.close()
 
 

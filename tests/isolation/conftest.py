@@ -8,11 +8,11 @@ import pytest
 from hostile import ATTACKER, SECRET, VICTIM
 from serving import Server, write
 
-from lampyr.node import limits
+from lampyr.node import hierarchy
 from lampyr.runtime import sandbox
 
 MEANS = sandbox.find()
-GROUPS, _ = limits.find()
+GROUPS, _ = hierarchy.find()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

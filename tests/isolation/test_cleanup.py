@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from serving import Server, until, write
 
-from lampyr.node import limits
+from lampyr.node import hierarchy
 
 needs = pytest.mark.needs
 PROJECT = {"app/hello/route.py": "def GET(): return 'hello'\n"}
@@ -17,7 +17,7 @@ PROJECT = {"app/hello/route.py": "def GET(): return 'hello'\n"}
 def groups(server: Server) -> list[Path]:
     """The control groups of a running server's functions."""
     gateway = server.find("lampyr.gateway").pid
-    return [folder / f"lampyr-{gateway}" for folder in limits.find()[0].values()]
+    return [folder / f"lampyr-{gateway}" for folder in hierarchy.find()[0].values()]
 
 
 def served(root: Path) -> Server:

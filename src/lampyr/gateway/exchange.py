@@ -12,7 +12,7 @@ from lampyr.gateway.head import TOKEN, Head
 if TYPE_CHECKING:
     from lampyr.gateway.http import Connection
     from lampyr.gateway.loops import Maker
-    from lampyr.node.instance import Caller
+    from lampyr.node.caller import Caller
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

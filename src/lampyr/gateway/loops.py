@@ -16,7 +16,8 @@ from lampyr.node.ends import End, Ends, holder
 
 if TYPE_CHECKING:
     from lampyr.gateway.exchange import Exchange
-    from lampyr.node.instance import Caller, Instance
+    from lampyr.node.caller import Caller
+    from lampyr.node.instance import Instance
     from lampyr.node.pool import Pool
     from lampyr.node.snapshots import Base
 

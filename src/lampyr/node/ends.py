@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from lampyr.node.limits import pid_of
+from lampyr.node.processes import pid_of
 
 if TYPE_CHECKING:
     from lampyr.node.instance import Instance

@@ -1,25 +1,25 @@
-"""One instance as the gateway sees it: its socket, its process, the calls it serves."""
+"""One instance as the gateway sees it: its process, the calls it serves, what it says of them."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
-import sys
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lampyr.core import lifecycle
 from lampyr.core.pace import MOST_AHEAD
-from lampyr.node.limits import pid_of
 from lampyr.node.logs import LogPipe
 from lampyr.node.meter import Meter, SharedMeter
+from lampyr.node.processes import pid_of, send_signal
 from lampyr.runtime import wire
 from lampyr.runtime.stack import STACK_SIGNAL
 
 if TYPE_CHECKING:
+    from lampyr.node.caller import Caller
+    from lampyr.node.link import Link
     from lampyr.node.pool import Pool
 
 # No frame of an honest instance is larger: bodies leave in pieces of one window.
@@ -29,59 +29,24 @@ STATUS_TIMEOUT_S = 2.0
 # Frames that complete a response; their kind stands last in the header.
 ENDS = frozenset({wire.ANSWER, wire.QUICK_ANSWER, wire.END, wire.FAIL})
 KIND_AT = wire.HEADER_BYTES - 1
-# Python has no names for it (linux/socket.h, struct ucred); other systems have nothing of the kind.
-SCM_CREDENTIALS = 2 if sys.platform == "linux" else 0
-CREDENTIALS_BYTES = socket.CMSG_SPACE(12)
 # Why an instance has ended, where the kernel has ended it for that.
 OUT_OF_MEMORY = "it needed more memory than it may use"
 # By itself; the exit status says more.
 CRASHED = "crashed"
 
 
-class Caller(Protocol):
-    """Whoever an instance works for: told what comes back, in order. Nothing follows `lost` or `refused`."""
-
-    id: str
-    brief: bool
-    depth: int
-    inner: int
-    spared: bool  # an instance that was started for it has failed to
-
-    def begin(self, instance: Instance) -> None: ...
-    def refused(self, code: str, failure: dict[str, object] | None = None) -> None: ...
-    def answer(self, head: bytes, body: bytes) -> None: ...
-    def head(self, fields: list[bytes]) -> None: ...
-    def chunk(self, data: bytes) -> None: ...
-    def end(self) -> None: ...
-    def fail(self, kind: str, text: str) -> None: ...
-    def more_body(self, count: int) -> None: ...
-    def after(self) -> None: ...
-    def done(self) -> None: ...
-    def lost(self, why: str) -> None: ...
-    def returned(self) -> None: ...
-
-
 class Instance:
-    """`running` maps streams to callers; `reason` is why it was told to end or killed, None for a death of its own.
-
-    `far` is the process's own end of the socket where it serves one request at a time: what lies unread in there can
-    be taken back. While it is open here the socket does not tell of a death; the pidfd does.
-    """
+    """`running` maps streams to callers; `reason` is why it was told to end or killed, None for a death of its own."""
 
     __slots__ = (
         "_asking",
-        "_batch",
         "_deaf",
-        "_far",
         "_inbox",
+        "_link",
         "_loop",
-        "_outbox",
         "_pool",
         "_recent",
-        "_sock",
         "_streams",
-        "_torn",
-        "_unsent",
         "asked_s",
         "blocked",
         "caller",
@@ -97,6 +62,7 @@ class Instance:
         "pipes",
         "reason",
         "running",
+        "send",
         "served",
         "since_s",
         "state",
@@ -106,24 +72,12 @@ class Instance:
         "worn",
     )
 
-    def __init__(
-        self,
-        pool: Pool,
-        number: int,
-        sock: socket.socket,
-        far: socket.socket | None,
-        pipes: list[LogPipe],
-        tmp: str,
-    ) -> None:
+    def __init__(self, pool: Pool, number: int, link: Link, pipes: list[LogPipe], tmp: str) -> None:
         self._pool = pool
         self._loop = pool.loop
-        self._sock = sock
-        self._far = far
+        self._link = link
+        self.send = link.send  # frames
         self._inbox = b""
-        self._outbox: list[bytes] = []
-        self._unsent: deque[bytes] = deque()  # frames that the socket had no room for; of the first, what is left
-        self._torn = False  # a frame went in several packets, which may not have been read yet
-        self._batch = pool.concurrency > 1
         self._streams = 0
         self._deaf: set[int] = set()  # streams whose handlers do not stop
         self.number = number
@@ -151,10 +105,8 @@ class Instance:
         self.reason: str | None = None
         self.exit_status: int | None = None
         self._asking: list[Callable[[int | None], None]] = []  # how it ended
-        sock.setblocking(False)
-        if SCM_CREDENTIALS:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._loop.add_reader(sock, self._read)
+        link.on_full = self._full
+        link.listen(self._read)
 
     @property
     def one_at_a_time(self) -> bool:
@@ -172,8 +124,8 @@ class Instance:
             self.caller = caller
             self.since_s = monotonic()
             # What lies behind pieces of a frame cannot be told from them. Once one more call is over they were read.
-            self.takes_more = self._far is not None and caller.brief and not self._torn
-            self._torn = False
+            self.takes_more = self._link.packets and caller.brief and not self._link.torn
+            self._link.torn = False
         self.running[stream] = caller
         self._recent.append(caller.id)
         self.served += 1
@@ -188,67 +140,18 @@ class Instance:
         callers: list[Caller] = []
         others: list[bytes] = []
         eldest = None if all else next(iter(self.running), None)
-        while packet := self._unread():
+        while packet := self._link.unread():
             _, stream, kind = wire.HEADER.unpack_from(packet)
             if kind == wire.REQUEST_WHOLE and stream != eldest and stream in self.running:
                 callers.append(self.running.pop(stream))
             else:
                 others.append(packet)
         for packet in others:
-            self._write(packet)
+            self._link.write(packet)
         return callers
 
-    def _unread(self) -> bytes:
-        assert self._far is not None
-        try:
-            return self._far.recv(wire.PACKET_BYTES, socket.MSG_DONTWAIT)
-        except OSError:
-            return b""
-
-    def send(self, frame: bytes) -> None:
-        """Frames to an instance that serves many calls leave once per turn of the loop: one write instead of many."""
-        if self._batch:
-            if not self._outbox:
-                self._loop.call_soon(self._flush)
-            self._outbox.append(frame)
-        else:
-            self._write(frame)
-
-    def _flush(self) -> None:
-        data = b"".join(self._outbox)
-        self._outbox.clear()
-        self._write(data)
-
-    def _write(self, data: bytes) -> None:
-        if self.state == "ended":
-            return
-        if len(data) > wire.PACKET_BYTES:
-            self._torn = True
-        if self._unsent:
-            self._unsent.append(data)
-        elif rest := self._send(data):
-            self.takes_more = False
-            self._unsent.append(rest)
-            self._loop.add_writer(self._sock, self._write_rest)
-
-    def _send(self, data: bytes) -> bytes:
-        """Send what the socket has room for; returns the rest."""
-        sent = 0
-        try:
-            while sent < len(data):
-                sent += self._sock.send(data[sent : sent + wire.PACKET_BYTES])
-        except (BlockingIOError, InterruptedError):
-            return data[sent:]
-        except OSError:
-            pass  # the end of the socket is about to be read
-        return b""
-
-    def _write_rest(self) -> None:
-        while self._unsent:
-            if rest := self._send(self._unsent.popleft()):
-                self._unsent.appendleft(rest)
-                return
-        self._loop.remove_writer(self._sock)
+    def _full(self) -> None:
+        self.takes_more = False
 
     def retire(self, reason: str) -> None:
         """Finish what runs, take nothing more, exit."""
@@ -280,12 +183,8 @@ class Instance:
         self._pool.snapshot.fence.end(self.number)
 
     def _signal(self, signum: int) -> None:
-        if self.pidfd < 0:
-            return
-        try:
-            signal.pidfd_send_signal(self.pidfd, signum)
-        except ProcessLookupError:
-            pass
+        if self.pidfd >= 0:
+            send_signal(self.pidfd, signum)
 
     # --- what the instance says
 
@@ -293,10 +192,10 @@ class Instance:
         """Take what has come; of an instance that has requests waiting, the answers to them as well."""
         more = True
         while more:
-            if self._far is not None and len(self.running) > 1:
+            if self._link.packets and len(self.running) > 1:
                 more = self._read_waiting()
             else:
-                more = self._take_packet(self._receive()) and self._far is not None and len(self.running) > 1
+                more = self._take_packet(self._receive()) and self._link.packets and len(self.running) > 1
 
     def _read_waiting(self) -> bool:
         """Take all that is there before anything is done about it, so that its CPU time can be shared among it."""
@@ -311,24 +210,11 @@ class Instance:
 
     def _receive(self) -> bytes | None:
         """What has come, b"" at the end of the socket, None where nothing has."""
-        try:
-            if self.state == "starting":
-                return self._receive_first()
-            return self._sock.recv(wire.PACKET_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError:
-            return b""
-
-    def _receive_first(self) -> bytes:
-        """What comes first, and whose process sent it: the kernel says so with it (unix(7), SCM_CREDENTIALS).
-
-        The word of its birth comes another way, and may come after its first answer.
-        """
-        data, rights, *_ = self._sock.recvmsg(wire.PACKET_BYTES, CREDENTIALS_BYTES)
-        for level, kind, payload in rights:
-            if level == socket.SOL_SOCKET and kind == SCM_CREDENTIALS:
-                self.meter.watch(int.from_bytes(payload[:4], sys.byteorder))
+        if self.state != "starting":
+            return self._link.receive()
+        data, pid = self._link.receive_first()
+        if pid:
+            self.meter.watch(pid)
         return data
 
     def _take_packet(self, data: bytes | None) -> bool:
@@ -372,10 +258,10 @@ class Instance:
         if kind == wire.CHUNK:
             caller.chunk(payload)
         elif kind == wire.QUICK_ANSWER or kind == wire.ANSWER:
-            self._pool.pace.answered(kind == wire.QUICK_ANSWER)
+            self._pool.ahead.pace.answered(kind == wire.QUICK_ANSWER)
             caller.answer(*wire.part_head(payload))
         elif kind == wire.HEAD:
-            self._pool.pace.answered(False)
+            self._pool.ahead.pace.answered(False)
             caller.head(wire.split_head(payload)[0])
         elif kind == wire.END:
             caller.end()
@@ -396,9 +282,9 @@ class Instance:
 
     def _busy(self, stream: int) -> bool:
         """The process has read a request that it cannot serve yet. It may say so of requests that wait, no others."""
-        if self._far is None or stream == next(iter(self.running)):
+        if not self._link.packets or stream == next(iter(self.running)):
             return False
-        self._pool.returned(self, [self.running.pop(stream)])
+        self._pool.ahead.returned(self, [self.running.pop(stream)])
         return True
 
     def release(self, stream: int) -> None:
@@ -450,7 +336,7 @@ class Instance:
             self._signal(signal.SIGKILL)
             os.close(pidfd)
             self.pidfd = -1
-        elif self._far is not None:
+        elif self._link.packets:
             self._loop.add_reader(pidfd, self._died)
 
     def _died(self) -> None:
@@ -476,16 +362,11 @@ class Instance:
 
     def close(self) -> None:
         """The process is gone: let go of everything that belonged to it."""
-        self._loop.remove_reader(self._sock)
-        if self._far is not None:
-            self._far.close()
-        if self._unsent:
-            self._loop.remove_writer(self._sock)
-        self._sock.close()
+        self._link.close()
         for pipe in self.pipes:
             pipe.finish()
         if self.pidfd >= 0:
-            if self._far is not None:
+            if self._link.packets:
                 self._loop.remove_reader(self.pidfd)
             os.close(self.pidfd)
             self.pidfd = -1

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
-import socket
-import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,9 +15,13 @@ from time import monotonic
 
 from lampyr.core import endings
 from lampyr.core.autoscale import BUSY_AFTER_S, Bounds, Load, pause_s, scale, stood_by
-from lampyr.core.pace import MOST_AHEAD, PATIENCE_S, Pace
-from lampyr.node.instance import CRASHED, OUT_OF_MEMORY, Caller, Instance
+from lampyr.node.ahead import Ahead
+from lampyr.node.alarm import Alarm
+from lampyr.node.caller import Caller
+from lampyr.node.instance import CRASHED, OUT_OF_MEMORY, Instance
+from lampyr.node.link import Link
 from lampyr.node.logs import LogPipe, Sink
+from lampyr.node.processes import send_signal
 from lampyr.node.snapshots import Base, Snapshot
 from lampyr.node.watch import Watch
 from lampyr.runtime import wire
@@ -36,19 +37,7 @@ RETIRE_GRACE_S = 5.0
 # What has died is made again ahead of any call, but not in a loop.
 RESTORE_AFTER_S = 1.0
 
-# The loop's clock has whole milliseconds: a look that comes too early would only have to be repeated.
-CLOCK_S = 0.001
-
-# Requests to an instance that serves one at a time travel in packets: each is read by itself, or taken back unread.
-# Where the system has no such sockets (macOS) nothing waits in them.
-KIND = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM) if sys.platform == "linux" else socket.SOCK_STREAM
-
 _numbers = count(1)
-
-
-def _ahead_s(time_s: float) -> float:
-    left_s = time_s - monotonic()
-    return max(left_s, CLOCK_S) if left_s > 0 else 0.0
 
 
 class Pool:
@@ -90,12 +79,9 @@ class Pool:
         self.waiting: deque[Caller] = deque()
         self.retired = False
         self.talks = False  # its instances write lines that do not say whose they are
-        self.pace = Pace()
+        self.ahead = Ahead(self)
         self.watch = Watch(self)
-        self._latest: Instance | None = None  # the instance that was given a call last
-        self._impatient: asyncio.TimerHandle | None = None
-        self._look: asyncio.TimerHandle | None = None
-        self._look_s = inf  # when to ask again how many instances there should be
+        self._alarm = Alarm(self.loop, self._scale)  # when to ask again how many instances there should be
         self._failures = 0  # instances in a row that served nothing
         self._paused_until_s = 0.0
         self._restoring: asyncio.TimerHandle | None = None
@@ -105,7 +91,7 @@ class Pool:
 
     def lease(self, caller: Caller) -> None:
         """Give `caller` an instance now or as soon as there is one, or refuse it."""
-        if self.pace.quick and self._ahead(caller):
+        if self.ahead.pace.quick and self.ahead.take(caller):
             return
         if self.open:
             self._begin(self.open[-1], caller)
@@ -121,49 +107,13 @@ class Pool:
         if len(instance.running) + 1 >= self.concurrency:
             self.open.remove(instance) if self.open[-1] is not instance else self.open.pop()
             if not self.open:
-                self._look_by(monotonic() + BUSY_AFTER_S)
+                self._alarm.by(monotonic() + BUSY_AFTER_S)
         if self.talks and not instance.running:
             instance.read_log()  # what the call before wrote is its own
         if not self.watch.on:
             self.watch.begin()
-        self._latest = instance
+        self.ahead.latest = instance
         caller.begin(instance)
-
-    def _ahead(self, caller: Caller) -> bool:
-        """Let `caller` wait in the socket of an instance that is about to be free."""
-        instance = self._latest
-        if (
-            instance is None
-            or not instance.takes_more
-            or not 0 < len(instance.running) < MOST_AHEAD
-            or instance.state != "busy"
-            or instance.due
-            or not caller.brief
-            or self.talks
-        ):
-            return False
-        if self._impatient is None:
-            self._impatient = self.loop.call_later(PATIENCE_S, self._check_progress)
-        caller.begin(instance)
-        return True
-
-    def _check_progress(self) -> None:
-        """Take back what waits behind a call that blocks its process."""
-        self._impatient = None
-        now = monotonic()
-        followed = [instance for instance in self.instances.values() if len(instance.running) > 1]
-        for instance in followed:
-            if now - instance.since_s >= PATIENCE_S:
-                self.returned(instance, instance.take_back())
-        if followed:
-            self._impatient = self.loop.call_later(PATIENCE_S, self._check_progress)
-
-    def returned(self, instance: Instance, callers: list[Caller]) -> None:
-        """These calls waited behind one that is not quick: they get other instances."""
-        instance.takes_more = False
-        self.pace.wrong()
-        for caller in callers:
-            caller.returned()
 
     def abandon(self, caller: Caller) -> None:
         """The caller does not want to wait any longer."""
@@ -203,7 +153,7 @@ class Pool:
         if self.retired:
             self._retire(instance, "replaced")
         else:
-            self._look_by(instance.since_s + self._bounds.idle_timeout_s)
+            self._alarm.by(instance.since_s + self._bounds.idle_timeout_s)
 
     def _note_spare(self, now_s: float, took_s: float) -> None:
         spare = self.open[0]
@@ -229,7 +179,7 @@ class Pool:
         if plan.end:
             self._end_idle(plan.end)
         if plan.look_s is not None:
-            self._look_by(plan.look_s)
+            self._alarm.by(plan.look_s)
 
     def _load(self) -> Load:
         states = self.instances.values()
@@ -244,19 +194,6 @@ class Pool:
             paused_until_s=self._paused_until_s,
         )
 
-    def _look_by(self, look_s: float) -> None:
-        """Scale at `look_s`, if not before."""
-        if look_s >= self._look_s:
-            return
-        if self._look is not None:
-            self._look.cancel()
-        self._look_s = look_s
-        self._look = self.loop.call_later(_ahead_s(look_s), self._look_now)
-
-    def _look_now(self) -> None:
-        self._look, self._look_s = None, inf
-        self._scale()
-
     # --- starting
 
     def warm(self) -> bool:
@@ -269,11 +206,10 @@ class Pool:
 
     def _start(self) -> None:
         number = next(_numbers)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, KIND if self.concurrency == 1 else socket.SOCK_STREAM)
-        packets = theirs.type != socket.SOCK_STREAM
+        link = Link(self.loop, one_at_a_time=self.concurrency == 1)
         pipes: list[LogPipe] = []
         tmp = os.path.join(self._tmp, f"{number}.{os.getpid()}")  # a dead gateway may have left some
-        instance = Instance(self, number, ours, theirs if packets else None, pipes, tmp)
+        instance = Instance(self, number, link, pipes, tmp)
         pipes += [LogPipe(self.loop, self._heard(stream, instance)) for stream in ("stdout", "stderr")]
         for pipe in pipes:
             pipe.give_to(self._user)
@@ -288,10 +224,9 @@ class Pool:
             self.snapshot.exits[pid] = partial(self._exited, instance)
             instance.forked(pid, pidfd)
 
-        fds = (theirs.fileno(), *(pipe.writer for pipe in pipes))
+        fds = (link.theirs(), *(pipe.writer for pipe in pipes))
         sent = self.snapshot.fork({"tmp": tmp}, fds, forked)
-        if not packets:
-            theirs.close()
+        link.handed_over()
         for pipe in pipes:
             pipe.handed_over()
         self.loop.call_later(START_TIMEOUT_S, self._check_started, instance)
@@ -361,10 +296,7 @@ class Pool:
         self._count_failure(instance)
         # A process that closed its socket and lives on would serve nobody.
         if instance.pidfd >= 0:
-            try:
-                signal.pidfd_send_signal(instance.pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            send_signal(instance.pidfd)
         unread = instance.take_back(all=True) if instance.takes_more else []
         instance.close()
         if instance in self.open:
@@ -472,8 +404,7 @@ class Pool:
     def _check_emptied(self) -> None:
         if self.retired and not self.instances and not self.waiting:
             self.snapshot.close()
-            if self._look is not None:
-                self._look.cancel()
+            self._alarm.cancel()
             if self._emptied is not None:
                 self._base.remove(self, self._user)
                 emptied, self._emptied = self._emptied, None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from lampyr.node.forks import Forked, Forks
 from lampyr.node.logs import LogPipe, Sink
+from lampyr.node.processes import send_signal
 from lampyr.runtime.channel import Channel, Message
 
 if TYPE_CHECKING:
@@ -129,10 +129,7 @@ class Shared:
             self._forks.close()
             self._forks = None
         if self._pidfd >= 0:
-            try:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            send_signal(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
         for pipe in self._pipes:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from lampyr.node import isolation, limits
+from lampyr.node import isolation
 from lampyr.node.forks import Forked, Forks
-from lampyr.node.limits import Fence, Limits, anonymous_bytes, pid_of
+from lampyr.node.limits import Fence, Limits
 from lampyr.node.logs import LogPipe, Sink
+from lampyr.node.processes import anonymous_bytes, own_bytes, pid_of, send_signal
 from lampyr.node.shared import Shared
 from lampyr.node.shelf import Shelf
 from lampyr.runtime.channel import Channel, Message
@@ -58,11 +58,13 @@ class Base:
 
     def _hear(self, message: Message) -> None:
         """The first thing a base says is which of the sandbox's means it has found."""
-        if "means" in message:
-            self._alike = not (message["means"]["room"] and message["means"]["users"])
-        if "means" in message and not self._warned:
+        means = message.get("means")
+        if means is None:
+            return
+        self._alike = not (means["room"] and means["users"])
+        if not self._warned:
             self._warned = True
-            lacking = isolation.lacking(message["means"], self.limits.missing)
+            lacking = isolation.lacking(means, self.limits.missing)
             if lacking:
                 self._told(f"warning: isolation falls short: {lacking} (`lampyr doctor` says more)")
 
@@ -229,7 +231,7 @@ class Snapshot:
             self.facts = {"files": files, "warnings": message.get("warnings")}
             self._retry_s = FIRST_RETRY_S
             self._died = False
-            self._shelf.put(self, limits.own_bytes(self._pidfd))
+            self._shelf.put(self, own_bytes(self._pidfd))
             self._changed()
         elif self.state == "importing" and "failed" in message:
             blank = {"file": self._spec["file"], "line": None, "message": "", "traceback": ""}
@@ -303,10 +305,7 @@ class Snapshot:
             self._forks.close()
             self._forks = None
         if self._pidfd >= 0:
-            try:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            send_signal(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
             self.fence.close()

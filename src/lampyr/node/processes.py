@@ -1,0 +1,42 @@
+"""What the system says of one process, and how it is told to end: by its pidfd, which never means another one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+
+def pid_of(pidfd: int) -> int:
+    """The number that a process has here, whatever it is called in its own namespace (pidfd_open(2))."""
+    try:
+        text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    except OSError:
+        return -1  # not Linux
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pid:")), -1)
+
+
+def own_bytes(pidfd: int) -> int:
+    """The memory of a process that it shares with no other, 0 where that cannot be known (proc_pid_smaps(5))."""
+    try:
+        text = Path(f"/proc/{pid_of(pidfd)}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Private_"))
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Memory of one process that belongs to no file (proc_pid_statm(5)); 0 where nobody says."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def send_signal(pidfd: int, signum: int = signal.SIGKILL) -> None:
+    """Send a signal, to nobody where the process has ended already."""
+    try:
+        signal.pidfd_send_signal(pidfd, signum)
+    except ProcessLookupError:
+        pass
