@@ -141,7 +141,8 @@ def test_memory_is_bounded(tier: tuple[str, Server]) -> None:
 
 def test_a_dead_gateway_leaves_nothing_behind(tier: tuple[str, Server]) -> None:
     _, server = tier
-    assert server.get("/attacker/daemon").status == 200
+    first = server.get("/attacker/daemon")
+    assert first.status == 200, "\n".join([first.body.decode(), *server.lines[-60:]])
     others, old = {server.find(f"lampyr.{one}").pid for one in ("control", "vault")}, server.processes()
     server.find("lampyr.gateway").kill()
     until(lambda: {one.pid for one in old if one.is_running()} == others, "everything of it to be gone")
