@@ -214,7 +214,8 @@ def test_the_gateway_is_back_on_the_same_sockets(serve: Serve) -> None:
     sock.close()
     assert data.startswith(b"HTTP/1.1 200") and data.endswith(b"fine")
     until(lambda: not [one for one in below if one.is_running()], "the orphans to be gone", 5)
-    assert {one.pid for one in old if one.is_running()} == {server.find("lampyr.control").pid}
+    others = {server.find(f"lampyr.{one}").pid for one in ("control", "vault")}
+    assert {one.pid for one in old if one.is_running()} == others
 
 
 @pytest.mark.parametrize("kind", ["instance", "snapshot"])

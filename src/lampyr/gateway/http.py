@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from lampyr.gateway import answers, head
+from lampyr.gateway import answers, head, tcp
 from lampyr.gateway.chunks import Chunks
 from lampyr.gateway.connections import LINGER_S, Connections
 from lampyr.gateway.exchange import Exchange, Receiver
+from lampyr.gateway.heads import Heads
+from lampyr.gateway.sized import Sized
 
 if TYPE_CHECKING:
     from lampyr.gateway.loops import Maker
@@ -23,15 +23,10 @@ __all__ = ["Connection", "Connections", "Exchange", "Receiver"]
 WRITE_BUFFER_BYTES = 64 * 1024
 # Requests that a client sends ahead wait here; more of them wait in its own socket.
 MAX_AHEAD_BYTES = 64 * 1024
-# A head of up to this size is remembered: on a kept connection the next one is mostly the same, byte for byte (5 µs).
-MAX_KNOWN_BYTES = 2048
 # Requests of one client that are served before others get their turn.
 MAX_TURN = 16
 
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _ALLOW = (b"allow", ", ".join(head.METHODS.values()).encode())
-_LOOPBACK = ("127.", "::ffff:127.")
-_ESTABLISHED = 1  # tcpi_state, the first byte of Linux's tcp_info
 
 
 class Connection(asyncio.Protocol):
@@ -42,16 +37,12 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body_open",
+        "_body",
         "_body_paused",
         "_buffer",
-        "_chunks",
         "_closing",
         "_exchange",
-        "_head_begun",
-        "_known",
-        "_known_bytes",
-        "_left_bytes",
+        "_heads",
         "_linger_until_s",
         "_lingering",
         "_loop",
@@ -59,9 +50,7 @@ class Connection(asyncio.Protocol):
         "_pending_bytes",
         "_reading",
         "_refused",
-        "_seen_bytes",
         "_serve",
-        "_skipped_line",
         "_stalled_s",
         "_transport",
         "_used",
@@ -86,14 +75,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else happens
         self._exchange: Exchange | None = None
         self._buffer = b""  # a head that is not complete, or requests that must wait
-        self._seen_bytes = 0  # of that head
-        self._head_begun = False
-        self._known_bytes = b""  # the last head with its empty line
-        self._known: head.Head | None = None
-        self._skipped_line = False
-        self._body_open = False  # some of the current request's body has not come
-        self._left_bytes = 0  # of it, where its length was announced
-        self._chunks: Chunks | None = None  # otherwise
+        self._heads = Heads()
+        self._body: Chunks | Sized | None = None  # of the current request, while some of it has not come
         self._body_paused = False
         self._used = False  # for a request
         self._refused = False
@@ -120,9 +103,7 @@ class Connection(asyncio.Protocol):
         self.write = self._transport.write  # uvloop sends without delay (TCP_NODELAY) what one turn of the loop wrote
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if peer else ""
-        own = transport.get_extra_info("sockname")
-        # Who connects to an address of its own machine has the same one, unless it insists on another.
-        self.inside = bool(peer and own and (peer[0] == own[0] or peer[0].startswith(_LOOPBACK)))
+        self.inside = tcp.from_inside(transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self.due_s = monotonic() + self.registry.head_timeout_s
         self.registry.add(self, self._loop)
@@ -133,8 +114,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            if self._exchange is not None and self._body_open:
-                self._take_body(self._exchange, data)
+            if self._exchange is not None and self._body is not None:
+                self._take_body(self._exchange, self._body, data)
             elif self._lingering:
                 self.due_s = min(monotonic() + self.registry.linger_timeout_s, self._linger_until_s)
             elif not self._closing:
@@ -197,35 +178,23 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> bool:
         """Begin the next request; False where its head has not come completely. Raises Refusal."""
-        buffer = self._buffer
-        if self._known is not None and buffer.startswith(self._known_bytes):
-            self._begin(self._known, buffer[len(self._known_bytes) :])
+        heads = self._heads
+        if self._buffer[0] == 0x0D and (rest := heads.skip_line(self._buffer)) is not None:
+            skipped, self._buffer = len(rest) < len(self._buffer), rest
+            return skipped
+        taken = heads.take(self._buffer)
+        if taken is not None:
+            self._begin(*taken)
             return True
-        if buffer[0] == 0x0D and not self._skipped_line and buffer[:2] in (b"\r\n", b"\r"):
-            # RFC 9112 2.2: one empty line in front of a request is nobody's request.
-            self._skipped_line = len(buffer) > 1
-            self._buffer = buffer[2:] if self._skipped_line else buffer
-            return self._skipped_line
-        end = buffer.find(b"\r\n\r\n", max(self._seen_bytes - 3, 0))
-        if end < 0:
-            if not self._head_begun:
-                self._head_begun = True
-                self.due_s = monotonic() + self.registry.head_timeout_s
-            head.check_begun(buffer, self._seen_bytes)
-            self._seen_bytes = len(buffer)
-            return False
-        request = head.read(buffer, end)
-        if end <= MAX_KNOWN_BYTES:
-            self._known, self._known_bytes = request, buffer[: end + 4]
-        self._begin(request, buffer[end + 4 :])
-        return True
+        if not heads.begun:
+            self.due_s = monotonic() + self.registry.head_timeout_s
+        heads.begin(self._buffer)
+        return False
 
     def _begin(self, request: head.Head, rest: bytes) -> None:
         """Have a request served, or refused where its body is broken already."""
         now = monotonic()
         self._used = True
-        self._seen_bytes = 0
-        self._head_begun = self._skipped_line = False
         self.http_1_0 = request.http_1_0
         self.keep_alive = request.keep_alive
         exchange = Exchange(self, request, self._new_id(), now)
@@ -235,16 +204,14 @@ class Connection(asyncio.Protocol):
             self.due_s = inf
         else:
             self._buffer = b""
-            self._body_open = True
-            self._left_bytes = request.length or 0
-            self._chunks = Chunks() if request.length is None else None
+            self._body = Chunks() if request.length is None else Sized(request.length)
             try:
-                exchange.body, self._buffer = self._decode(rest)
+                exchange.body, self._buffer = self._decode(self._body, rest)
             except head.Refusal as refusal:
                 self._refuse(refusal.code, refusal.message, exchange)
                 return
-            exchange.complete = not self._body_open
-            exchange.waits = request.expects_continue and self._body_open and not rest
+            exchange.complete = self._body is None
+            exchange.waits = request.expects_continue and self._body is not None and not rest
             self.due_s = inf if exchange.complete else now + self.registry.body_timeout_s
         self._exchange = exchange
         if exchange.target == "*":
@@ -252,35 +219,31 @@ class Connection(asyncio.Protocol):
             return
         self._serve(exchange)
 
-    def _decode(self, data: bytes) -> tuple[bytes, bytes]:
+    def _decode(self, body: Chunks | Sized, data: bytes) -> tuple[bytes, bytes]:
         """Split bytes into body and what lies behind it. Raises Refusal."""
-        if self._chunks is not None:
-            piece, rest = self._chunks.feed(data)
-            self._body_open = not self._chunks.done
-            return piece, rest
-        piece = data[: self._left_bytes]
-        self._left_bytes -= len(piece)
-        self._body_open = self._left_bytes > 0
-        return piece, data[len(piece) :]
+        pieces = body.feed(data)
+        if body.done:
+            self._body = None
+        return pieces
 
-    def _take_body(self, exchange: Exchange, data: bytes) -> None:
+    def _take_body(self, exchange: Exchange, body: Chunks | Sized, data: bytes) -> None:
         try:
-            piece, self._buffer = self._decode(data)
+            piece, self._buffer = self._decode(body, data)
         except head.Refusal as refusal:
             self._break_off(exchange, refusal.code, refusal.message)
             return
         if not self._body_paused:
-            self.due_s = monotonic() + self.registry.body_timeout_s if self._body_open else inf
+            self.due_s = monotonic() + self.registry.body_timeout_s if self._body is not None else inf
         receiver = exchange.receiver
         if receiver is None:
             exchange.body += piece
-            exchange.complete = not self._body_open
+            exchange.complete = self._body is None
             if len(exchange.body) > MAX_AHEAD_BYTES:
                 self.pause_body()
         else:
             if piece:
                 receiver.body(piece)
-            if not self._body_open and not exchange.over:
+            if self._body is None and not exchange.over:
                 exchange.complete = True
                 receiver.body_end()
         if len(self._buffer) > MAX_AHEAD_BYTES:
@@ -302,23 +265,22 @@ class Connection(asyncio.Protocol):
     @property
     def ends(self) -> tuple[tuple[str, int], tuple[str, int]]:
         """Address and port of the client, and our own."""
-        peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
-        return peer[:2], own[:2]
+        return tcp.ends(self._transport)
 
     def stays_open(self) -> bool:
         """Whether another request may follow this response; not after a body that nobody reads to its end."""
-        self.keep_alive = self.keep_alive and not self.registry.draining and not self._body_open
+        self.keep_alive = self.keep_alive and not self.registry.draining and self._body is None
         return self.keep_alive
 
     def answered(self) -> None:
         """The response is complete."""
         self._exchange = None
         self._body_paused = False
-        if self.keep_alive and not self._body_open:
+        if self.keep_alive and self._body is None:
             self.due_s = monotonic() + self.registry.idle_timeout_s
             if not self._working and (self._buffer or not self._reading):
                 self._work()
-        elif self._body_open or self._buffer or self._refused or not self._reading:
+        elif self._body is not None or self._buffer or self._refused or not self._reading:
             self._linger()
         else:
             self._close()
@@ -327,14 +289,12 @@ class Connection(asyncio.Protocol):
         """Close in the middle of a response: `reset` where a plain end would look like a whole one."""
         self._exchange = None
         if reset:
-            sock = self._transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            tcp.reset_on_close(self._transport)
         self._close()
 
     def pause_body(self) -> None:
         """Read nothing more of the current request's body, nor hold its silence against the client."""
-        if self._body_open:
+        if self._body is not None:
             self._body_paused = True
             self.due_s = inf
             self._mind_reading()
@@ -343,7 +303,7 @@ class Connection(asyncio.Protocol):
         """Read the current request's body again."""
         if self._body_paused:
             self._body_paused = False
-            if self._body_open:
+            if self._body is not None:
                 self.due_s = monotonic() + self.registry.body_timeout_s
             self._mind_reading()
 
@@ -365,7 +325,7 @@ class Connection(asyncio.Protocol):
             self._look_at_writing(now)
         if now >= self.due_s:
             self._overdue()
-        elif not self._reading and self._exchange is not None and self._has_hung_up():
+        elif not self._reading and self._exchange is not None and tcp.has_hung_up(self._transport):
             self._lost()
             self._close()
 
@@ -383,17 +343,6 @@ class Connection(asyncio.Protocol):
         if now - self._stalled_s >= self.registry.write_timeout_s:
             self._lost()
             self._transport.abort()
-
-    def _has_hung_up(self) -> bool:
-        """Whether the client's end has come while nothing is read: Linux tells; elsewhere the next write will."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is None or not hasattr(socket, "TCP_INFO"):
-            return False
-        try:
-            state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-        except OSError:
-            return False
-        return bool(state[0] != _ESTABLISHED)
 
     def _overdue(self) -> None:
         """The client took too long with what it was at."""
@@ -458,7 +407,7 @@ class Connection(asyncio.Protocol):
         """Read on and forget it for a while: a reset would take the answer away from a client that is still sending."""
         self._lingering = True
         self._buffer = b""
-        self._body_open = False
+        self._body = None
         self.registry.lingering.add(self)
         now = monotonic()
         self.due_s = now + self.registry.linger_timeout_s
