@@ -54,7 +54,7 @@ class Gateway:
         self.development = False
         self._retiring: dict[Pool, str] = {}  # pools of earlier deployments, and which
         self._cold: deque[Pool] = deque()  # whose function is yet to be imported
-        self._checks: dict[int, list[Callable[[], None]]] = {}
+        self._checks: dict[int, Callable[[], None]] = {}  # what goes on once control has answered
         self._asked = 0
         self._draining = False
         loop.add_reader(supervisor.fileno(), self._hear, supervisor, self._from_supervisor)
@@ -137,13 +137,12 @@ class Gateway:
         elif "log" in message:
             self.log.platform(message["log"])
         elif "ps" in message:
-            self._answer(message["ps"], running.functions(self.proxy.site, self._retiring))
+            self._tell_in_a_parcel({"answer": message["ps"]}, running.functions(self.proxy.site, self._retiring))
 
     def _switch(self, deployment: Message) -> None:
         before = self.proxy.site
-        assert (
-            self.journal is not None and self.counters is not None
-        )  # the supervisor tells of the ledger before it tells of control
+        # The supervisor tells of the ledger before it tells of control.
+        assert self.journal is not None and self.counters is not None
         site = Site(deployment, self.base, self.log, self.journal, self.counters, self.tmp, self._told, before)
         self.proxy.switch(site)
         if before is None:
@@ -195,16 +194,12 @@ class Gateway:
             then()
             return
         self._asked += 1
-        self._checks[self._asked] = [then]
+        self._checks[self._asked] = then
         self._tell_control({"check": self._asked})
 
     def _checked(self, upto: int) -> None:
         for number in [number for number in self._checks if number <= upto]:
-            for then in self._checks.pop(number):
-                then()
-
-    def _answer(self, question: int, answer: list[Message]) -> None:
-        self._tell_in_a_parcel({"answer": question}, answer)
+            self._checks.pop(number)()
 
     def _tell_in_a_parcel(self, message: Message, content: object) -> None:
         """As a file, because a message that a busy control does not read at once has to be small."""
