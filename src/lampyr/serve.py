@@ -7,17 +7,17 @@ import fcntl
 import getpass
 import json
 import os
+import secrets
 import shutil
 import socket
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from lampyr import config, errors
-from lampyr.build import check, environment
+from lampyr.build import brokering, check, environment
 from lampyr.build.scan import scan
 from lampyr.control import door
 from lampyr.errors import BuildError, LampyrError, PortError, StateError
@@ -40,17 +40,20 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     project = scan(root, settings)
     given = _master_text(Place(state_dir))
 
+    broker = _Broker(settings)
+    models = [_LocalModel(provider) for provider in settings.providers.values() if provider.kind in ("local", "echo")]
+    provided = {name: value for one in models for name, value in one.variables().items()}
+
     def environ() -> environment.Environment:
-        return environment.read(root, mode, os.environ, _vault(Place(state_dir), given, mode))
+        found = environment.read(root, mode, os.environ, _vault(Place(state_dir), given, mode))
+        return found.given(provided, broker.brokered)
 
     _apart(lambda: _tell(environ().judge(project), fatal=mode == "production"))
     lock = _lock(state_dir)
     tmp = _fresh_tmp(state_dir)
     listening = _listen(host, port)
-    models = [_LocalModel(provider) for provider in settings.providers.values() if provider.kind in ("local", "echo")]
-    provided = {name: value for one in models for name, value in one.variables().items()}
     if mode == "production":
-        _apart(lambda: _try_imports(project, settings, replace(environ(), provided=provided)))
+        _apart(lambda: _try_imports(project, settings, environ()))
     entrance, key = door.build(state_dir)
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening[0].getsockname()[1]}"
@@ -73,9 +76,12 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "mode": mode,
         "loopback": all(_is_loopback(sock) for sock in listening),
         "provided": provided,
+        "brokered": broker.brokered.message() if broker.brokered else None,
         "key": key,
     }
-    supervisor = Supervisor(listening, gateway, vault, control, entrance, ready, DRAIN_LIMIT_S[mode])
+    supervisor = Supervisor(
+        listening, gateway, vault, control, entrance, ready, DRAIN_LIMIT_S[mode], broker.listening()
+    )
     for one in models:
         one.tell()
         supervisor.start_on_call(one.sock, one.command)
@@ -134,6 +140,27 @@ def _vault(where: Place, given: str | None, mode: str) -> dict[str, Secret]:
     from lampyr.vault import acts, master
 
     return acts.values(where, master.Keys(given), mode)
+
+
+class _Broker:
+    """Where functions reach the providers that are elsewhere: its address is known before it runs.
+
+    Nobody listens there before the server runs, so that a call at import fails at once in a check.
+    """
+
+    def __init__(self, settings: config.Config) -> None:
+        self._sock = socket.socket()
+        self._sock.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{self._sock.getsockname()[1]}"
+        self.brokered = brokering.of(settings.providers.values(), address, secrets.token_hex(32))
+
+    def listening(self) -> socket.socket | None:
+        """The socket, for the broker; None where there is nothing for it to do."""
+        if self.brokered is None:
+            self._sock.close()
+            return None
+        self._sock.listen(BACKLOG)
+        return self._sock
 
 
 class _LocalModel:

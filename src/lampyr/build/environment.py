@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dotenv.parser import Binding, parse_stream
 
 from lampyr.build import exposed
+from lampyr.build.brokering import Brokered
 from lampyr.build.expansion import LoopError, expand_all
 from lampyr.build.packages import Packages, packages
+from lampyr.config import Provider
 from lampyr.core import masks
 from lampyr.errors import ConfigError
 from lampyr.types import Function, Problem, Project, Secret
@@ -52,7 +55,8 @@ class Environment:
 
     `secrets` are names in `values`; `public` is what a browser may see, and what holds a secret is not in it; `files`
     are the .env files that were read, the winning one first. `errors` keep the project from being built. `provided` is
-    what Lampyr itself hands every function: addresses, and keys that open nothing.
+    what Lampyr itself hands every function: addresses, and keys that open nothing. `brokered` are the providers whose
+    keys no function gets.
     """
 
     mode: str
@@ -63,11 +67,17 @@ class Environment:
     errors: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
     provided: Mapping[str, str] = field(default_factory=dict)
+    brokered: Brokered | None = None
     vault: Mapping[str, Secret] = field(default_factory=dict)
+
+    def given(self, provided: Mapping[str, str], brokered: Brokered | None) -> Environment:
+        """With what the server adds: its own variables, and a broker that keeps the providers' keys to itself."""
+        secrets = self.secrets.union(name for name in (brokered.secrets if brokered else ()) if name in self.values)
+        return replace(self, secrets=secrets, provided=provided, brokered=brokered)
 
     def judge(self, project: Project) -> Project:
         """The project with the problems of its environment added to its own."""
-        warnings = (*project.warnings, *self.warnings, *self._missed(project))
+        warnings = (*project.warnings, *self.warnings, *self._missed(project), *self._kept_away())
         errors = (*project.errors, *self.errors, *self._shown(project))
         return replace(project, errors=errors, warnings=warnings)
 
@@ -81,36 +91,71 @@ class Environment:
         """What one function gets: all but the secrets that it may not have, and what else holds one of those."""
         away = self._withheld(function)
         away.update(self._holders(away))
-        return {name: value for name, value in self.values.items() if name not in away} | dict(self.provided)
+        plain = {name: value for name, value in self.values.items() if name not in away}
+        return plain | self._provided(function)
 
     def of_nobody(self) -> dict[str, str]:
         """What a process gets that several functions come from: no secret, nor what holds one."""
-        away = {*self.secrets, *self._holders(set(self.secrets))}
+        away = {*self.secrets, *self._holders(set(self.secrets)), *(self.brokered.names if self.brokered else ())}
         return {name: value for name, value in self.values.items() if name not in away} | dict(self.provided)
 
     def sealed(self, function: Function) -> str:
         """Which versions of which secrets of the vault a function has."""
         away = self._withheld(function)
-        return ",".join(f"{name}:{one.version}" for name, one in sorted(self.vault.items()) if name not in away)
+        versions = [f"{name}:{one.version}" for name, one in sorted(self.vault.items()) if name not in away]
+        providers = (
+            [one.name for one in self.brokered.elsewhere if self.may_call(function, one)] if self.brokered else []
+        )
+        return ",".join((*versions, *providers))
+
+    @property
+    def names_of_functions(self) -> set[str]:
+        """Every variable that some function may have."""
+        return {*self.values, *(self.brokered.names if self.brokered else ())}
+
+    def desk(self, functions: Iterable[Function]) -> dict[str, Any]:
+        """What the broker has to know: the keys, and which function may call whom."""
+        assert self.brokered is not None
+        return self.brokered.desk(self.values, {one.route: partial(self.may_call, one) for one in functions})
+
+    def may_call(self, function: Function, provider: Provider) -> bool:
+        """Who may have a provider's key, if functions had any, may call it."""
+        if provider.secret is None:
+            return True
+        sealed, named = self.vault.get(provider.secret), function.settings.secrets
+        granted = sealed is None or sealed.functions is None or function.route in sealed.functions
+        return granted and (named is None or provider.secret in named)
+
+    def _provided(self, function: Function) -> dict[str, str]:
+        if self.brokered is None:
+            return dict(self.provided)
+        allowed = [one for one in self.brokered.elsewhere if self.may_call(function, one)]
+        return {**self.provided, **self.brokered.variables(function.route, allowed)}
+
+    @property
+    def _kept(self) -> frozenset[str]:
+        """Secrets that no function gets, named or not."""
+        return self.brokered.secrets & self.secrets if self.brokered else frozenset()
 
     def _withheld(self, function: Function) -> set[str]:
         """The secrets it does not name, and those of the vault that are for others."""
         allowed = function.settings.secrets
         away = set() if allowed is None else set(self.secrets.difference(allowed))
         others = (name for name, one in self.vault.items() if one.functions and function.route not in one.functions)
-        return away.union(others)
+        return away.union(others, self._kept)
 
     def _holders(self, withheld: set[str]) -> dict[str, str]:
         """Variables in which a withheld secret is, as in a URL with a password, and which secret that is.
 
-        What the function is granted by name it has, whatever is in it.
+        What the function is granted by name it has, whatever is in it, but for the key of a provider.
         """
         granted = self.secrets - withheld
         found = {}
         for secret in sorted(withheld):
             text = self.values[secret]
             if len(text) >= masks.MIN_CHARS:
-                holders = (name for name, value in self.values.items() if text in value and name not in granted)
+                exempt = frozenset() if secret in self._kept else granted
+                holders = (name for name, value in self.values.items() if text in value and name not in exempt)
                 found.update({name: secret for name in holders if name not in withheld})
         return found
 
@@ -118,15 +163,28 @@ class Environment:
         """What a function will look for in vain, because of its `secrets`."""
         for function in project.functions:
             file = str(function.file.relative_to(project.root))
-            unset = [name for name in function.settings.secrets or () if name not in {**self.values, **self.provided}]
+            there = {**self.values, **self._provided(function)}
+            unset = [name for name in function.settings.secrets or () if name not in there]
             if unset:
                 message = f"secrets names {', '.join(unset)}, and there is no such variable"
                 yield Problem(file=file, line=None, message=message, hint="set it, or take its name out of secrets")
-            for name, secret in self._holders(self._withheld(function)).items():
+            withheld = self._withheld(function)
+            holders = self._holders(withheld - self._kept) if withheld else {}
+            for name, secret in holders.items():
                 message = f"the function gets no {name}: it holds the value of {secret}, which is not in its secrets"
                 yield Problem(
                     file=file, line=None, message=message, hint=f"add {secret} to secrets if it may have both"
                 )
+
+    def _kept_away(self) -> Iterator[Problem]:
+        """Keys of providers that nobody has set, and variables that stay away with one."""
+        for one in self.brokered.elsewhere if self.brokered else ():
+            if one.secret and one.secret not in self.values:
+                message = f"[providers.{one.name}] has no key: there is no {one.secret}"
+                yield Problem(file="lampyr.toml", line=None, message=message, hint=f"lampyr secrets set {one.secret}")
+        for name, secret in self._holders(set(self._kept)).items():
+            message = f"no function gets {name}: it holds the value of {secret}, which stays with the broker"
+            yield Problem(file="lampyr.toml", line=None, message=message, hint=f"have functions use {secret} itself")
 
 
 class _Entry(NamedTuple):

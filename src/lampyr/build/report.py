@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lampyr.build import check, environment
+from lampyr.build.brokering import Brokered
 from lampyr.build.scan import relative, scan
 from lampyr.config import Config
 from lampyr.types import Function, Problem, Project, Secret
@@ -48,15 +49,17 @@ def make(
     root: Path,
     settings: Config,
     provided: Mapping[str, str],
+    brokered: Brokered | None,
     vault: Mapping[str, Secret],
     tell: Callable[[str], None],
 ) -> Report:
     """Check the project at `root` as for production, and import every function once.
 
-    `provided` are the variables of its providers, `vault` those of its vault; `tell` hears what is done next.
+    `provided` are the variables of its own model and `brokered` its other providers, `vault` holds its secrets; `tell`
+    hears what is done next.
     """
     project = scan(root, settings)
-    env = replace(environment.read(root, "production", os.environ, vault), provided=provided)
+    env = environment.read(root, "production", os.environ, vault).given(provided, brokered)
     numbers = {id(function): number for number, function in enumerate(project.functions, 1)}
 
     def begin(function: Function) -> None:

@@ -28,7 +28,7 @@ def of(project: Project, config: Config, env: Environment, packages: Packages) -
     }
     weights = {name: size for used in uses.values() for name, size in used.items()}
     plain = env.of_nobody()
-    private = sorted(env.values.keys() - plain.keys())
+    private = sorted(env.names_of_functions - plain.keys())
     entries = sorted((entry.name, entry.inode()) for entry in os.scandir(project.root))
     found: dict[str, Message] = {}
     for route, chosen in sharing.plan({route: frozenset(used) for route, used in uses.items()}, weights).items():

@@ -32,12 +32,13 @@ def build(folder: Path, state_dir: Path | None, as_json: bool) -> int:
     """
     root = project_in(folder)
     from lampyr import config
-    from lampyr.build import report
+    from lampyr.build import brokering, report
 
     settings = config.load(root)
     vault = vault_values(state_in(root, state_dir), "production")
     with terminal.Progress() as progress:
-        found = report.make(root, settings, _provided(settings), vault, progress.at)
+        brokered = brokering.of(settings.providers.values(), f"http://127.0.0.1:{DISCARD_PORT}", "00")
+        found = report.make(root, settings, _provided(settings), brokered, vault, progress.at)
     if as_json:
         terminal.payload_json(report.as_json(found))
     else:

@@ -8,15 +8,16 @@ import select
 import socket
 import sys
 import time
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from lampyr import config
 from lampyr.build import check, environment
+from lampyr.build.brokering import Brokered
 from lampyr.build.scan import scan
 from lampyr.control import deployment, running, tree
 from lampyr.control.bookkeeping import Bookkeeper
+from lampyr.control.broker import Broker
 from lampyr.control.door import Door, Reply
 from lampyr.control.sealed import Sealed, Unreachable
 from lampyr.errors import LampyrError
@@ -36,6 +37,7 @@ class Control:
         self.root = Path(told["root"])
         self.mode = str(told["mode"])
         self.provided: dict[str, str] = told.get("provided", {})
+        self.brokered = Brokered.told(told["brokered"]) if told.get("brokered") else None
         self.development = self.mode == "development"
         self.shows_tracebacks = self.development and bool(told["loopback"])
         self.gateway: Channel | None = None
@@ -49,6 +51,7 @@ class Control:
         self._settings: config.Config | None = None
         self._project: Project | None = None
         self._sealed = Sealed()
+        self._broker = Broker()
         self._door = Door(entrance, told["key"], self._asked)
         self._questions: dict[int, tuple[Message, Reply]] = {}  # what the gateway has yet to answer
         self._numbers = count(1)
@@ -78,6 +81,8 @@ class Control:
         for message, fds in messages:
             if "vault" in message:
                 self._meet_vault(poll, Channel.from_fd(fds[0]))
+            elif "broker" in message:
+                self._broker.connect(Channel.from_fd(fds[0]))
             elif "gateway" in message:
                 self._meet_gateway(poll, Channel.from_fd(fds[0]))
         if not alive:
@@ -140,6 +145,8 @@ class Control:
                 self._loaded[message["loaded"]] = set(files)
             if self.development:  # in production the start has said it
                 self._warn_of_import(message["loaded"], facts)
+        elif "users" in message:
+            self._broker.tell("users", json.loads(unpack(fds[0])))
         elif "answer" in message and message["answer"] in self._questions:
             _, reply = self._questions.pop(message["answer"])
             reply(running.ps(json.loads(unpack(fds[0]))))
@@ -220,7 +227,9 @@ class Control:
     def _deploy(self, project: Project, settings: config.Config) -> Project:
         """Send the deployment to the gateway; returns the project with all its problems. Raises LampyrError."""
         env = environment.read(self.root, self.mode, os.environ, self._secrets(project))
-        env = replace(env, provided=self.provided)
+        env = env.given(self.provided, self.brokered)
+        if self.brokered is not None:
+            self._broker.tell("desk", env.desk(project.functions))
         self.deployed = deployment.compose(
             f"{time.time_ns() // 1_000_000:011x}",
             project,

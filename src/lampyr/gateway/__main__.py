@@ -44,6 +44,7 @@ class Gateway:
         self.control: Channel | None = None
         self.log = Log(loop)
         self.base = Base(loop, self.log.platform)
+        self.base.users_known = self._tell_users
         self.proxy = Proxy(self.base)
         self.connections = Connections()
         self.connections.refused = self.log.turned_away
@@ -156,9 +157,17 @@ class Gateway:
                 if id(pool) not in kept:
                     self._retiring[pool] = before.id
                     pool.retire(partial(self._retired, pool))
+        self._tell_users()
         self._cold = deque(pool for pool in site.pools.values() if pool.function.problem is None)
         for _ in range(AT_ONCE):
             self._warm_next()
+
+    def _tell_users(self) -> None:
+        """For the broker: whose processes have which user id."""
+        if self.proxy.site is not None and self.control is not None:
+            users = self.base.users(self.proxy.site.pools)
+            if users is not None:
+                self._tell_in_a_parcel({"users": True}, users)
 
     def _retired(self, pool: Pool) -> None:
         self._retiring.pop(pool, None)

@@ -48,6 +48,11 @@ class Ends:
         except (AttributeError, OSError):
             self._kernel = None  # type: ignore[assignment]
 
+    @property
+    def asks(self) -> bool:
+        """Whether the kernel can be asked."""
+        return self._kernel is not None
+
     def find(self, peer: tuple[str, int], own: tuple[str, int]) -> End | None:
         """The socket at `peer` that is connected to `own`, if it is on this machine."""
         if self._kernel is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,6 +44,8 @@ class Base:
         self._waiting: list[Callable[[], None]] = []
         self._users: Users | None = None
         self._alike = True  # functions have the server's own user id
+        self.users_known: Callable[[], None] | None = None  # called when a base has said whether they have
+        self._means_known = False
         self._pools: dict[int, list[Pool]] = {}
         self._shared: dict[str, Shared] = {}
         self.shelf = Shelf()
@@ -62,6 +64,9 @@ class Base:
         if means is None:
             return
         self._alike = not (means["room"] and means["users"])
+        self._means_known = True
+        if self.users_known is not None:
+            self.users_known()
         if not self._warned:
             self._warned = True
             lacking = isolation.lacking(means, self.limits.missing)
@@ -100,6 +105,12 @@ class Base:
     def pools_of(self, user: int) -> list[Pool]:
         """Those of the function with that user id: of two deployments, for a while."""
         return list(self._pools.get(user, ()))
+
+    def users(self, routes: Iterable[str]) -> dict[str, int | None] | None:
+        """The user id of each function, None where it is the server's own; nothing while no base has said it."""
+        if not self._means_known or self._users is None:
+            return None
+        return {route: None if self._alike else self._users.of(route) for route in routes}
 
     def alike(self, user: int) -> list[Pool]:
         """Those whose processes may have `user` as anybody else may: all, where functions have no ids of their own."""

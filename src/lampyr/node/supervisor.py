@@ -75,8 +75,8 @@ class Socketed:
 class Supervisor:
     """Runs until it is told to stop. `listening`: the public sockets; `settings`: what the gateway is told about them.
 
-    `vault`, `control`: what they are told; `door`: where control is asked; `ready()` is called once the first
-    deployment is served.
+    `vault`, `control`: what they are told; `door`: where control is asked; `broker`: where functions reach it, if there
+    is one; `ready()` is called once the first deployment is served.
     """
 
     def __init__(
@@ -88,12 +88,14 @@ class Supervisor:
         door: socket.socket,
         ready: Callable[[], None],
         drain_limit_s: float,
+        broker: socket.socket | None = None,
     ) -> None:
         self._listening = listening
         self._settings = settings
         self._vault = vault
         self._control = control
         self._door = door
+        self._broker = broker
         self._ready = ready
         self._drain_limit_s = drain_limit_s
         self._env = environment.ours(os.environ)
@@ -120,6 +122,7 @@ class Supervisor:
         old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         try:
             self._start_vault()
+            self._start_broker()
             self._start_control(self._start_gateway())
             while self._turn(wake):
                 pass
@@ -218,27 +221,28 @@ class Supervisor:
     def _start_vault(self) -> None:
         self._start("lampyr.vault").say(self._vault)
 
+    def _start_broker(self) -> None:
+        if self._broker is not None:
+            self._start("lampyr.broker").say({"listen": True}, (self._broker.fileno(),))
+
     def _start_control(self, gateway: Child) -> None:
         # Control reads the process environment for the functions, so it alone gets all of it, but for the master key.
         env = {name: value for name, value in os.environ.items() if name != VARIABLE}
         control = self._start("lampyr.control", env)
         control.say(self._control, (self._door.fileno(),))
-        self._introduce_vault(control)
-        self._connect(gateway, control)
+        self._introduce("broker", control)
+        self._introduce("vault", control)
+        self._connect("gateway", gateway, control)
 
-    def _introduce_vault(self, control: Child) -> None:
-        vault = self._find("lampyr.vault")
-        if vault is not None:
-            one, other = Channel.pair()
-            vault.say({"asker": True}, (one.fileno(),))
-            control.say({"vault": True}, (other.fileno(),))
-            one.close()
-            other.close()
+    def _introduce(self, name: str, control: Child) -> None:
+        child = self._find(f"lampyr.{name}")
+        if child is not None:
+            self._connect(name, child, control)
 
-    def _connect(self, gateway: Child, control: Child) -> None:
+    def _connect(self, name: str, child: Child, control: Child) -> None:
         one, other = Channel.pair()
-        gateway.say({"control": True}, (one.fileno(),))
-        control.say({"gateway": True}, (other.fileno(),))
+        child.say({"control": True}, (one.fileno(),))
+        control.say({name: True}, (other.fileno(),))
         one.close()
         other.close()
 
@@ -282,14 +286,19 @@ class Supervisor:
             gateway = self._start_gateway()
             control = self._find("lampyr.control")
             if control is not None:
-                self._connect(gateway, control)
+                self._connect("gateway", gateway, control)
         elif dead.module == "lampyr.runtime.snapshot" and gateway is not None:
             self._start_base(gateway)
         elif dead.module == "lampyr.vault":
             self._start_vault()
             control = self._find("lampyr.control")
             if control is not None:
-                self._introduce_vault(control)
+                self._introduce("vault", control)
+        elif dead.module == "lampyr.broker":
+            self._start_broker()
+            control = self._find("lampyr.control")
+            if control is not None:
+                self._introduce("broker", control)
         elif dead.module == "lampyr.control" and gateway is not None:
             self._start_control(gateway)
 

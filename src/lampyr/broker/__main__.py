@@ -1,0 +1,93 @@
+"""The broker process: calls providers for functions, with the keys that these never hold. Control tells it who may."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import sys
+
+import httpcore2
+import uvloop
+
+from lampyr.broker.call import Call
+from lampyr.broker.desk import Desk
+from lampyr.gateway.http import Connection, Connections, Exchange
+from lampyr.gateway.ids import Ids
+from lampyr.gateway.log import Log
+from lampyr.runtime import kernel
+from lampyr.runtime.channel import Channel, ChannelError, Message
+
+MAX_CONNECTIONS = 4096
+# Connections to providers that are kept for the next call, and how long.
+KEPT, KEPT_S = 64, 30.0
+
+
+class Broker:
+    """Listens on loopback for functions. `supervisor` brings the socket and the channel to control."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, supervisor: Channel) -> None:
+        self._loop = loop
+        self._supervisor = supervisor
+        self._control: Channel | None = None
+        self._desk = Desk()
+        self._log = Log(loop)
+        self._host = ""
+        # Of the environment it takes none but OpenSSL's own variables: no proxy is between the key and the provider.
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context(),
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=KEPT,
+            keepalive_expiry=KEPT_S,
+        )
+        loop.add_reader(supervisor.fileno(), self._hear, supervisor)
+        self._hear(supervisor)  # what came along with the first message
+
+    def _hear(self, channel: Channel) -> None:
+        try:
+            messages, alive = channel.drain()
+        except (ChannelError, OSError):
+            messages, alive = [], False
+        for message, fds in messages:
+            self._act(message, fds)
+        if not alive:
+            self._loop.remove_reader(channel.fileno())
+            if channel is self._supervisor:
+                os._exit(0)
+            channel.close()
+
+    def _act(self, message: Message, fds: list[int]) -> None:
+        if "listen" in message:
+            self._loop.create_task(self._listen(socket.socket(fileno=fds[0])))
+        elif "control" in message:
+            self._control = Channel.from_fd(fds[0])
+            self._loop.add_reader(self._control.fileno(), self._hear, self._control)
+        elif "desk" in message:
+            self._desk.told(message["desk"])
+        elif "users" in message:
+            self._desk.told_users(message["users"])
+
+    async def _listen(self, sock: socket.socket) -> None:
+        ids, connections = Ids(), Connections(MAX_CONNECTIONS)
+        host, port = sock.getsockname()[:2]
+        self._host = f"{host}:{port}"
+        await self._loop.create_server(lambda: Connection(self._serve, ids.new, connections), sock=sock, backlog=2048)
+
+    def _serve(self, exchange: Exchange) -> None:
+        Call(exchange, self._host, self._desk, self._pool, self._log)
+
+
+def main() -> None:
+    if sys.platform == "linux":
+        # No core dump, and no other process of this user reads this one's memory (prctl(2)).
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    broker = Broker(loop, Channel.from_fd(int(sys.argv[1])))
+    loop.run_forever()
+    del broker
+
+
+if __name__ == "__main__":
+    main()

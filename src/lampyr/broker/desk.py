@@ -1,0 +1,114 @@
+"""Who may call which provider: placeholders, the user ids of functions, and the keys that only this process uses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from lampyr.gateway.exchange import Exchange
+from lampyr.gateway.masking import Masker
+from lampyr.node.ends import Ends
+
+# The gateway says whose a user id is before the function runs; the way of that through control takes milliseconds.
+KNOWN_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """Where calls go, with what key, and which of them may be made (see config.Provider)."""
+
+    name: str
+    kind: str
+    base_url: str
+    secret: str | None
+    key: str | None
+    paths: tuple[str, ...] | None
+    models: tuple[str, ...] | None
+    timeout: float
+    retries: int
+
+
+class Refused(Exception):
+    """A call that is not made: the status of its answer, the kind of error, and a sentence without any secret."""
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.message = message
+
+
+class Caller(NamedTuple):
+    """The function that makes a call, and the provider it is for."""
+
+    route: str
+    provider: Provider
+
+
+class Desk:
+    """What control has said last. `users` are those of functions that have their own; None: they are the server's."""
+
+    def __init__(self) -> None:
+        self._providers: dict[str, Provider] = {}
+        self._functions: dict[str, tuple[str, frozenset[str]]] = {}
+        self._users: dict[str, int | None] = {}
+        self._news = asyncio.Event()
+        self._ends = Ends()
+        self.masker = Masker(())
+
+    def told(self, message: dict[str, Any]) -> None:
+        """Functions, providers and keys."""
+        known = Provider.__dataclass_fields__.keys()
+        found = [{name: one[name] for name in known} for one in message["providers"]]
+        self._providers = {one["name"]: Provider(**one) for one in found}
+        self._functions = {token: (route, frozenset(names)) for token, (route, names) in message["functions"].items()}
+        self.masker = Masker(one.key for one in self._providers.values() if one.key)
+        self._tell()
+
+    def told_users(self, users: dict[str, int | None]) -> None:
+        """Whose user id belongs to which function."""
+        self._users = users
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def caller(self, exchange: Exchange, name: str) -> Caller:
+        """Who calls the provider `name`. Raises Refused."""
+        route, names = self._function(exchange)
+        end = self._ends.find(*exchange.ends)  # at once: who has gone meanwhile could not be asked any more
+        if self._ends.asks:
+            user = await self._user(route)
+            if end is None or end.user != (os.geteuid() if user is None else user):
+                raise _not_you()
+        if name not in names or name not in self._providers:
+            raise Refused(403, "permission_error", f"{route} may not call a provider named {name[:40]!r}.")
+        return Caller(route, self._providers[name])
+
+    def _function(self, exchange: Exchange) -> tuple[str, frozenset[str]]:
+        tokens = {value.decode("latin-1") for key, value in exchange.headers if key in (b"x-api-key", b"api-key")}
+        for key, value in exchange.headers:
+            if key == b"authorization":
+                tokens.add(value.decode("latin-1").removeprefix("Bearer "))
+        function = self._functions.get(tokens.pop()) if len(tokens) == 1 else None
+        if function is None:
+            raise _not_you()
+        return function
+
+    async def _user(self, route: str) -> int | None:
+        try:
+            async with asyncio.timeout(KNOWN_WITHIN_S):
+                while route not in self._users:
+                    await self._news.wait()
+        except TimeoutError:
+            raise Refused(503, "api_error", "The broker does not know the function yet.") from None
+        return self._users[route]
+
+
+def _not_you() -> Refused:
+    return Refused(
+        401, "authentication_error", "This placeholder is none of a function that is calling; it opens nothing here."
+    )

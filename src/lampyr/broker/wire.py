@@ -1,0 +1,112 @@
+"""What goes over to a provider and what comes back: addresses, headers, errors. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from lampyr.broker.desk import Provider, Refused
+
+Headers = list[tuple[bytes, bytes]]
+
+_OPENAI = (
+    *("POST /chat/completions", "POST /completions", "POST /responses", "POST /embeddings", "POST /moderations"),
+    *("POST /audio/speech", "POST /audio/transcriptions", "POST /audio/translations", "POST /images/generations"),
+    *("GET /models", "GET /models/*"),
+)
+# What a kind has that is a question to a model. What is stored at the provider (files, past answers, keys of the
+# account) belongs to all functions alike, so one that wants it says so in `paths`.
+PATHS = {
+    "openai": _OPENAI,
+    "openai-compatible": _OPENAI,
+    "anthropic": ("POST /v1/messages", "POST /v1/messages/count_tokens", "GET /v1/models", "GET /v1/models/*"),
+}
+# No percent, no empty segment, no dots alone: a path is read in one way by whoever reads it.
+_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~:@+-]+)+")
+
+# Not the caller's to say: where a message ends, who it is from, and what another reader might take for the key.
+_DROPPED = re.compile(
+    rb"host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|content-length|accept-encoding|"
+    rb"authorization|(?:[a-z]+-)*api-key|api-token|cookie|forwarded|via|proxy-.*|x-forwarded-.*|x-real-ip|"
+    rb"x-http-method.*|x-original-.*|x-rewrite-.*|x-lampyr-.*"
+)
+_KEPT_BACK = re.compile(
+    rb"connection|keep-alive|trailer|transfer-encoding|upgrade|content-length|content-encoding|set-cookie.*|location|"
+    rb"alt-svc|strict-transport-security|date|x-lampyr-id|proxy-.*|www-authenticate|x-should-retry|te"
+)
+
+
+def provider_of(target: str) -> tuple[str, str]:
+    """The name of the provider in a target, and what follows it."""
+    name, slash, rest = target[1:].partition("/")
+    return name, slash + rest
+
+
+def address(provider: Provider, method: str, rest: str) -> tuple[bytes, bytes, int | None, bytes]:
+    """Scheme, host, port and target of a call. Only its path and query are the caller's. Raises Refused."""
+    path, mark, query = rest.partition("?")
+    if not _PATH.fullmatch(path) or "#" in query:
+        raise Refused(404, "not_found_error", "The path is malformed; write it without percent signs and dots.")
+    if not _allows(provider, method, path):
+        raise Refused(
+            403,
+            "permission_error",
+            f"{method} {path} is not among what functions may call of {provider.name}: see `paths`",
+        )
+    base = urlsplit(provider.base_url)
+    return base.scheme.encode(), (base.hostname or "").encode(), base.port, f"{base.path}{path}{mark}{query}".encode()
+
+
+def _allows(provider: Provider, method: str, path: str) -> bool:
+    if provider.paths is not None:
+        return method in ("GET", "POST") and any(path == one or path.startswith(f"{one}/") for one in provider.paths)
+    for one in PATHS[provider.kind]:
+        verb, _, allowed = one.partition(" ")
+        if method == verb and (path == allowed or (allowed.endswith("/*") and path.startswith(allowed[:-1]))):
+            return True
+    return False
+
+
+def request_headers(provider: Provider, headers: Headers) -> Headers:
+    """The caller's headers with the key in the place of the placeholder."""
+    kept = [(name, value) for name, value in headers if not _DROPPED.fullmatch(name)]
+    # What is compressed could neither be searched for the key nor counted.
+    kept.append((b"accept-encoding", b"identity"))
+    if provider.key:
+        key = provider.key.encode()
+        kept.append((b"x-api-key", key) if provider.kind == "anthropic" else (b"authorization", b"Bearer " + key))
+    return kept
+
+
+def response_headers(headers: Headers) -> Headers:
+    """Those of a provider's that reach the function."""
+    kept = [(name.lower(), value) for name, value in headers]
+    # The SDKs would try again what has been tried again here.
+    return [*(one for one in kept if not _KEPT_BACK.fullmatch(one[0])), (b"x-should-retry", b"false")]
+
+
+def question(provider: Provider, body: bytes) -> dict[str, Any]:
+    """The JSON of a request, {} where it is none. Raises Refused where it asks for a model that is not allowed."""
+    try:
+        asked = json.loads(body, object_pairs_hook=_said_once) if body[:1] == b"{" else {}
+    except (ValueError, RecursionError):
+        asked = {}
+    if provider.models is not None and body and asked.get("model") not in provider.models:
+        allowed = ", ".join(provider.models)
+        raise Refused(403, "permission_error", f"{provider.name} may be asked for these models: {allowed}.")
+    return asked
+
+
+def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):  # two readers may take different ones
+        raise ValueError("a name stands there twice")
+    return found
+
+
+def error(refused: Refused) -> bytes:
+    """An error that the SDKs of OpenAI and Anthropic both read."""
+    inner = {"type": refused.kind, "message": refused.message, "code": None, "param": None}
+    return json.dumps({"type": "error", "error": inner}).encode()

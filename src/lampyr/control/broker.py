@@ -1,0 +1,36 @@
+"""Our end of the channel to the broker: who may call which provider, with what key, and whose user ids are whose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lampyr.runtime.channel import Channel
+
+
+class Broker:
+    """Says again to a broker that takes the place of a dead one what the one before knew."""
+
+    def __init__(self) -> None:
+        self._channel: Channel | None = None
+        self._said: dict[str, Any] = {}
+
+    def connect(self, channel: Channel) -> None:
+        """There is a broker process, perhaps in place of one that has died."""
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = channel
+        for what, content in self._said.items():
+            self._send(what, content)
+
+    def tell(self, what: str, content: Any) -> None:
+        """Say "desk" or "users" (broker/__main__.py)."""
+        if self._said.get(what) != content:
+            self._said[what] = content
+            self._send(what, content)
+
+    def _send(self, what: str, content: Any) -> None:
+        if self._channel is not None:
+            try:
+                self._channel.send({what: content})
+            except OSError:
+                pass  # it has died; the next one is told

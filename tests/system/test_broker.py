@@ -1,0 +1,316 @@
+"""The broker in a running server: stock SDKs reach the provider, and its key is nowhere in the function."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from provider import WORDS, Fake
+from serving import Serve, Server, until, write
+
+KEYS = {"OPENAI_API_KEY": "sk-canary-openai-41d7a90c", "ANTHROPIC_API_KEY": "sk-ant-canary-77b1e3f0"}
+TEXT = "".join(WORDS)
+CHAT = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
+
+FILES = {
+    "app/openai/route.py": """
+        from openai import OpenAI
+        client = OpenAI()
+        def GET(req):
+            model = req.query.get("model", "small")
+            done = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Hello"}])
+            return done.choices[0].message.content
+    """,
+    "app/stream/route.py": """
+        from openai import AsyncOpenAI
+        client = AsyncOpenAI()
+        runtime = "edge"
+        async def GET(req):
+            asked = [{"role": "user", "content": "Hello"}]
+            model = req.query.get("model", "small")
+            stream = await client.chat.completions.create(model=model, messages=asked, stream=True)
+            async for chunk in stream:
+                if chunk.choices:
+                    yield chunk.choices[0].delta.content
+    """,
+    "app/anthropic/route.py": """
+        from anthropic import AsyncAnthropic
+        client = AsyncAnthropic()
+        async def GET():
+            asked = [{"role": "user", "content": "Hello"}]
+            async with client.messages.stream(model="claude", max_tokens=9, messages=asked) as stream:
+                async for text in stream.text_stream:
+                    yield text
+    """,
+    "app/raw/route.py": """
+        import http.client, json, os
+        from urllib.parse import urlsplit
+        async def POST(req):
+            asked = await req.json()
+            url = urlsplit(os.environ["OPENAI_BASE_URL"])
+            connection = http.client.HTTPConnection(url.netloc, timeout=9)
+            token = asked.get("token") or os.environ.get("OPENAI_API_KEY", "")
+            headers = {"authorization": "Bearer " + token, **asked.get("headers", {})}
+            body = json.dumps(asked["body"]) if "body" in asked else None
+            connection.request(asked.get("method", "POST"), asked["path"], body, headers)
+            answer = connection.getresponse()
+            return {"status": answer.status, "body": answer.read().decode(), "headers": dict(answer.getheaders())}
+        def GET(): return {name: value for name, value in os.environ.items() if "API_KEY" in name or "BASE" in name}
+    """,
+    "app/other/route.py": """
+        import http.client, json, os
+        from urllib.parse import urlsplit
+        def call(token):
+            connection = http.client.HTTPConnection(urlsplit(os.environ["OPENAI_BASE_URL"]).netloc, timeout=9)
+            body = json.dumps({"model": "small", "messages": [{"role": "user", "content": "Hello"}]})
+            connection.request("POST", "/openai/chat/completions", body, {"authorization": "Bearer " + token})
+            return connection.getresponse().status
+        async def POST(req):
+            asked = await req.json()
+            return {"own": call(os.environ["OPENAI_API_KEY"]), "another's": call(asked["token"])}
+    """,
+    "app/none/route.py": "secrets = []\nimport os\ndef GET(): return sorted(os.environ)\n",
+    ".env.local": "".join(f"{name}={key}\n" for name, key in KEYS.items()) + f"COPY_KEY={KEYS['OPENAI_API_KEY']}\n",
+}
+
+
+@pytest.fixture(scope="module")
+def fake() -> Iterator[Fake]:
+    with Fake() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def server(fake: Fake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("broker") / "project"
+    write(root, {**FILES, "lampyr.toml": settings(fake)})
+    server = Server(root, "start")
+    yield server
+    server.stop()
+
+
+def settings(fake: Fake, more: str = "") -> str:
+    rate = '[functions]\nrate_limit = "none"\n'
+    openai = f'[providers.openai]\nbase_url = "{fake.url}/v1"\n{more}'
+    return f'{rate}{openai}\n[providers.anthropic]\nbase_url = "{fake.url}"\n'
+
+
+def raw(server: Server, path: str, **asked: Any) -> Any:
+    """What a function of this server gets for a request of its own making."""
+    return server.request("POST", "/raw", json.dumps({"path": path, **asked})).json()
+
+
+def call(server: Server, token: str, path: str = "/openai/chat/completions") -> int:
+    """The status of a call that no function makes."""
+    url = server.get("/raw").json()["OPENAI_BASE_URL"].split("/")[2]
+    connection = http.client.HTTPConnection(url, timeout=10)
+    connection.request("POST", path, json.dumps(CHAT), {"authorization": f"Bearer {token}"})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_the_stock_sdks_reach_the_provider_with_the_real_key(server: Server, fake: Fake) -> None:
+    for route in ("/openai", "/stream", "/anthropic"):
+        answer = server.get(route)
+        assert (answer.status, answer.body.decode()) == (200, TEXT), "\n".join(server.lines)
+    openai, stream, anthropic = fake.sent[-3:]
+    assert openai.path == stream.path == "/v1/chat/completions"
+    assert openai.headers["authorization"] == stream.headers["authorization"] == f"Bearer {KEYS['OPENAI_API_KEY']}"
+    assert (anthropic.path, anthropic.headers["x-api-key"]) == ("/v1/messages", KEYS["ANTHROPIC_API_KEY"])
+    assert "authorization" not in anthropic.headers
+    assert openai.headers["host"] == fake.url.removeprefix("http://")
+
+
+def test_tokens_are_counted_for_each_call(server: Server) -> None:
+    server.get("/openai")
+    server.get("/anthropic")
+    server.log(r"^broker \| /openai openai small 200 tokens 7 in, 3 out, [\d.]+ ms$")
+    server.log(r"^broker \| /anthropic anthropic claude 200 tokens 11 in, 5 out, [\d.]+ ms$")
+
+
+def test_the_key_is_nowhere_a_function_or_a_reader_of_logs_looks(server: Server) -> None:
+    server.get("/openai")
+    shown = json.dumps(server.get("/raw").json()) + "\n".join(server.lines)
+    assert "lampyr-" in shown
+    assert not any(key in shown for key in KEYS.values())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads the memory of other users' processes")
+def test_the_key_is_in_the_memory_of_no_function(server: Server) -> None:
+    server.get("/openai")
+    placeholder = server.get("/raw").json()["OPENAI_API_KEY"]
+    held = [memory for process in server.processes() if (memory := memory_of_a_function(process))]
+    assert any(placeholder.encode() in memory for memory in held)
+    assert not any(key.encode() in memory for memory in held for key in KEYS.values())
+
+
+def memory_of_a_function(process: psutil.Process) -> bytes:
+    """What a snapshot or an instance can write to; nothing of other processes."""
+    try:
+        if "lampyr.runtime.snapshot" not in process.cmdline():
+            return b""
+        maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+        areas = [[int(one, 16) for one in line.split()[0].split("-")] for line in maps if " rw-p " in line]
+        with open(f"/proc/{process.pid}/mem", "rb", 0) as memory:
+            return b"".join(os.pread(memory.fileno(), end - start, start) for start, end in areas)
+    except (psutil.Error, OSError):
+        return b""
+
+
+def test_what_holds_the_key_stays_away_too(server: Server) -> None:
+    assert "COPY_KEY" not in server.get("/raw").json()
+    server.log(r"^lampyr: warning: .*no function gets COPY_KEY: it holds the value of OPENAI_API_KEY, which stays")
+
+
+def test_who_may_not_have_the_key_may_not_call(server: Server) -> None:
+    names = server.get("/none").json()
+    assert not any(name.endswith(("API_KEY", "BASE_URL")) for name in names)
+
+
+def test_no_process_was_started_with_a_key(server: Server) -> None:
+    server.get("/openai")
+    for process in server.processes():
+        try:
+            told = (repr(process.cmdline()), Path(f"/proc/{process.pid}/environ").read_text())
+        except (psutil.Error, OSError):
+            continue
+        assert not any(key in text for key in KEYS.values() for text in told)
+
+
+def test_a_wrong_placeholder_is_refused(server: Server, fake: Fake) -> None:
+    before = len(fake.sent)
+    for token in ("", "lampyr-0123", "local"):
+        assert raw(server, "/openai/chat/completions", token=token or " ", body=CHAT)["status"] == 401
+    assert len(fake.sent) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="functions have user ids of their own where the server may give them")
+def test_a_placeholder_is_worthless_to_everybody_else(server: Server, fake: Fake) -> None:
+    token = server.get("/raw").json()["OPENAI_API_KEY"]
+    assert raw(server, "/openai/chat/completions", token=token, body=CHAT)["status"] == 200
+    before = len(fake.sent)
+    assert call(server, token) == 401  # another process of this machine, the server's own user
+    borrowed = server.request("POST", "/other", json.dumps({"token": token})).json()
+    assert borrowed == {"own": 200, "another's": 401}
+    assert len(fake.sent) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/openai/files", 403),
+        ("/openai/models/../files", 404),
+        ("/openai/models/%2e%2e/files", 404),
+        ("/openai//chat/completions", 404),
+        ("/openai@127.0.0.1:9/chat/completions", 403),
+        ("/elsewhere/chat/completions", 403),
+        ("http://127.0.0.1:9/openai/chat/completions", 421),
+    ],
+)
+def test_no_other_place_is_reached(server: Server, fake: Fake, path: str, status: int) -> None:
+    before = len(fake.sent)
+    assert raw(server, path, body=CHAT)["status"] == status
+    assert len(fake.sent) == before
+
+
+def test_headers_of_the_caller_change_nothing(server: Server, fake: Fake) -> None:
+    games = {
+        "x-forwarded-host": "127.0.0.1:9",
+        "cookie": "a=b",
+        "proxy-authorization": "x",
+        "x-http-method-override": "PUT",
+    }
+    assert raw(server, "/openai/chat/completions", body=CHAT, headers={**games, "openai-beta": "kept"})["status"] == 200
+    sent = fake.sent[-1].headers
+    assert not sent.keys() & games.keys()
+    assert sent["openai-beta"] == "kept"
+    assert raw(server, "/openai/chat/completions", body=CHAT, headers={"host": "127.0.0.1:9"})["status"] == 421
+
+
+def test_a_redirect_is_not_followed(server: Server) -> None:
+    answer = raw(server, "/openai/chat/completions", body={**CHAT, "model": "redirect"})
+    assert answer["status"] == 502
+    assert "location" not in {name.lower() for name in answer["headers"]}
+
+
+def test_a_key_that_the_provider_shows_is_masked(server: Server) -> None:
+    answer = raw(server, "/openai/chat/completions", body={**CHAT, "model": "echo-key"})
+    assert answer["status"] == 401
+    assert "Bearer ***" in answer["body"]
+    assert "Bearer ***" in {name.lower(): value for name, value in answer["headers"].items()}["x-seen"]
+
+
+@pytest.mark.parametrize("first", [[503], [0], [502, 0]], ids=str)
+def test_it_tries_again_before_the_first_byte(server: Server, fake: Fake, first: list[int]) -> None:
+    before = len(fake.sent)
+    fake.statuses[:] = first
+    assert server.get("/openai").body.decode() == TEXT
+    assert len(fake.sent) == before + len(first) + 1
+
+
+def test_the_sdk_does_not_try_again_what_was_tried_again(server: Server, fake: Fake) -> None:
+    before = len(fake.sent)
+    fake.statuses[:] = [503, 503, 503]
+    assert server.get("/openai").status == 500
+    assert len(fake.sent) == before + 3
+
+
+def test_a_client_that_leaves_closes_the_call(server: Server, fake: Fake) -> None:
+    fake.left.clear()
+    with server.connect() as client:
+        client.sendall(b"GET /stream?model=hold HTTP/1.1\r\nhost: x\r\n\r\n")
+        heard = b""
+        while b"Fire" not in heard:
+            heard += client.recv(4096)
+        assert not fake.left.is_set()
+    assert fake.left.wait(5)
+    server.log(r"^broker \| /stream openai hold 200 client_closed tokens ~\d+ in, 1 out")
+
+
+def test_models_that_are_not_listed_are_refused(serve: Serve) -> None:
+    with Fake() as fake:
+        server = serve({**FILES, "lampyr.toml": settings(fake, 'models = ["small"]\n')})
+        assert server.get("/openai").body.decode() == TEXT
+        assert server.get("/openai?model=large").status == 500
+        assert [one.json()["model"] for one in fake.sent] == ["small"]
+
+
+def test_a_new_key_is_used_and_a_broker_that_dies_comes_back(serve: Serve) -> None:
+    with Fake() as fake:
+        server = serve({**FILES, "lampyr.toml": settings(fake)}, command="dev")
+        assert server.get("/openai").body.decode() == TEXT
+        server.write(".env.local", "OPENAI_API_KEY=sk-canary-second\nANTHROPIC_API_KEY=sk-ant-second\n")
+        assert server.get("/openai").body.decode() == TEXT
+        assert fake.sent[-1].headers["authorization"] == "Bearer sk-canary-second"
+        old = server.find("lampyr.broker")
+        old.kill()
+        until(lambda: server.find("lampyr.broker").pid != old.pid, "another broker")
+        assert server.get("/openai").body.decode() == TEXT
+        assert fake.sent[-1].headers["authorization"] == "Bearer sk-canary-second"
+
+
+def test_a_provider_without_a_key_is_a_warning_and_says_so(serve: Serve) -> None:
+    with Fake() as fake:
+        server = serve({"app/raw/route.py": FILES["app/raw/route.py"], "lampyr.toml": settings(fake)})
+        server.log(r"\[providers\.openai\] has no key: there is no OPENAI_API_KEY")
+        answer = raw(server, "/openai/chat/completions", body=CHAT)
+        assert answer["status"] == 401
+        assert "lampyr secrets set OPENAI_API_KEY" in answer["body"]
+
+
+def test_many_streams_at_once(server: Server) -> None:
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(server.get("/stream").body.decode())) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [TEXT] * 20
