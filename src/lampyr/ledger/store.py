@@ -60,7 +60,6 @@ class Store:
     """The writing end: one process has it, whoever holds the lock on the state directory."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self._journal = folder / "journal"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._db = sqlite3.connect(folder / DATABASE, isolation_level=None, check_same_thread=False)

@@ -57,7 +57,6 @@ class Instance:
         "init_ms",
         "meter",
         "number",
-        "pid",
         "pidfd",
         "pipes",
         "reason",
@@ -83,7 +82,6 @@ class Instance:
         self.number = number
         self.pipes = pipes
         self.tmp = tmp
-        self.pid = 0
         self.pidfd = -1
         self.state: lifecycle.State = "starting"
         self.running: dict[int, Caller] = {}
@@ -329,9 +327,9 @@ class Instance:
         for pipe in self.pipes:
             pipe.read()
 
-    def forked(self, pid: int, pidfd: int) -> None:
+    def forked(self, pidfd: int) -> None:
         """The process exists; its pidfd tells when it has ended."""
-        self.pid, self.pidfd = pid, pidfd
+        self.pidfd = pidfd
         if self.state == "ended":
             self._signal(signal.SIGKILL)
             os.close(pidfd)

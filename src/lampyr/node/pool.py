@@ -214,24 +214,23 @@ class Pool:
         for pipe in pipes:
             pipe.give_to(self._user)
         self.instances[number] = instance
-
-        def forked(pid: int, pidfd: int) -> None:
-            if pidfd < 0:
-                self.ended(instance)
-                return
-            if instance.state != "ended":
-                self.snapshot.fence.admit(number, pidfd)
-            self.snapshot.exits[pid] = partial(self._exited, instance)
-            instance.forked(pid, pidfd)
-
         fds = (link.theirs(), *(pipe.writer for pipe in pipes))
-        sent = self.snapshot.fork({"tmp": tmp}, fds, forked)
+        sent = self.snapshot.fork({"tmp": tmp}, fds, partial(self._forked, instance))
         link.handed_over()
         for pipe in pipes:
             pipe.handed_over()
         self.loop.call_later(START_TIMEOUT_S, self._check_started, instance)
         if not sent:
             self.loop.call_soon(self.ended, instance)
+
+    def _forked(self, instance: Instance, pid: int, pidfd: int) -> None:
+        if pidfd < 0:
+            self.ended(instance)
+            return
+        if instance.state != "ended":
+            self.snapshot.fence.admit(instance.number, pidfd)
+        self.snapshot.exits[pid] = partial(self._exited, instance)
+        instance.forked(pidfd)
 
     def _heard(self, stream: str, instance: Instance) -> Sink:
         sink = self._sink(stream, instance)
