@@ -13,7 +13,7 @@ from lampyr.core import lifecycle
 from lampyr.core.pace import MOST_AHEAD
 from lampyr.node.logs import LogPipe
 from lampyr.node.meter import Meter, SharedMeter
-from lampyr.node.processes import pid_of, send_signal
+from lampyr.node.processes import end, pid_of, send_signal
 from lampyr.runtime import wire
 from lampyr.runtime.stack import STACK_SIGNAL
 
@@ -331,8 +331,7 @@ class Instance:
         """The process exists; its pidfd tells when it has ended."""
         self.pidfd = pidfd
         if self.state == "ended":
-            self._signal(signal.SIGKILL)
-            os.close(pidfd)
+            end(pidfd)
             self.pidfd = -1
         elif self._link.packets:
             self._loop.add_reader(pidfd, self._died)

@@ -89,3 +89,11 @@ class LogPipe:
             if self._reader < 0 or not self.read():
                 break
         self.close()
+
+
+def stdout_and_stderr(loop: asyncio.AbstractEventLoop, sink: Callable[[str], Sink], user: int) -> list[LogPipe]:
+    """The two pipes of a process with this user id."""
+    pipes = [LogPipe(loop, sink(stream)) for stream in ("stdout", "stderr")]
+    for pipe in pipes:
+        pipe.give_to(user)
+    return pipes

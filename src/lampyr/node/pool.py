@@ -20,7 +20,7 @@ from lampyr.node.alarm import Alarm
 from lampyr.node.caller import Caller
 from lampyr.node.instance import CRASHED, OUT_OF_MEMORY, Instance
 from lampyr.node.link import Link
-from lampyr.node.logs import LogPipe, Sink
+from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
 from lampyr.node.processes import send_signal
 from lampyr.node.snapshots import Base, Snapshot
 from lampyr.node.watch import Watch
@@ -210,9 +210,7 @@ class Pool:
         pipes: list[LogPipe] = []
         tmp = os.path.join(self._tmp, f"{number}.{os.getpid()}")  # a dead gateway may have left some
         instance = Instance(self, number, link, pipes, tmp)
-        pipes += [LogPipe(self.loop, self._heard(stream, instance)) for stream in ("stdout", "stderr")]
-        for pipe in pipes:
-            pipe.give_to(self._user)
+        pipes += stdout_and_stderr(self.loop, partial(self._heard, instance), self._user)
         self.instances[number] = instance
         fds = (link.theirs(), *(pipe.writer for pipe in pipes))
         sent = self.snapshot.fork({"tmp": tmp}, fds, partial(self._forked, instance))
@@ -232,7 +230,7 @@ class Pool:
         self.snapshot.exits[pid] = partial(self._exited, instance)
         instance.forked(pidfd)
 
-    def _heard(self, stream: str, instance: Instance) -> Sink:
+    def _heard(self, instance: Instance, stream: str) -> Sink:
         sink = self._sink(stream, instance)
 
         def heard(line: bytes) -> None:

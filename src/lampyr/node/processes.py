@@ -40,3 +40,9 @@ def send_signal(pidfd: int, signum: int = signal.SIGKILL) -> None:
         signal.pidfd_send_signal(pidfd, signum)
     except ProcessLookupError:
         pass
+
+
+def end(pidfd: int) -> None:
+    """End a process, and let go of its pidfd."""
+    send_signal(pidfd)
+    os.close(pidfd)

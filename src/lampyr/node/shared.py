@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from lampyr.node.forks import Forked, Forks
-from lampyr.node.logs import LogPipe, Sink
-from lampyr.node.processes import send_signal
+from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
+from lampyr.node.processes import end
 from lampyr.runtime.channel import Channel, Message
 
 if TYPE_CHECKING:
@@ -74,9 +73,7 @@ class Shared:
     def _import(self) -> None:
         self.state = "importing"
         ours, theirs = Channel.pair()
-        self._pipes = [LogPipe(self.loop, self._sink("stdout")), LogPipe(self.loop, self._sink("stderr"))]
-        for pipe in self._pipes:
-            pipe.give_to(self._spec["user"])
+        self._pipes = stdout_and_stderr(self.loop, self._sink, self._spec["user"])
         sent = self._base.fork(self._spec, (theirs.fileno(), *(pipe.writer for pipe in self._pipes)), self._forked)
         theirs.close()
         for pipe in self._pipes:
@@ -129,8 +126,7 @@ class Shared:
             self._forks.close()
             self._forks = None
         if self._pidfd >= 0:
-            send_signal(self._pidfd)
-            os.close(self._pidfd)
+            end(self._pidfd)
             self._pidfd = -1
         for pipe in self._pipes:
             pipe.finish()

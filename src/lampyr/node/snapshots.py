@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from lampyr.node import isolation
 from lampyr.node.forks import Forked, Forks
 from lampyr.node.limits import Fence, Limits
-from lampyr.node.logs import LogPipe, Sink
-from lampyr.node.processes import anonymous_bytes, own_bytes, pid_of, send_signal
+from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
+from lampyr.node.processes import anonymous_bytes, end, own_bytes, pid_of
 from lampyr.node.shared import Shared
 from lampyr.node.shelf import Shelf
 from lampyr.runtime.channel import Channel, Message
@@ -194,9 +194,7 @@ class Snapshot:
         self.state = "importing"
         ours, theirs = Channel.pair()
         ours.most_bytes = MOST_SAID_BYTES
-        self._pipes = [LogPipe(self._loop, self._sink("stdout")), LogPipe(self._loop, self._sink("stderr"))]
-        for pipe in self._pipes:
-            pipe.give_to(self._spec["user"])
+        self._pipes = stdout_and_stderr(self._loop, self._sink, self._spec["user"])
         fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
         _make_tmp(self._spec)
         sent = self._parent.fork(self._spec, fds, self._forked)
@@ -316,8 +314,7 @@ class Snapshot:
             self._forks.close()
             self._forks = None
         if self._pidfd >= 0:
-            send_signal(self._pidfd)
-            os.close(self._pidfd)
+            end(self._pidfd)
             self._pidfd = -1
             self.fence.close()
         for pipe in self._pipes:
