@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lampyr.node.limits import Limits
     from lampyr.node.snapshots import Base
 
+# An import that takes longer hangs; a person waiting would have given up as well.
 IMPORT_TIMEOUT_S = 60.0
 
 

@@ -13,7 +13,7 @@ from lampyr.node.forks import Forked, Forks
 from lampyr.node.limits import Fence, Limits
 from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
 from lampyr.node.processes import anonymous_bytes, end, own_bytes, pid_of
-from lampyr.node.shared import Shared
+from lampyr.node.shared import IMPORT_TIMEOUT_S, Shared
 from lampyr.node.shelf import Shelf
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.users import Users
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from lampyr.node.instance import Instance
     from lampyr.node.pool import Pool
 
-# An import that takes longer hangs; a person waiting would have given up as well.
-IMPORT_TIMEOUT_S = 60.0
 # What an honest snapshot says is shorter: a stack, or the names of the project's files.
 MOST_SAID_BYTES = 4 * 1024 * 1024
 # After a failed import the next attempt waits this long, then twice as long, so that requests cannot burn a core.

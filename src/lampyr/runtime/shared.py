@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import time
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, NoReturn
@@ -43,7 +42,6 @@ def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Mean
     os.environ.clear()
     os.environ.update(received[0]["env"])
     sandbox.adopt_orphans()
-    started = time.perf_counter()
     try:
         apart = sandbox.share(spec, means)
         os.chdir(spec["root"])
@@ -54,8 +52,7 @@ def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Mean
     gc.collect()
     reseed.find(())  # the generators of the packages; what is found is found for all that are forked from here
     gc.freeze()
-    import_ms = (time.perf_counter() - started) * 1000
-    channel.send({"ready": [], "asked": sorted(asked), "import_ms": import_ms, "threads": snapshot.threads()})
+    channel.send({"ready": [], "asked": sorted(asked), "threads": snapshot.threads()})
     forker = snapshot.Forker(channel)
     while True:
         order, fds = forker.next_request()
