@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from provider import WORDS, Fake
+from provider import WORDS, Fake, Sent
 from serving import Serve, Server, until, write
 
 KEYS = {"OPENAI_API_KEY": "sk-canary-openai-41d7a90c", "ANTHROPIC_API_KEY": "sk-ant-canary-77b1e3f0"}
@@ -132,6 +134,8 @@ def test_the_stock_sdks_reach_the_provider_with_the_real_key(server: Server, fak
 def test_tokens_are_counted_for_each_call(server: Server) -> None:
     server.get("/openai")
     server.get("/anthropic")
+    assert server.get("/stream").body.decode() == TEXT
+    server.log(r"^broker \| /stream openai small 200 tokens 7 in, 3 out, [\d.]+ ms$")
     server.log(r"^broker \| /openai openai small 200 tokens 7 in, 3 out, [\d.]+ ms$")
     server.log(r"^broker \| /anthropic anthropic claude 200 tokens 11 in, 5 out, [\d.]+ ms$")
 
@@ -275,6 +279,38 @@ def test_a_client_that_leaves_closes_the_call(server: Server, fake: Fake) -> Non
     server.log(r"^broker \| /stream openai hold 200 client_closed tokens ~\d+ in, 1 out")
 
 
+def test_the_tokens_of_a_stream_are_for_those_who_ask(server: Server) -> None:
+    stream = {**CHAT, "stream": True}
+    plain = raw(server, "/openai/chat/completions", body=stream)["body"]
+    asked = raw(server, "/openai/chat/completions", body={**stream, "stream_options": {"include_usage": True}})["body"]
+    assert plain.count("data: ") == len(WORDS) + 1 and '"total_tokens"' not in plain
+    assert asked.count("data: ") == len(WORDS) + 2 and '"total_tokens"' in asked
+
+
+def test_a_key_of_the_vault_for_some_functions_and_its_next_value(serve: Serve, tmp_path: Path) -> None:
+    def secret(value: str) -> None:
+        command = [sys.executable, "-m", "lampyr", "secrets", "set", "OPENAI_API_KEY", "--only", "/openai"]
+        subprocess.run(command, cwd=tmp_path / "project0", input=value, text=True, check=True, capture_output=True)
+
+    files = {name: text for name, text in FILES.items() if "openai" in name or "raw" in name}
+    with Fake() as fake:
+        write(tmp_path / "project0", {**files, "lampyr.toml": settings(fake)})
+        secret("sk-canary-first")
+        server = serve(files)
+        assert server.get("/openai").body.decode() == TEXT
+        assert "OPENAI_API_KEY" not in server.get("/raw").json()
+        secret("sk-canary-second")
+        last = until(lambda: newest(server, fake, "Bearer sk-canary-second"), "the new key")
+        assert last.path == "/v1/chat/completions"
+        assert not any("new snapshots" in line for line in server.lines)
+
+
+def newest(server: Server, fake: Fake, authorization: str) -> Sent | None:
+    """The request that a call makes now, if it has this key."""
+    assert server.get("/openai").body.decode() == TEXT
+    return fake.sent[-1] if fake.sent[-1].headers["authorization"] == authorization else None
+
+
 def test_models_that_are_not_listed_are_refused(serve: Serve) -> None:
     with Fake() as fake:
         server = serve({**FILES, "lampyr.toml": settings(fake, 'models = ["small"]\n')})
@@ -283,18 +319,21 @@ def test_models_that_are_not_listed_are_refused(serve: Serve) -> None:
         assert [one.json()["model"] for one in fake.sent] == ["small"]
 
 
-def test_a_new_key_is_used_and_a_broker_that_dies_comes_back(serve: Serve) -> None:
+def test_a_new_key_a_new_function_and_what_dies(serve: Serve) -> None:
     with Fake() as fake:
         server = serve({**FILES, "lampyr.toml": settings(fake)}, command="dev")
         assert server.get("/openai").body.decode() == TEXT
         server.write(".env.local", "OPENAI_API_KEY=sk-canary-second\nANTHROPIC_API_KEY=sk-ant-second\n")
-        assert server.get("/openai").body.decode() == TEXT
-        assert fake.sent[-1].headers["authorization"] == "Bearer sk-canary-second"
-        old = server.find("lampyr.broker")
-        old.kill()
-        until(lambda: server.find("lampyr.broker").pid != old.pid, "another broker")
-        assert server.get("/openai").body.decode() == TEXT
-        assert fake.sent[-1].headers["authorization"] == "Bearer sk-canary-second"
+        server.write("app/later/route.py", FILES["app/openai/route.py"])
+        for route in ("/openai", "/later"):
+            assert server.get(route).body.decode() == TEXT
+            assert fake.sent[-1].headers["authorization"] == "Bearer sk-canary-second"
+        for module in ("lampyr.broker", "lampyr.gateway", "lampyr.control"):
+            old = server.find(module)
+            old.kill()
+            until(lambda module=module, old=old: server.find(module).pid != old.pid, f"another {module}")
+            assert server.get("/later").body.decode() == TEXT, module
+            assert fake.sent[-1].headers["authorization"] == "Bearer sk-canary-second"
 
 
 def test_a_provider_without_a_key_is_a_warning_and_says_so(serve: Serve) -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 
+import anyio
 import httpcore2
 import uvloop
 
@@ -72,6 +73,7 @@ class Broker:
         ids, connections = Ids(), Connections(MAX_CONNECTIONS)
         host, port = sock.getsockname()[:2]
         self._host = f"{host}:{port}"
+        await anyio.sleep(0)  # httpcore2 waits with it; its first use imports for 40 ms
         await self._loop.create_server(lambda: Connection(self._serve, ids.new, connections), sock=sock, backlog=2048)
 
     def _serve(self, exchange: Exchange) -> None:

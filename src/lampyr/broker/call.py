@@ -11,7 +11,7 @@ import httpcore2
 
 from lampyr.broker import wire
 from lampyr.broker.desk import Caller, Desk, Refused
-from lampyr.broker.usage import Usage
+from lampyr.broker.usage import Trim, Usage
 from lampyr.gateway.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S = 10.0
 FIRST_RETRY_S = 0.25
-# The provider, or what stands before it, has done nothing with the request; another attempt may fare better.
-_PASSING = frozenset((500, 502, 503, 504, 529))
 _FAILURES = (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError, OSError)
 _UNPRINTABLE = re.compile(r"[^!-~]")
 
@@ -44,6 +42,7 @@ class Call:
         self._caller: Caller | None = None
         self._model = "-"
         self._usage = Usage(b"")
+        self._trim: Trim | None = None
         self._status = 0
         if exchange.complete:
             self._whole.set()
@@ -105,8 +104,11 @@ class Call:
         exchange.invite()
         await self._whole.wait()
         body = b"".join(self._pieces)
-        model = wire.question(provider, body).get("model")
+        asked = wire.question(provider, body)
+        model = asked.get("model")
         self._model = _UNPRINTABLE.sub("?", model[:80]) if isinstance(model, str) and model else "-"
+        if (fuller := wire.with_usage(provider, rest.partition("?")[0], asked)) is not None:
+            body, self._trim = fuller, Trim()
         url = httpcore2.URL(scheme=scheme, host=host, port=port, target=target)
         headers = wire.request_headers(provider, exchange.headers)
         async with asyncio.timeout(provider.timeout):
@@ -124,7 +126,7 @@ class Call:
                     raise
             else:
                 try:
-                    if not attempt or response.status not in _PASSING:
+                    if not attempt or response.status not in wire.PASSING:
                         await self._pass_on(response)
                         return
                 finally:
@@ -139,15 +141,17 @@ class Call:
         self._status = response.status
         self._usage = Usage(headers.get(b"content-type", b""))
         masker, exchange = self._desk.masker, self._exchange
-        lines = [(name, masker.mask(value)) for name, value in wire.response_headers(response.headers)]
-        stream = masker.stream()
+        lines = [(name, masker.mask(value)) for name, value in wire.response_headers(response.status, response.headers)]
+        stream, trim = masker.stream(), self._trim if response.status == 200 else None
         exchange.start(response.status, lines)
         async for piece in response.aiter_stream():
             self._usage.feed(piece)
-            exchange.write(stream.feed(piece))
+            exchange.write(stream.feed(trim.feed(piece) if trim else piece))
             while not exchange.writable:
                 self._drained.clear()
                 await self._drained.wait()
+        if trim:
+            exchange.write(stream.feed(trim.end()))
         exchange.write(stream.end())
         self._usage.end()
         exchange.end()
@@ -176,7 +180,7 @@ class Call:
         self._log.line(f"broker | {route} {provider} {model} {self._status or '-'}{ended} {tokens}, {took_ms:.1f} ms")
 
 
-_JSON = [(b"content-type", b"application/json"), (b"x-should-retry", b"false")]
+_JSON = [(b"content-type", b"application/json"), wire.TRIED]
 
 
 def _framed(headers: wire.Headers, url: httpcore2.URL, body: bytes) -> wire.Headers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 # An answer whose usage does not come within so much JSON, or an event that is longer, is not read.
@@ -70,6 +71,38 @@ class Usage:
             return self.tokens_in or 0, self.tokens_out or 0, False
         read = self.tokens_in if self.tokens_in is not None else request_bytes // CHARS_A_TOKEN
         return read, max(self.tokens_out or 0, self._deltas), True
+
+
+class Trim:
+    """Takes the event with the tokens out of a stream of chat completions whose function has not asked for it."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The events that are complete, without that one. Events come whole, so that nothing waits."""
+        *events, self._pending = _EVENT_END.split(self._pending + data)
+        if len(self._pending) > MOST_BYTES:
+            events, self._pending = [*events, self._pending, b""], b""
+        whole = zip(events[::2], events[1::2], strict=True)
+        return b"".join(event + end for event, end in whole if not _only_tells_tokens(event))
+
+    def end(self) -> bytes:
+        """What is left."""
+        return self._pending
+
+
+_EVENT_END = re.compile(rb"(\r?\n\r?\n)")
+
+
+def _only_tells_tokens(event: bytes) -> bool:
+    if b'"usage"' not in event or not event.startswith(b"data:"):
+        return False
+    try:
+        chunk = json.loads(event[5:])
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(chunk, dict) and chunk.get("choices") == [] and bool(chunk.get("usage"))
 
 
 def _count(usage: dict[str, Any], *names: str) -> int | None:

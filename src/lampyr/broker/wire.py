@@ -23,6 +23,11 @@ PATHS = {
     "openai-compatible": _OPENAI,
     "anthropic": ("POST /v1/messages", "POST /v1/messages/count_tokens", "GET /v1/models", "GET /v1/models/*"),
 }
+# The provider, or what stands before it, has done nothing with the request; another attempt may fare better.
+PASSING = frozenset((500, 502, 503, 504, 529))
+# The SDKs would try again what has been tried again here.
+TRIED = (b"x-should-retry", b"false")
+
 # No percent, no empty segment, no dots alone: a path is read in one way by whoever reads it.
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~:@+-]+)+")
 
@@ -34,7 +39,7 @@ _DROPPED = re.compile(
 )
 _KEPT_BACK = re.compile(
     rb"connection|keep-alive|trailer|transfer-encoding|upgrade|content-length|content-encoding|set-cookie.*|location|"
-    rb"alt-svc|strict-transport-security|date|x-lampyr-id|proxy-.*|www-authenticate|x-should-retry|te"
+    rb"alt-svc|strict-transport-security|date|x-lampyr-id|proxy-.*|www-authenticate|te"
 )
 
 
@@ -80,11 +85,13 @@ def request_headers(provider: Provider, headers: Headers) -> Headers:
     return kept
 
 
-def response_headers(headers: Headers) -> Headers:
+def response_headers(status: int, headers: Headers) -> Headers:
     """Those of a provider's that reach the function."""
-    kept = [(name.lower(), value) for name, value in headers]
-    # The SDKs would try again what has been tried again here.
-    return [*(one for one in kept if not _KEPT_BACK.fullmatch(one[0])), (b"x-should-retry", b"false")]
+    lower = [(name.lower(), value) for name, value in headers]
+    kept = [one for one in lower if not _KEPT_BACK.fullmatch(one[0])]
+    if status not in PASSING:
+        return kept
+    return [*(one for one in kept if one[0] != b"x-should-retry"), TRIED]
 
 
 def question(provider: Provider, body: bytes) -> dict[str, Any]:
@@ -97,6 +104,15 @@ def question(provider: Provider, body: bytes) -> dict[str, Any]:
         allowed = ", ".join(provider.models)
         raise Refused(403, "permission_error", f"{provider.name} may be asked for these models: {allowed}.")
     return asked
+
+
+def with_usage(provider: Provider, path: str, asked: dict[str, Any]) -> bytes | None:
+    """The body of a request that asks for the tokens too, where OpenAI tells them only then and nobody has asked."""
+    options = asked.get("stream_options") or {}
+    silent = isinstance(options, dict) and not options.get("include_usage")
+    if provider.kind == "openai" and path == "/chat/completions" and asked.get("stream") is True and silent:
+        return json.dumps({**asked, "stream_options": {**options, "include_usage": True}}).encode()
+    return None
 
 
 def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

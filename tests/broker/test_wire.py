@@ -1,0 +1,98 @@
+"""What goes over to a provider: whatever a function writes, the key goes to one host and some paths of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lampyr.broker import wire
+from lampyr.broker.desk import Provider, Refused
+
+PLAIN = {"secret": "KEY", "key": "sk-real", "models": None, "timeout": 9.0, "retries": 0}
+OPENAI = Provider(name="openai", kind="openai", base_url="https://api.example/v1", paths=None, **PLAIN)  # type: ignore[arg-type]
+OPEN = Provider(name="openai", kind="openai", base_url="https://api.example/v1", paths=("/files",), **PLAIN)  # type: ignore[arg-type]
+ANTHROPIC = Provider(name="a", kind="anthropic", base_url="http://[::1]:81", paths=None, **PLAIN)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("provider", "method", "rest", "target"),
+    [
+        (OPENAI, "POST", "/chat/completions", b"/v1/chat/completions"),
+        (OPENAI, "GET", "/models/gpt-5:mini?a=b", b"/v1/models/gpt-5:mini?a=b"),
+        (ANTHROPIC, "POST", "/v1/messages?beta=true", b"/v1/messages?beta=true"),
+        (OPEN, "GET", "/files/f-1/content", b"/v1/files/f-1/content"),
+    ],
+)
+def test_what_may_be_called(provider: Provider, method: str, rest: str, target: bytes) -> None:
+    assert wire.address(provider, method, rest)[3] == target
+
+
+@pytest.mark.parametrize(
+    ("provider", "method", "rest"),
+    [
+        (OPENAI, "GET", "/chat/completions"),
+        (OPENAI, "DELETE", "/models/ft-mine"),
+        (OPENAI, "POST", "/files"),
+        (OPENAI, "POST", "/chat/completions/../../files"),
+        (OPENAI, "GET", "/models/%2e%2e/files"),
+        (OPENAI, "GET", "/models"[1:]),
+        (OPEN, "GET", "/files-of-others"),
+        (OPEN, "DELETE", "/files/f-1"),
+        (OPEN, "POST", "/chat/completions"),
+    ],
+)
+def test_what_may_not(provider: Provider, method: str, rest: str) -> None:
+    with pytest.raises(Refused):
+        wire.address(provider, method, rest)
+
+
+@given(st.text("/.%?#@:\\ab1", max_size=20), st.sampled_from(["/models", "/models/", "/chat/completions", ""]))
+def test_no_text_leads_elsewhere(more: str, start: str) -> None:
+    try:
+        scheme, host, port, target = wire.address(OPENAI, "GET", start + more)
+    except Refused:
+        return
+    path = target.partition(b"?")[0]
+    assert (scheme, host, port) == (b"https", b"api.example", None)
+    assert path == b"/v1/models" or path.startswith(b"/v1/models/")
+    assert not {b"", b".", b".."} & set(path[1:].split(b"/"))
+
+
+def test_the_key_takes_the_place_of_the_placeholder() -> None:
+    sent = [(b"authorization", b"Bearer lampyr-1"), (b"x-api-key", b"lampyr-1"), (b"openai-beta", b"x")]
+    assert (b"authorization", b"Bearer sk-real") in wire.request_headers(OPENAI, sent)
+    assert (b"x-api-key", b"sk-real") in wire.request_headers(ANTHROPIC, sent)
+    for provider in (OPENAI, ANTHROPIC):
+        headers = wire.request_headers(provider, sent)
+        assert (b"openai-beta", b"x") in headers
+        assert b"lampyr-1" not in b"".join(value for _, value in headers)
+
+
+def test_a_model_that_is_said_twice_is_none() -> None:
+    one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **{**PLAIN, "models": ("small",)})  # type: ignore[arg-type]
+    assert wire.question(one, b'{"model": "small"}') == {"model": "small"}
+    for body in (
+        b'{"model": "large"}',
+        b'{"model": "small", "model": "large"}',
+        b"model=small",
+        b'[{"model": "small"}]',
+    ):
+        with pytest.raises(Refused):
+            wire.question(one, body)
+
+
+def test_only_what_was_tried_again_is_not_to_be_tried_again() -> None:
+    assert wire.TRIED in wire.response_headers(503, [])
+    assert wire.response_headers(429, [(b"Retry-After", b"1")]) == [(b"retry-after", b"1")]
+
+
+def test_openai_is_asked_for_the_tokens_of_a_stream() -> None:
+    body = wire.with_usage(OPENAI, "/chat/completions", {"model": "m", "stream": True})
+    assert body is not None and json.loads(body)["stream_options"] == {"include_usage": True}
+    told = {"model": "m", "stream": True, "stream_options": {"include_usage": True}}
+    assert wire.with_usage(OPENAI, "/chat/completions", told) is None
+    assert wire.with_usage(OPENAI, "/chat/completions", {"model": "m"}) is None
+    assert wire.with_usage(OPENAI, "/responses", {"model": "m", "stream": True}) is None
