@@ -65,7 +65,9 @@ def lampyr(project: Path | None = None, cores: set[int] | None = None) -> Iterat
         if found is None:
             raise RuntimeError(f"lampyr did not start: {line!r}; run it by hand on {project or HERE / 'project'}")
         try:
-            yield Server("lampyr", int(found[1]), process)
+            server = Server("lampyr", int(found[1]), process)
+            _settle(server)
+            yield server
         finally:
             process.terminate()
             process.wait(60)
@@ -90,6 +92,16 @@ def uvicorn() -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _settle(server: Server) -> None:
+    """Wait until the functions are imported that nobody has called yet: that takes the same core."""
+    before, quiet = server.cpu_s(), 0
+    while quiet < 3:
+        time.sleep(0.5)
+        now = server.cpu_s()
+        quiet = quiet + 1 if now - before < 0.05 else 0
+        before = now
 
 
 def _await_port(port: int) -> None:
