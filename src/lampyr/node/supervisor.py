@@ -123,7 +123,8 @@ class Supervisor:
         try:
             self._start_vault()
             self._start_broker()
-            self._start_control(self._start_gateway())
+            self._start_gateway()
+            self._start_control()
             while self._turn(wake):
                 pass
         finally:
@@ -207,11 +208,10 @@ class Supervisor:
         self._children[child.pid] = child
         return child
 
-    def _start_gateway(self) -> Child:
+    def _start_gateway(self) -> None:
         gateway = self._start("lampyr.gateway")
         gateway.say({**self._settings, "listen": True}, tuple(sock.fileno() for sock in self._listening))
         self._start_base(gateway)
-        return gateway
 
     def _start_base(self, gateway: Child) -> None:
         base = self._start("lampyr.runtime.snapshot")
@@ -225,26 +225,22 @@ class Supervisor:
         if self._broker is not None:
             self._start("lampyr.broker").say({"listen": True}, (self._broker.fileno(),))
 
-    def _start_control(self, gateway: Child) -> None:
+    def _start_control(self) -> None:
         # Control reads the process environment for the functions, so it alone gets all of it, but for the master key.
         env = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        control = self._start("lampyr.control", env)
-        control.say(self._control, (self._door.fileno(),))
-        self._introduce("broker", control)
-        self._introduce("vault", control)
-        self._connect("gateway", gateway, control)
+        self._start("lampyr.control", env).say(self._control, (self._door.fileno(),))
+        for name in ("broker", "vault", "gateway"):
+            self._introduce(name)
 
-    def _introduce(self, name: str, control: Child) -> None:
-        child = self._find(f"lampyr.{name}")
-        if child is not None:
-            self._connect(name, child, control)
-
-    def _connect(self, name: str, child: Child, control: Child) -> None:
-        one, other = Channel.pair()
-        child.say({"control": True}, (one.fileno(),))
-        control.say({name: True}, (other.fileno(),))
-        one.close()
-        other.close()
+    def _introduce(self, name: str) -> None:
+        """Give control and another of our processes a channel to one another, where both live."""
+        child, control = self._find(f"lampyr.{name}"), self._find("lampyr.control")
+        if child is not None and control is not None:
+            one, other = Channel.pair()
+            child.say({"control": True}, (one.fileno(),))
+            control.say({name: True}, (other.fileno(),))
+            one.close()
+            other.close()
 
     def _reap(self) -> None:
         while True:
@@ -276,31 +272,29 @@ class Supervisor:
                 "look at the lines above for the cause; the server has stopped so that it does not spin",
             )
             return
-        gateway = self._find("lampyr.gateway")
-        if dead.module == "lampyr.gateway":
-            base = self._find("lampyr.runtime.snapshot")
-            if base is not None:
-                # Its channel led to the dead gateway, so it leaves by itself; forgotten, it is not replaced twice.
-                del self._children[base.pid]
-                base.process.returncode = 0
-            gateway = self._start_gateway()
-            control = self._find("lampyr.control")
-            if control is not None:
-                self._connect("gateway", gateway, control)
-        elif dead.module == "lampyr.runtime.snapshot" and gateway is not None:
-            self._start_base(gateway)
-        elif dead.module == "lampyr.vault":
-            self._start_vault()
-            control = self._find("lampyr.control")
-            if control is not None:
-                self._introduce("vault", control)
-        elif dead.module == "lampyr.broker":
-            self._start_broker()
-            control = self._find("lampyr.control")
-            if control is not None:
-                self._introduce("broker", control)
-        elif dead.module == "lampyr.control" and gateway is not None:
-            self._start_control(gateway)
+        match dead.module:
+            case "lampyr.gateway":
+                self._forget_base()
+                self._start_gateway()
+                self._introduce("gateway")
+            case "lampyr.runtime.snapshot":
+                if (gateway := self._find("lampyr.gateway")) is not None:
+                    self._start_base(gateway)
+            case "lampyr.vault":
+                self._start_vault()
+                self._introduce("vault")
+            case "lampyr.broker":
+                self._start_broker()
+                self._introduce("broker")
+            case "lampyr.control":
+                self._start_control()
+
+    def _forget_base(self) -> None:
+        """Its channel led to the dead gateway, so it leaves by itself; forgotten, it is not replaced twice."""
+        base = self._find("lampyr.runtime.snapshot")
+        if base is not None:
+            del self._children[base.pid]
+            base.process.returncode = 0
 
     def _end_all(self) -> None:
         """Leave no process behind: ours first, then whatever of theirs has become our child."""
