@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lampyr import config
+from lampyr.build.brokering import of
 from lampyr.build.environment import KEPT_BACK, Environment, env_js, is_secret_name, read
 from lampyr.build.scan import scan
 from lampyr.errors import ConfigError
@@ -231,6 +232,61 @@ class TestWhoMayHaveIt:
     def test_a_name_that_does_not_exist_is_told(self, tmp_path: Path) -> None:
         _, warnings = self.env_of(tmp_path, 'secrets = ["DB_PASWORD"]')
         assert "app/route.py: secrets names DB_PASWORD, and there is no such variable" in warnings
+
+
+class TestBrokered:
+    KEY = "sk-canary-0a1b2c3d"
+
+    def env_of(self, root: Path, settings: str = "[providers.openai]", route: str = "", **files: str) -> Environment:
+        (root / "app/a").mkdir(parents=True)
+        (root / "app/a/route.py").write_text(f"{route}\ndef GET(): return 1\n")
+        (root / "lampyr.toml").write_text(settings)
+        project(root, **{"env_local": f"OPENAI_API_KEY={self.KEY}\nCOPY=Bearer $OPENAI_API_KEY\n", **files})
+        self.settings = config.load(root)
+        self.project = scan(root, self.settings)
+        providers = self.settings.providers.values()
+        return read(root, "development", {}).given({"OPENAI_API_KEY": "local"}, of(providers, "http://b", "00"))
+
+    def values(self, env: Environment) -> dict[str, str]:
+        return env.of(self.project.functions[0])
+
+    @pytest.mark.parametrize("route", ["", 'secrets = ["OPENAI_API_KEY", "COPY"]'])
+    def test_the_key_stays_away_from_who_names_it_too(self, tmp_path: Path, route: str) -> None:
+        env = self.env_of(tmp_path, route=route)
+        for values in (self.values(env), env.of_nobody()):
+            assert not any(self.KEY in value for value in values.values())
+        assert self.values(env)["OPENAI_BASE_URL"] == "http://b/openai"
+        assert self.values(env)["OPENAI_API_KEY"].startswith("lampyr-")
+        assert self.KEY in env.desk(self.project.functions)["providers"][0]["key"]
+
+    def test_who_may_not_have_it_may_not_call(self, tmp_path: Path) -> None:
+        env = self.env_of(tmp_path, route="secrets = []")
+        assert "OPENAI_BASE_URL" not in self.values(env)
+        assert list(env.desk(self.project.functions)["functions"].values()) == [["/a", []]]
+
+    def test_each_function_has_its_own_placeholder_and_each_server(self) -> None:
+        one, other = of(self.providers(), "http://b", "00"), of(self.providers(), "http://b", "01")
+        assert one is not None and other is not None
+        assert len({one.token("/a"), one.token("/b"), other.token("/a")}) == 3
+
+    def providers(self) -> list[config.Provider]:
+        source = config.Source(file="lampyr.toml", text="", prefix=())
+        return list(config.read({"providers": {"openai": {}}}, source).providers.values())
+
+    def test_the_first_that_speaks_like_openai_is_who_its_sdk_finds(self, tmp_path: Path) -> None:
+        mine = '[providers.my-own]\nbase_url = "http://x"\n[providers.openai]\n[providers.local]\n'
+        values = self.values(self.env_of(tmp_path, mine))
+        assert values["OPENAI_BASE_URL"] == values["MY_OWN_BASE_URL"] == "http://b/my-own"
+
+    def test_one_on_this_machine_may_be_the_first(self, tmp_path: Path) -> None:
+        values = self.values(self.env_of(tmp_path, "[providers.local]\n[providers.anthropic]\n"))
+        assert values["OPENAI_API_KEY"] == "local" and values["ANTHROPIC_BASE_URL"] == "http://b/anthropic"
+
+    def test_a_public_value_that_holds_it_is_an_error(self, tmp_path: Path) -> None:
+        plain = {"env_local": "", "env": "CREDENTIAL=quite-secret\nPUBLIC_A=quite-secret\n"}
+        env = self.env_of(tmp_path, '[providers.openai]\nsecret = "CREDENTIAL"\n', **plain)
+        assert env.public == {} and "quite-secret" not in repr(env.errors)
+        assert [problem.file for problem in env.errors] == ["lampyr.toml"]
 
 
 class TestPublic:

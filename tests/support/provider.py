@@ -32,7 +32,6 @@ class Fake:
     sent: list[Sent] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
-    begun: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Fake:
         fake = self
@@ -77,6 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif asked["model"] == "echo-key":
             shown = {name: value for name, value in self.headers.items() if "auth" in name.lower() or "key" in name}
             self._whole(401, {"error": {"message": f"bad key: {shown}"}}, ("x-seen", str(shown)))
+        elif asked["model"] == "sleep":
+            self._until_gone()
         elif asked["model"] == "hold":
             self._hold()
         elif self.path.endswith("/messages"):
@@ -154,7 +155,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._begin()
         chunk = {"id": "c1", "created": 1, "model": "hold", "object": "chat.completion.chunk"}
         self._chunk(f"data: {json.dumps({**chunk, 'choices': [{'index': 0, 'delta': {'content': 'Fire'}}]})}\n\n")
-        self.provider.begun.set()
+        self._until_gone()
+
+    def _until_gone(self) -> None:
+        """Say nothing more, and note when the caller has closed the connection."""
         try:
             gone = self.connection.recv(1) == b""
         except OSError:

@@ -17,19 +17,23 @@ import pytest
 from provider import WORDS, Fake, Sent
 from serving import Serve, Server, until, write
 
+from lampyr.broker.call import MAX_BODY_BYTES
+
 KEYS = {"OPENAI_API_KEY": "sk-canary-openai-41d7a90c", "ANTHROPIC_API_KEY": "sk-ant-canary-77b1e3f0"}
 TEXT = "".join(WORDS)
 CHAT = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
 
+BLOCKING = """
+from openai import OpenAI
+client = OpenAI()
+def GET(req):
+    model = req.query.get("model", "small")
+    done = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Hello"}])
+    return done.choices[0].message.content
+"""
+
 FILES = {
-    "app/openai/route.py": """
-        from openai import OpenAI
-        client = OpenAI()
-        def GET(req):
-            model = req.query.get("model", "small")
-            done = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Hello"}])
-            return done.choices[0].message.content
-    """,
+    "app/openai/route.py": BLOCKING,
     "app/stream/route.py": """
         from openai import AsyncOpenAI
         client = AsyncOpenAI()
@@ -60,7 +64,7 @@ FILES = {
             connection = http.client.HTTPConnection(url.netloc, timeout=9)
             token = asked.get("token") or os.environ.get("OPENAI_API_KEY", "")
             headers = {"authorization": "Bearer " + token, **asked.get("headers", {})}
-            body = json.dumps(asked["body"]) if "body" in asked else None
+            body = "x" * asked["size"] if "size" in asked else json.dumps(asked["body"])
             connection.request(asked.get("method", "POST"), asked["path"], body, headers)
             answer = connection.getresponse()
             return {"status": answer.status, "body": answer.read().decode(), "headers": dict(answer.getheaders())}
@@ -78,6 +82,7 @@ FILES = {
             asked = await req.json()
             return {"own": call(os.environ["OPENAI_API_KEY"]), "another's": call(asked["token"])}
     """,
+    "app/late/route.py": "max_duration = 1\n" + BLOCKING,
     "app/none/route.py": "secrets = []\nimport os\ndef GET(): return sorted(os.environ)\n",
     ".env.local": "".join(f"{name}={key}\n" for name, key in KEYS.items()) + f"COPY_KEY={KEYS['OPENAI_API_KEY']}\n",
 }
@@ -277,6 +282,32 @@ def test_a_client_that_leaves_closes_the_call(server: Server, fake: Fake) -> Non
         assert not fake.left.is_set()
     assert fake.left.wait(5)
     server.log(r"^broker \| /stream openai hold 200 client_closed tokens ~\d+ in, 1 out")
+
+
+def test_a_function_that_is_over_time_closes_the_call(server: Server, fake: Fake) -> None:
+    fake.left.clear()
+    assert server.get("/late?model=hold").status == 504
+    assert fake.left.wait(5)
+    server.log(r"^broker \| /late openai hold 200 client_closed ")
+
+
+def test_a_body_that_is_too_large_is_refused(server: Server, fake: Fake) -> None:
+    before = len(fake.sent)
+    answer = raw(server, "/openai/chat/completions", size=MAX_BODY_BYTES + 1)
+    assert answer["status"] == 413
+    assert len(fake.sent) == before
+
+
+def test_a_provider_that_is_away_or_slow(serve: Serve) -> None:
+    with Fake() as fake:
+        raw_only = {"app/raw/route.py": FILES["app/raw/route.py"], ".env.local": FILES[".env.local"]}
+        server = serve({**raw_only, "lampyr.toml": settings(fake, "timeout = 1\nretries = 1\n")})
+        slow = {**CHAT, "model": "sleep"}
+        answer = raw(server, "/openai/chat/completions", body=slow)
+        assert (answer["status"], "has not answered in time" in answer["body"]) == (504, True)
+    answer = raw(server, "/openai/chat/completions", body=CHAT)
+    assert (answer["status"], "cannot be reached" in answer["body"]) == (502, True)
+    assert KEYS["OPENAI_API_KEY"] not in answer["body"]
 
 
 def test_the_tokens_of_a_stream_are_for_those_who_ask(server: Server) -> None:

@@ -57,10 +57,7 @@ class Call:
             self._pieces.append(piece)
         else:
             self._pieces.clear()
-            self._exchange.answer(
-                413, _JSON, wire.error(Refused(413, "request_too_large", "The request is too large."))
-            )
-            self._task.cancel()
+            self._whole.set()  # what follows is not wanted
 
     def body_end(self) -> None:
         self._whole.set()
@@ -103,6 +100,8 @@ class Call:
             raise Refused(401, "authentication_error", message)
         exchange.invite()
         await self._whole.wait()
+        if self._bytes > MAX_BODY_BYTES:
+            raise Refused(413, "request_too_large", f"The request is larger than {MAX_BODY_BYTES} bytes.")
         body = b"".join(self._pieces)
         asked = wire.question(provider, body)
         model = asked.get("model")

@@ -73,7 +73,16 @@ class Environment:
     def given(self, provided: Mapping[str, str], brokered: Brokered | None) -> Environment:
         """With what the server adds: its own variables, and a broker that keeps the providers' keys to itself."""
         secrets = self.secrets.union(name for name in (brokered.secrets if brokered else ()) if name in self.values)
-        return replace(self, secrets=secrets, provided=provided, brokered=brokered)
+        # What lampyr.toml has made a secret just now may be in what browsers see.
+        shown = dict(_exposed(self.public, secrets - self.secrets, self.values, {}))
+        return replace(
+            self,
+            secrets=secrets,
+            public={name: value for name, value in self.public.items() if name not in shown},
+            errors=(*self.errors, *(replace(problem, file="lampyr.toml") for problem in shown.values())),
+            provided=provided,
+            brokered=brokered,
+        )
 
     def judge(self, project: Project) -> Project:
         """The project with the problems of its environment added to its own."""
