@@ -92,7 +92,7 @@ def test_a_deadline(place: Place, path: str) -> None:
     error = reply.json()["error"]
     assert (error["limit"], error["limit_ms"]) == ("max_duration", 1000)
     assert 1000 <= error["elapsed_ms"] < 5000
-    place.said(error["id"], rf'.*{place.runtime}{path}/route\.py", line \d+, in GET')
+    place.said(error["id"], rf'.*{place.runtime}{path}/route\.py", line \d+,? in GET')
 
 
 @pytest.mark.parametrize(
