@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampyr.core.sharing import WORTH_BYTES, plan
+from lampyr.core.sharing import WORTH_BYTES, can_serve, plan
 
 HEAVY = {"openai": 10_000_000, "numpy": 30_000_000, "pandas": 60_000_000, "yaml": 300_000}
 
@@ -52,3 +53,24 @@ def test_every_share_is_used_and_shared(uses: dict[str, frozenset[str]], weights
         if packages:
             assert sum(weights[one] for one in packages) >= WORTH_BYTES
             assert list(chosen.values()).count(packages) > 1
+
+
+READY = {"ready": [], "threads": 1, "asked": ["PATH", "LANG"]}
+
+
+@pytest.mark.parametrize(
+    ("told", "private", "serves"),
+    [
+        (READY, ["KEY"], True),
+        ({**READY, "asked": ["KEY"]}, ["KEY"], False),
+        ({**READY, "asked": ["*"]}, ["KEY"], False),
+        ({**READY, "asked": ["*"]}, [], True),
+        ({**READY, "threads": 2}, [], False),
+        ({**READY, "asked": [["KEY"], {"KEY": 1}]}, ["KEY"], True),
+        ({**READY, "asked": "KEY"}, ["KEY"], False),
+        ({"ready": [], "threads": 1}, [], False),
+        ({"failed": {}}, [], False),
+    ],
+)
+def test_who_may_stand_for_all(told: dict[str, object], private: list[str], serves: bool) -> None:
+    assert can_serve(told, private) is serves

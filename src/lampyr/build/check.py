@@ -14,6 +14,7 @@ from lampyr.build.environment import Environment
 from lampyr.build.scan import relative
 from lampyr.config import Config
 from lampyr.core import endings
+from lampyr.core.sharing import can_serve
 from lampyr.runtime.channel import Channel, ChannelError
 from lampyr.runtime.users import Users
 from lampyr.types import Function, Problem, Project
@@ -93,8 +94,7 @@ def _parent(
             received = ours.receive()
         except (OSError, ChannelError):
             received = None
-        asked = set(received[0].get("asked", ("*",))) if received is not None else {"*"}
-        usable = received is not None and "ready" in received[0] and not (asked & {"*", *share["private"]})
+        usable = received is not None and can_serve(received[0], share["private"])
         if not usable:
             ours.close()
         parents[share["key"]] = ours if usable else base

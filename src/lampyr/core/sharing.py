@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 # Packages that weigh less than this cost a process of their own more than they save.
 WORTH_BYTES = 1_000_000
@@ -25,6 +25,18 @@ def plan(uses: Mapping[str, frozenset[str]], weights: Mapping[str, int]) -> dict
         if not lonely:
             return chosen
         candidates -= {min(lonely, key=lambda one: (_weight(one, weights), sorted(one)))}
+
+
+def can_serve(told: Mapping[str, object], private: Collection[str]) -> bool:
+    """Whether a process that has imported packages may stand for all functions that use them.
+
+    Not where a package asked for a variable that is `private` to functions: each has to import it with its own. `told`
+    is what the process says (runtime/shared.py), and the packages run in it, so nothing is believed of its shape.
+    """
+    asked = told.get("asked")
+    if "ready" not in told or told.get("threads") != 1 or not isinstance(asked, list):
+        return False
+    return not private or {"*", *private}.isdisjoint(str(name) for name in asked)
 
 
 def _weight(packages: frozenset[str], weights: Mapping[str, int]) -> int:

@@ -13,6 +13,9 @@ from lampyr.runtime.channel import Channel, ChannelError, Message
 
 SHAPES = {"forked": int, "exited": int, "status": int, "failed": dict, "ready": list, "asked": list, "warnings": list}
 
+# What an honest snapshot says is shorter: a stack, or the names of the project's files.
+MOST_SAID_BYTES = 4 * 1024 * 1024
+
 Forked = Callable[[int, int], None]
 
 
@@ -28,6 +31,7 @@ class Forks:
     ) -> None:
         self._loop = loop
         self._channel = channel
+        channel.most_bytes = MOST_SAID_BYTES
         self._told = told
         self._lost = lost
         self._ordered: deque[Forked] = deque()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from lampyr.core.sharing import can_serve
 from lampyr.node.forks import Forked, Forks
 from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
 from lampyr.node.processes import end
@@ -94,12 +95,10 @@ class Shared:
             self._settle("failed")
 
     def _told(self, message: Message) -> None:
-        if "ready" in message:
-            asked = set(message.get("asked", ()))
-            personal = asked & self._private or ("*" in asked and self._private)
-            self._settle("failed" if personal or message.get("threads") != 1 else "ready")
-        elif "failed" in message:
-            self._settle("failed")
+        if self.state != "importing":
+            return  # its packages run in it, and may say what they like
+        if "ready" in message or "failed" in message:
+            self._settle("ready" if can_serve(message, self._private) else "failed")
 
     def _gone(self) -> None:
         # Once it was ready it may come back, as the base may; what dies at its import is not tried again.

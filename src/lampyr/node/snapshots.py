@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from lampyr.node.instance import Instance
     from lampyr.node.pool import Pool
 
-# What an honest snapshot says is shorter: a stack, or the names of the project's files.
-MOST_SAID_BYTES = 4 * 1024 * 1024
 # After a failed import the next attempt waits this long, then twice as long, so that requests cannot burn a core.
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
@@ -191,7 +189,6 @@ class Snapshot:
     def _import(self) -> None:
         self.state = "importing"
         ours, theirs = Channel.pair()
-        ours.most_bytes = MOST_SAID_BYTES
         self._pipes = stdout_and_stderr(self._loop, self._sink, self._spec["user"])
         fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
         _make_tmp(self._spec)
