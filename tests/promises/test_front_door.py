@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from serving import Serve, Server, write
+from serving import Serve, Server, running
 
 from lampyr.gateway.connections import Connections
 from lampyr.gateway.http import Connection, Exchange
@@ -35,11 +35,8 @@ PROJECT = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    root = tmp_path_factory.mktemp("front") / "project"
-    write(root, PROJECT)
-    server = Server(root, "start")
-    yield server
-    server.stop()
+    with running(tmp_path_factory.mktemp("front"), PROJECT) as server:
+        yield server
 
 
 def exchange(server: Server, data: bytes) -> Reply:

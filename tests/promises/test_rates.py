@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from serving import Answer, Serve, Server, write
+from serving import Answer, Serve, Server, running
 
 ROUTE = """
 def GET():
@@ -23,11 +23,8 @@ PROJECT = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    root = tmp_path_factory.mktemp("rates") / "project"
-    write(root, PROJECT)
-    server = Server(root, "start")
-    yield server
-    server.stop()
+    with running(tmp_path_factory.mktemp("rates"), PROJECT) as server:
+        yield server
 
 
 def statuses(server: Server, count: int, method: str, path: str, **headers: str) -> list[int]:

@@ -14,6 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,13 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 
 Serve = Callable[..., Server]
+
+
+@contextmanager
+def running(folder: Path, files: dict[str, str], command: str = "start") -> Iterator[Server]:
+    """A server on a project of these files, for the tests of a whole module."""
+    root = folder / "project"
+    write(root, files)
+    server = Server(root, command)
+    yield server
+    server.stop()

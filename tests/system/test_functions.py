@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from serving import WHO, Serve, Server, until, write
+from serving import WHO, Serve, Server, running, until
 
 PROJECT = {
     "app/api/hello/route.py": """
@@ -120,11 +120,8 @@ PROJECT = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    root = tmp_path_factory.mktemp("functions") / "project"
-    write(root, PROJECT)
-    server = Server(root, "start")
-    yield server
-    server.stop()
+    with running(tmp_path_factory.mktemp("functions"), PROJECT) as server:
+        yield server
 
 
 def test_json_in_its_own_process(server: Server) -> None:

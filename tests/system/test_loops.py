@@ -9,17 +9,18 @@ from textwrap import dedent
 import pytest
 from serving import Serve
 
-# Each gives `call(url)`, sync or async, for the status and the body. None of them sends a header of ours.
-CLIENTS = {
-    "urllib": """
+URLLIB = """
         import urllib.error, urllib.request
-        def call(url):
+        def wait(url):
             try:
                 with urllib.request.urlopen(url) as answer:
                     return answer.status, answer.read().decode()
             except urllib.error.HTTPError as error:
                 return error.code, error.read().decode()
-    """,
+"""
+# Each gives `call(url)`, sync or async, for the status and the body. None of them sends a header of ours.
+CLIENTS = {
+    "urllib": URLLIB.replace("wait", "call"),
     "urllib3": """
         import urllib3
         pool = urllib3.PoolManager(maxsize=4)
@@ -41,26 +42,15 @@ CLIENTS = {
             answer = await client.get(url)
             return answer.status_code, answer.text
     """,
-    "in-a-thread": """
-        import asyncio, urllib.error, urllib.request
-        def wait(url):
-            try:
-                with urllib.request.urlopen(url) as answer:
-                    return answer.status, answer.read().decode()
-            except urllib.error.HTTPError as error:
-                return error.code, error.read().decode()
+    "in-a-thread": URLLIB
+    + """
+        import asyncio
         async def call(url):
             return await asyncio.get_running_loop().run_in_executor(None, wait, url)
     """,
-    "own-threads": """
-        import urllib.error, urllib.request
+    "own-threads": URLLIB
+    + """
         from concurrent.futures import ThreadPoolExecutor
-        def wait(url):
-            try:
-                with urllib.request.urlopen(url) as answer:
-                    return answer.status, answer.read().decode()
-            except urllib.error.HTTPError as error:
-                return error.code, error.read().decode()
         def call(url):
             with ThreadPoolExecutor(1) as own:
                 return own.submit(wait, url).result()

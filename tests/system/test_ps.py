@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import WHO, Serve, Server, until, write
+from serving import WHO, Serve, Server, running, until, write
 
 from lampyr.control import door
 from lampyr.errors import LampyrError, StateError
@@ -42,11 +42,8 @@ PROJECT = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    root = tmp_path_factory.mktemp("ps") / "project"
-    write(root, PROJECT)
-    server = Server(root, "dev")
-    yield server
-    server.stop()
+    with running(tmp_path_factory.mktemp("ps"), PROJECT, "dev") as server:
+        yield server
 
 
 def ps(server: Server) -> dict[str, Any]:

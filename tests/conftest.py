@@ -1,4 +1,4 @@
-"""Fixtures of the system tests; what they hand out is in tests/support/serving.py."""
+"""Fixtures of all tests; what they hand out is in tests/support/serving.py."""
 
 from __future__ import annotations
 
