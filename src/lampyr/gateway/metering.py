@@ -25,7 +25,11 @@ _pack_close, _CLOSE_BYTES = CLOSE_STRUCT.pack_into, CLOSE_STRUCT.size
 
 
 class Book:
-    """The rows of one function under one deployment. `open` and `close` are on every request's way: 2 µs together."""
+    """The rows of one function under one deployment. `open` and `close` are on every request's way.
+
+    With what control does to store it a row costs 9 µs, measured as `bench warm` with and without: a seventh of a
+    warm request, and the first thing to make cheaper.
+    """
 
     __slots__ = ("_budgets", "_journal", "_origin")
 
