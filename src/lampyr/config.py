@@ -30,6 +30,7 @@ class Server:
     max_connections: int
     stream_keepalive: float
     snapshot_memory: int | None
+    console_port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

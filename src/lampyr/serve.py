@@ -19,6 +19,7 @@ from typing import IO
 from lampyr import config, errors
 from lampyr.build import brokering, check, environment
 from lampyr.build.scan import scan
+from lampyr.console import token
 from lampyr.control import door
 from lampyr.errors import BuildError, LampyrError, PortError, StateError
 from lampyr.model import catalog, choice
@@ -57,10 +58,19 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     entrance, key = door.build(state_dir)
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening[0].getsockname()[1]}"
+    desk = _listen_for_people(settings.server.console_port)
+    console_token = token.keep(state_dir)
+    console_url = f"http://127.0.0.1:{desk.getsockname()[1]}/"
+    opening_url = f"{console_url}?token={console_token}"
 
     def ready() -> None:
-        line = json.dumps({"event": "ready", "url": url, "console": None}) if as_json else f"lampyr: ready {url}"
-        print(line, flush=True)
+        if as_json:
+            print(json.dumps({"event": "ready", "url": url, "console": opening_url}), flush=True)
+        else:
+            # A log is no place for the token; a terminal is where a person looks.
+            shown = opening_url if sys.stderr.isatty() else f"{console_url} (`lampyr console` prints it with its token)"
+            print(f"lampyr: console {shown}", file=sys.stderr)
+            print(f"lampyr: ready {url}", flush=True)
 
     gateway = {
         "tmp": str(tmp),
@@ -78,9 +88,20 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "provided": provided,
         "brokered": broker.brokered.message() if broker.brokered else None,
         "key": key,
+        "console": opening_url,
     }
+    console = {"root": str(root), "state": str(state_dir), "url": url, "mode": mode, "token": console_token}
     supervisor = Supervisor(
-        listening, gateway, vault, control, entrance, ready, DRAIN_LIMIT_S[mode], broker.listening()
+        listening,
+        gateway,
+        vault,
+        control,
+        console,
+        entrance,
+        desk,
+        ready,
+        DRAIN_LIMIT_S[mode],
+        broker.listening(),
     )
     for one in models:
         one.tell()
@@ -279,11 +300,20 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     return listening
 
 
-def _port_error(host: str, port: int, error: OSError) -> PortError:
+def _listen_for_people(port: int) -> socket.socket:
+    """The console's socket: on loopback, whatever the public port is on. Raises PortError."""
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=128)
+    except OSError as error:
+        raise _port_error("127.0.0.1", port, error, "change [server] console_port, or let 0 pick a free one") from error
+
+
+def _port_error(
+    host: str, port: int, error: OSError, hint: str = "choose another port with --port, or 0 for any free one"
+) -> PortError:
     owner = _owner(port)
     by = f" by {owner}" if owner else ""
     reason = f"it is in use{by}" if error.errno == errno.EADDRINUSE else (error.strerror or str(error)).lower()
-    hint = "choose another port with --port, or 0 for any free one"
     if error.errno == errno.EADDRNOTAVAIL:
         hint = "--host is an address of this machine; 0.0.0.0 is every one of IPv4"
     return PortError(f"cannot listen on {host}:{port}: {reason}", hint)

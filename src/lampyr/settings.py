@@ -96,6 +96,7 @@ _SERVER = (
         "silence of an event stream until a comment line keeps it open",
     ),
     ("snapshot_memory", values.whole(16, 16_777_216), None, "MiB that snapshots may own, the latest used first"),
+    ("console_port", values.whole(0, 65_535), 0, "port of the console, on loopback; 0 picks a free one"),
 )
 _PROVIDERS = (
     (

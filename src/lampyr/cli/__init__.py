@@ -33,6 +33,7 @@ COMMANDS = {
     "usage": "lampyr.cli.usage",
     "model": "lampyr.cli.model",
     "ps": "lampyr.cli.ps",
+    "console": "lampyr.cli.console",
     "doctor": "lampyr.cli.doctor",
 }
 

@@ -53,6 +53,7 @@ class Control:
         self._sealed = Sealed()
         self._broker = Broker()
         self._door = Door(entrance, told["key"], self._asked)
+        self._console_url = str(told["console"])
         self._questions: dict[int, tuple[Message, Reply]] = {}  # what the gateway has yet to answer
         self._numbers = count(1)
 
@@ -81,6 +82,8 @@ class Control:
         for message, fds in messages:
             if "vault" in message:
                 self._meet_vault(poll, Channel.from_fd(fds[0]))
+            elif "console" in message:
+                self._door.welcome(socket.socket(fileno=fds[0]))
             elif "broker" in message:
                 self._broker.connect(Channel.from_fd(fds[0]))
             elif "gateway" in message:
@@ -165,6 +168,8 @@ class Control:
                 number = next(self._numbers)
                 self._questions[number] = ({"ps": number}, reply)
                 self._send({"ps": number})
+            case "console":
+                reply({"url": self._console_url})
             case other:
                 raise LampyrError(f"the server does not know how to {other!r}", "it may be older than this command")
 

@@ -1,7 +1,8 @@
 """The door of a running server: a Unix socket in its state directory, at which the command line asks control.
 
 Both sides write one JSON object a line: `{"version": 1, "key": "...", "do": "ps", ...}` is answered with
-`{"version": 1, "result": ...}` or `{"version": 1, "error": {"code", "message", "hint"}}`.
+`{"version": 1, "result": ...}` or `{"version": 1, "error": {"code", "message", "hint"}}`. Where a request has a
+"number", its answer has it too: answers come as they are ready.
 
 The socket is its owner's alone (0600), and the functions' rooms do not have it. Where there are no rooms Landlock hides
 files but no sockets, and an ordinary user's functions are that user too: so whoever comes in shows a key, which is
@@ -18,6 +19,7 @@ import selectors
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +112,18 @@ class Door:
             sock, _ = self._sock.accept()
         except OSError:
             return  # it has left already
-        visitor = Visitor(sock, self)
+        self._admit(Visitor(sock, self))
+        strangers = [one for one in self._visitors if not one.known]
+        if len(strangers) > MAX_VISITORS:
+            strangers[0].close()
+
+    def welcome(self, sock: socket.socket) -> None:
+        """The supervisor brings somebody who need not show the key: the console."""
+        self._admit(Visitor(sock, self, known=True))
+
+    def _admit(self, visitor: Visitor) -> None:
         self._visitors.append(visitor)
-        self._selector.register(sock, selectors.EVENT_READ, visitor.turn)
-        if len(self._visitors) > MAX_VISITORS:
-            self._visitors[0].close()
+        self._selector.register(visitor.sock, selectors.EVENT_READ, visitor.turn)
 
     def watch(self, visitor: Visitor, events: int) -> None:
         self._selector.modify(visitor.sock, events, visitor.turn)
@@ -123,29 +132,39 @@ class Door:
         self._selector.unregister(visitor.sock)
         self._visitors.remove(visitor)
 
-    def ask(self, line: bytes, reply: Reply) -> None:
-        """Act on one request. Raises LampyrError."""
+    def ask(self, visitor: Visitor, line: bytes) -> None:
+        """Act on one request."""
         try:
             request = json.loads(line)
         except ValueError:
             request = None
+        number = request.get("number") if isinstance(request, dict) else None
+        reply = partial(visitor.reply, number=number)
+        try:
+            self._check(request, visitor)
+            self._answer(request, reply)
+        except LampyrError as error:
+            reply(error)
+
+    def _check(self, request: Any, visitor: Visitor) -> None:
+        """Raises LampyrError."""
         if not isinstance(request, dict):
             raise LampyrError("a request is one JSON object on a line")
         if request.get("version") != VERSION:
             raise StateError(
                 "the server is of another version of Lampyr", "restart it, or use the command it came with"
             )
-        if not hmac.compare_digest(str(request.get("key")).encode(), self._key):
+        if not visitor.known and not hmac.compare_digest(str(request.get("key")).encode(), self._key):
             raise StateError("the key is not that of this server", f"it is in {KEY} in the state directory")
-        self._answer(request, reply)
 
 
 class Visitor:
     """One connection: lines in, lines out."""
 
-    def __init__(self, sock: socket.socket, door: Door) -> None:
+    def __init__(self, sock: socket.socket, door: Door, *, known: bool = False) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.known = known
         self._door = door
         self._inbox = b""
         self._outbox = b""
@@ -170,19 +189,18 @@ class Visitor:
             self.close()
             return
         for line in lines:
-            try:
-                self._door.ask(line, self.reply)
-            except LampyrError as error:
-                self.reply(error)
+            self._door.ask(self, line)
 
-    def reply(self, result: Any) -> None:
-        """Send a result or an error, if the visitor is still there."""
+    def reply(self, result: Any, number: object = None) -> None:
+        """Send a result or an error, if the visitor is still there, with the `number` that the request had."""
         if self._closed:
             return
         if isinstance(result, LampyrError):
-            told = {"error": {"code": result.code, "message": result.message, "hint": result.hint}}
+            told: Message = {"error": {"code": result.code, "message": result.message, "hint": result.hint}}
         else:
             told = {"result": result}
+        if number is not None:
+            told["number"] = number
         self._outbox += json.dumps({"version": VERSION, **told}, separators=(",", ":")).encode() + b"\n"
         self._write()
 

@@ -36,7 +36,11 @@ _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 _ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
 # Spelled so that some other reader on the way may take them for the real ones.
 _LOOKALIKES = frozenset((b"content_length", b"transfer_encoding"))
-_NOTED = _ONCE | _LOOKALIKES | {b"connection", b"upgrade"}
+_NOTED = _ONCE | _LOOKALIKES | {b"connection", b"upgrade", b"cookie"}
+
+# The console's cookie begins like this. Cookies know no ports, so a browser sends it here as well; it is no function's.
+CONSOLE_COOKIE = "lampyr-console-"
+_CONSOLE_COOKIE = CONSOLE_COOKIE.encode()
 
 
 class Refusal(Exception):
@@ -127,6 +131,8 @@ def read(data: bytes, end: int) -> Head:
         headers.append((name, value))
         if name in _NOTED:
             _note(noted, name, value)
+    if _CONSOLE_COOKIE in noted.get(b"cookie", b""):
+        headers = _without_console_cookie(headers)
     http_1_0 = minor == b"0"
     host, target = _whom(noted.get(b"host"), target, http_1_0, headers)
     length = _length(noted, http_1_0) if noted else 0
@@ -151,6 +157,18 @@ def _note(noted: dict[bytes, bytes], name: bytes, value: bytes) -> None:
             raise bad(f"The header {name.decode()} stands there twice.")
         value = noted[name] + b"," + value
     noted[name] = value
+
+
+def _without_console_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    kept = []
+    for name, value in headers:
+        if name == b"cookie" and _CONSOLE_COOKIE in value:
+            others = [one for one in value.split(b";") if not one.strip().startswith(_CONSOLE_COOKIE)]
+            if not others:
+                continue
+            value = b";".join(others).strip()
+        kept.append((name, value))
+    return kept
 
 
 def _whom(host: bytes | None, target: bytes, http_1_0: bool, headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:

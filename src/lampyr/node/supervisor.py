@@ -54,29 +54,26 @@ class Child:
 
 
 class Socketed:
-    """A process that exists only while somebody calls: it inherits `sock`, ends when idle, is started again here."""
+    """A process that exists only while somebody calls: it is given `sock`, ends when idle, is started again here."""
 
-    def __init__(self, sock: socket.socket, command: Callable[[int], list[str]], env: dict[str, str]) -> None:
+    def __init__(self, sock: socket.socket, start: Callable[[int], subprocess.Popen[bytes]]) -> None:
         self.sock = sock
-        self._command = command
-        self._env = env
+        self._start = start
         self.process: subprocess.Popen[bytes] | None = None
         self.next_start_s = 0.0
 
     def start(self) -> None:
-        fd = self.sock.fileno()
         # A process that cannot start must not be tried in a loop while its callers wait.
         self.next_start_s = time.monotonic() + 1.0
-        self.process = subprocess.Popen(
-            self._command(fd), pass_fds=(fd,), env=self._env, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        self.process = self._start(self.sock.fileno())
 
 
 class Supervisor:
     """Runs until it is told to stop. `listening`: the public sockets; `settings`: what the gateway is told about them.
 
-    `vault`, `control`: what they are told; `door`: where control is asked; `broker`: where functions reach it, if there
-    is one; `ready()` is called once the first deployment is served.
+    `vault`, `control`, `console`: what they are told; `door`: where control is asked; `desk`: where people reach the
+    console; `broker`: where functions reach it, if there is one; `ready()` is called once the first deployment is
+    served.
     """
 
     def __init__(
@@ -85,7 +82,9 @@ class Supervisor:
         settings: Message,
         vault: Message,
         control: Message,
+        console: Message,
         door: socket.socket,
+        desk: socket.socket,
         ready: Callable[[], None],
         drain_limit_s: float,
         broker: socket.socket | None = None,
@@ -94,13 +93,14 @@ class Supervisor:
         self._settings = settings
         self._vault = vault
         self._control = control
+        self._console = console
         self._door = door
         self._broker = broker
         self._ready = ready
         self._drain_limit_s = drain_limit_s
         self._env = environment.ours(os.environ)
         self._children: dict[int, Child] = {}
-        self._socketed: list[Socketed] = []
+        self._socketed = [Socketed(desk, self._start_console)]
         self._died: list[float] = []
         self._signals: list[int] = []
         self._drain_until: float | None = None
@@ -111,7 +111,13 @@ class Supervisor:
 
     def start_on_call(self, sock: socket.socket, command: Callable[[int], list[str]]) -> None:
         """Have `command(fd)` executed whenever somebody calls the listening socket and nobody serves it."""
-        self._socketed.append(Socketed(sock, command, self._env))
+
+        def start(fd: int) -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                command(fd), pass_fds=(fd,), env=self._env, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+        self._socketed.append(Socketed(sock, start))
 
     def run(self) -> int:
         """Serve until a signal. Returns the exit code: 0 after SIGTERM, 130 after SIGINT. Raises LampyrError."""
@@ -229,8 +235,14 @@ class Supervisor:
         # Control reads the process environment for the functions, so it alone gets all of it, but for the master key.
         env = {name: value for name, value in os.environ.items() if name != VARIABLE}
         self._start("lampyr.control", env).say(self._control, (self._door.fileno(),))
-        for name in ("broker", "vault", "gateway"):
+        for name in ("broker", "vault", "gateway", "console"):
             self._introduce(name)
+
+    def _start_console(self, fd: int) -> subprocess.Popen[bytes]:
+        console = self._start("lampyr.console")
+        console.say(self._console, (fd,))
+        self._introduce("console")
+        return console.process
 
     def _introduce(self, name: str) -> None:
         """Give control and another of our processes a channel to one another, where both live."""
@@ -263,6 +275,8 @@ class Supervisor:
                     self._replace(child)
 
     def _replace(self, dead: Child) -> None:
+        if dead.module == "lampyr.console":
+            return  # whoever calls it next starts it
         now = time.monotonic()
         if dead.process.returncode != -signal.SIGKILL:
             self._died = [when for when in self._died if now - when < 60] + [now]

@@ -1,0 +1,96 @@
+"""The console process: what people see of the server. It exists only while somebody looks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+
+import uvicorn
+
+from lampyr.console import app
+from lampyr.console.facts import Facts
+from lampyr.console.line import Line
+from lampyr.console.token import Token
+from lampyr.runtime import kernel
+from lampyr.runtime.channel import Channel, ChannelError, Message
+
+# A page that is open, and a Prometheus that comes every minute, keep a connection.
+IDLE_S = 90.0
+LOOK_S = 1.0
+MAX_CONNECTIONS = 128
+MAX_HEAD_BYTES = 32 * 1024
+
+
+class Console:
+    """Serves `sock` until nobody has been connected for a while."""
+
+    def __init__(self, supervisor: Channel, told: Message, sock: socket.socket) -> None:
+        self._supervisor = supervisor
+        self._sock = sock
+        self._control = Line()
+        config = uvicorn.Config(
+            app.build(Facts.told(told, self._control), Token(told["token"]), sock.getsockname()[1]),
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
+            limit_concurrency=MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        )
+        self._server = uvicorn.Server(config)
+
+    async def run(self) -> None:
+        """Returns when it is idle."""
+        asyncio.get_running_loop().add_reader(self._supervisor.fileno(), self._hear)
+        self._hear()  # what came along with the first message
+        watching = asyncio.create_task(self._end_when_idle())
+        await self._server.serve(sockets=[self._sock])
+        watching.cancel()
+
+    def _hear(self) -> None:
+        try:
+            messages, alive = self._supervisor.drain()
+        except (ChannelError, OSError):
+            messages, alive = [], False
+        for message, fds in messages:
+            if "control" in message:
+                self._control.connect(socket.socket(fileno=fds[0]))
+        if not alive:
+            os._exit(0)
+
+    async def _end_when_idle(self) -> None:
+        """Who comes meanwhile waits in the socket's queue, where the supervisor sees it and starts another process."""
+        quiet_s = 0.0
+        while quiet_s < IDLE_S:
+            await asyncio.sleep(LOOK_S)
+            quiet_s = 0.0 if self._server.server_state.connections else quiet_s + LOOK_S
+        for server in self._server.servers:
+            server.close()
+        self._server.should_exit = True
+
+
+def main() -> None:
+    if sys.platform == "linux":
+        # No core dump, and no other process of this user reads this one's memory (prctl(2)).
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    supervisor = Channel.from_fd(int(sys.argv[1]))
+    received = supervisor.receive()
+    if received is not None:
+        told, fds = received
+
+        async def run() -> None:
+            await Console(supervisor, told, socket.socket(fileno=fds[0])).run()
+
+        asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()
