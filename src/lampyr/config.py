@@ -31,6 +31,7 @@ class Server:
     stream_keepalive: float
     snapshot_memory: int | None
     console_port: int
+    ledger_days: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     control = {
         "root": str(root),
         "ledger": str(state_dir / "ledger"),
+        "ledger_days": settings.server.ledger_days,
         "mode": mode,
         "loopback": all(_is_loopback(sock) for sock in listening),
         "provided": provided,

@@ -97,6 +97,7 @@ _SERVER = (
     ),
     ("snapshot_memory", values.whole(16, 16_777_216), None, "MiB that snapshots may own, the latest used first"),
     ("console_port", values.whole(0, 65_535), 0, "port of the console, on loopback; 0 picks a free one"),
+    ("ledger_days", values.whole(1, 36_500), 30, "days that each invocation stays in the ledger; sums stay longer"),
 )
 _PROVIDERS = (
     (

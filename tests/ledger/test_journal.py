@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lampyr.ledger import journal, records
 from lampyr.ledger.journal import Journal, Position
-from lampyr.ledger.records import Amended, Closed, Known, Opened, Origin, Record, Started
+from lampyr.ledger.records import Amended, Closed, Known, Opened, Origin, Record, Spent, Started
 
 IDS = st.integers(0, 2**96 - 1).map(lambda number: f"{number:024x}")
 KEYS = st.integers(-(2**63), 2**63 - 1)
@@ -27,8 +27,16 @@ CLOSED = st.builds(
     bytes_in=COUNTS, bytes_out=COUNTS,
 )  # fmt: skip
 ORIGINS = st.builds(Origin, st.text(max_size=50), st.text(max_size=20), st.just(""))
+SPENT = st.builds(
+    Spent, IDS, st.just("") | IDS, st.text(max_size=50), st.text(max_size=20), st.text(max_size=80), COUNTS, COUNTS,
+    TIMES, st.booleans(),
+)  # fmt: skip
 RECORDS = st.one_of(
-    CLOSED, st.builds(Opened, IDS, KEYS), st.builds(Amended, IDS, KEYS, COUNTS), ORIGINS.map(lambda o: Known(o.key, o))
+    CLOSED,
+    SPENT,
+    st.builds(Opened, IDS, KEYS),
+    st.builds(Amended, IDS, KEYS, COUNTS),
+    ORIGINS.map(lambda o: Known(o.key, o)),
 )
 
 
@@ -42,6 +50,8 @@ def written(record: Record) -> bytes:
             return records.amended(record)
         case Known():
             return records.known(record.origin)
+        case Spent():
+            return records.spent(record)
         case Started():
             return records.started()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,16 +11,19 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lampyr.errors import StateError
-from lampyr.ledger import records, store
+from lampyr.ledger import records, schema, store
 from lampyr.ledger.journal import Journal
-from lampyr.ledger.records import Amended, Closed, Opened, Origin
+from lampyr.ledger.records import Amended, Closed, Opened, Origin, Spent
 from lampyr.ledger.store import Store
-from lampyr.ledger.usage import report
+from lampyr.ledger.usage import BY
+from lampyr.ledger.usage import report as shown
 
+DATABASES = Path(__file__).parent / "databases"
 HOUR = 3600_000
 NOON_MS = 500_000 * HOUR
 
@@ -30,6 +34,10 @@ def id_at(number: int, ms: int = NOON_MS) -> str:
 
 def row(number: int, origin: int, outcome: str = "ok", ms: int = NOON_MS) -> Closed:
     return Closed(id_at(number, ms), origin, 200, number == 0, outcome, 1.5, 0.5, 10.0, 4_000_000, 2048, 0.005, 3, 7)
+
+
+def report(folder: Path, by: str, since_hour: int = 0) -> dict[str, Any]:
+    return shown(store.totals(folder, by, since_hour).groups, by)
 
 
 @pytest.fixture
@@ -76,6 +84,7 @@ def test_a_row_has_everything(tmp_path: Path, journal: Journal) -> None:
         "tokens_out": 0,
         "cost_usd": 0.0,
         "provider": "",
+        "model": "",
         "outcome": "ok",
     }
 
@@ -88,16 +97,16 @@ def test_sums_are_the_same_however_far_the_database_has_come(tmp_path: Path, jou
         journal.write(records.opened(Opened(id_at(number, NOON_MS + number * HOUR), key)))
         outcome = "rate_limited" if number % 10 == 9 else "error" if number % 10 == 8 else "ok"
         journal.write(records.closed(row(number, key, outcome, NOON_MS + number * HOUR)))
-    before = report(store.totals(tmp_path), "function")
+    before = report(tmp_path, "function")
     total = before["total"]
     assert (total["invocations"], total["refused"], total["errors"], total["cold_starts"]) == (180, 20, 20, 1)
     assert (total["billed_ms"], total["cpu_ms"], total["gb_s"]) == (1800.0, 720.0, 0.9)
     assert [group["function"] for group in before["groups"]] == ["/a", "/b"]
     with closing(Store(tmp_path)) as keeper:
         while keeper.absorb(most_rows):
-            assert report(store.totals(tmp_path), "function") == before
-    assert len(report(store.totals(tmp_path), "day")["groups"]) == 9
-    assert report(store.totals(tmp_path), "provider")["groups"] == [{"provider": None, **total}]
+            assert report(tmp_path, "function") == before
+    assert len(report(tmp_path, "day")["groups"]) == 9
+    assert report(tmp_path, "provider")["groups"] == [{"provider": None, **total}]
     assert len(rows(tmp_path)) == 200
 
 
@@ -113,10 +122,10 @@ def test_what_is_open_at_a_start_is_closed_as_interrupted(tmp_path: Path, journa
         journal.write(records.opened(Opened(id_at(3), key)))
         keeper.absorb(1000)
         Journal(tmp_path / "journal", print)
-        assert report(store.totals(tmp_path), "function")["total"]["errors"] == 2
+        assert report(tmp_path, "function")["total"]["errors"] == 2
         keeper.absorb(1000)
     assert rows(tmp_path) == {id_at(0): "interrupted", id_at(1): "ok", id_at(2): "ok", id_at(3): "interrupted"}
-    total = report(store.totals(tmp_path), "function")["total"]
+    total = report(tmp_path, "function")["total"]
     assert (total["invocations"], total["errors"]) == (4, 2)
 
 
@@ -143,12 +152,12 @@ def test_no_row_is_lost_or_doubled_by_killing_who_keeps_them(tmp_path: Path, jou
             time.sleep(0.0002)
         keeper.send_signal(signal.SIGKILL)
         keeper.wait()
-        assert report(store.totals(tmp_path), "function")["total"]["invocations"] == written
+        assert report(tmp_path, "function")["total"]["invocations"] == written
     with closing(Store(tmp_path)) as last:
         while last.absorb(1000):
             pass
     assert set(rows(tmp_path)) == {id_at(number) for number in range(written)}
-    assert report(store.totals(tmp_path), "function")["total"]["invocations"] == written
+    assert report(tmp_path, "function")["total"]["invocations"] == written
 
 
 def test_old_rows_go_and_their_sums_stay(tmp_path: Path, journal: Journal) -> None:
@@ -157,22 +166,185 @@ def test_old_rows_go_and_their_sums_stay(tmp_path: Path, journal: Journal) -> No
         journal.write(records.closed(row(number, key, ms=NOON_MS + number * HOUR)))
     with closing(Store(tmp_path)) as keeper:
         keeper.absorb(1000)
-        before = store.totals(tmp_path)
-        keep_from_s = (NOON_MS + 4 * HOUR) / 1000 + store.KEEP_DAYS * 86400
-        assert keeper.forget(keep_from_s) == 4 and keeper.forget(keep_from_s) == 0
+        before = store.totals(tmp_path, "hour")
+        keep_from_s = (NOON_MS + 4 * HOUR) / 1000 + 30 * 86400
+        assert keeper.forget(keep_from_s, 30) == 4 and keeper.forget(keep_from_s, 30) == 0
     assert set(rows(tmp_path)) == {id_at(number, NOON_MS + number * HOUR) for number in range(4, 10)}
-    assert store.totals(tmp_path) == before
+    assert store.totals(tmp_path, "hour") == before
 
 
 def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     Store(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / store.DATABASE)) as db:
         db.execute("PRAGMA user_version = 99")
-    for read in (lambda: store.totals(tmp_path), lambda: Store(tmp_path)):
+    for read in (lambda: store.totals(tmp_path, "day"), lambda: Store(tmp_path)):
         with pytest.raises(StateError, match="newer Lampyr"):
             read()
 
 
 def test_no_ledger_is_an_empty_one(tmp_path: Path) -> None:
-    found = report(store.totals(tmp_path / "ledger"), "function")
+    found = report(tmp_path / "ledger", "function")
     assert found["groups"] == [] and set(found["total"].values()) == {0}
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_a_database_of_every_earlier_version_is_brought_up(tmp_path: Path, version: int) -> None:
+    """Nothing of it is lost, and a new row finds its place."""
+    shutil.copy(DATABASES / f"version-{version}.db", tmp_path / store.DATABASE)
+    with pytest.raises(StateError, match="earlier Lampyr"):
+        store.totals(tmp_path, "function")
+    with closing(Store(tmp_path)) as keeper:
+        journal = Journal(tmp_path / "journal", print, 4096)
+        journal.write(records.closed(row(99, journal.origin(Origin("/b", "d2", "")))))
+        assert keeper.position.segment == 2 and keeper.absorb(1000)
+    found = report(tmp_path, "function")
+    assert {one["function"]: one["invocations"] for one in found["groups"]} == {"/a": 16, "/b": 17}
+    total = found["total"]
+    assert (total["invocations"], total["errors"], total["refused"], total["billed_ms"]) == (33, 16, 8, 320.0)
+    assert report(tmp_path, "day")["total"] == report(tmp_path, "outcome")["total"] == total
+    known = rows(tmp_path)
+    assert len(known) == 41 and known[id_at(39, NOON_MS + 39 * HOUR)] == "interrupted"
+
+
+def test_a_new_database_is_as_one_that_was_brought_up(tmp_path: Path) -> None:
+    def shape(folder: Path) -> list[str]:
+        Store(folder).close()
+        with closing(sqlite3.connect(folder / store.DATABASE)) as db:
+            assert db.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+            found = db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+        return [" ".join(f"{name} {sql}".replace("IF NOT EXISTS ", "").split()) for name, sql in found]
+
+    (tmp_path / "old").mkdir()
+    shutil.copy(DATABASES / "version-1.db", tmp_path / "old" / store.DATABASE)
+    assert shape(tmp_path / "old") == shape(tmp_path / "new")
+
+
+def test_bringing_it_up_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(DATABASES / "version-1.db", tmp_path / store.DATABASE)
+    before = (tmp_path / store.DATABASE).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_STEPS", (*schema._STEPS[:-1], (*schema._STEPS[-1], "SELECT nonsense")))
+        with pytest.raises(sqlite3.OperationalError):
+            Store(tmp_path)
+    with closing(sqlite3.connect(tmp_path / store.DATABASE)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT count(*) FROM rows").fetchone() == (40,)
+    assert len((tmp_path / store.DATABASE).read_bytes()) == len(before)
+    Store(tmp_path).close()
+
+
+def call(number: int, invocation: str, model: str = "small", provider: str = "openai") -> Spent:
+    return Spent(id_at(number), invocation, "/a", provider, model, 100, 10, 0.25, False)
+
+
+@pytest.mark.parametrize("most_rows", [1, 10_000])
+def test_what_is_spent_at_providers(tmp_path: Path, journal: Journal, most_rows: int) -> None:
+    """In the row, and by the provider and model that were called; early, late, of nobody, and not twice."""
+    key, calls = journal.origin(Origin("/a", "d", "")), Journal(tmp_path / "calls", print, 4096)
+    for number in range(4):
+        journal.write(records.opened(Opened(id_at(number), key)))
+    for at, (number, model) in enumerate(((0, "small"), (0, "large"), (1, "small"))):
+        calls.write(records.spent(call(at, id_at(number), model)))
+    for number in range(2):
+        journal.write(records.closed(row(number, key)))
+    calls.write(records.spent(call(500, "", "odd", "other")))
+    before = {by: report(tmp_path, by) for by in BY}
+    with closing(Store(tmp_path)) as keeper:
+        while keeper.absorb(most_rows):
+            assert {by: report(tmp_path, by) for by in BY} == before
+        keeper.absorb(most_rows)
+    with closing(Store(tmp_path)) as keeper:
+        calls.write(records.spent(call(501, id_at(2))))  # open yet
+        keeper.absorb(1000)
+    assert report(tmp_path, "model") == before["model"]
+    with closing(Store(tmp_path)) as keeper:
+        for number in (2, 3):
+            journal.write(records.closed(row(number, key)))
+        keeper.absorb(1000)
+        calls.write(records.spent(call(502, id_at(3), "late")))
+        late = report(tmp_path, "model")
+        keeper.absorb(1000)
+    assert report(tmp_path, "model") == late
+    by_model = {one["model"]: one for one in late["groups"]}
+    assert {model: (one["invocations"], one["calls"], one["tokens_in"]) for model, one in by_model.items()} == {
+        None: (1, 0, 0),
+        "small": (3, 3, 300),
+        "large": (0, 1, 100),
+        "odd": (0, 1, 100),
+        "late": (0, 1, 100),
+    }
+    assert (late["total"]["cost_usd"], late["total"]["tokens_out"], late["total"]["calls"]) == (1.5, 60, 6)
+    assert {one["provider"] for one in report(tmp_path, "provider")["groups"]} == {None, "openai", "other"}
+    with closing(sqlite3.connect(tmp_path / store.DATABASE)) as db:
+        found = db.execute("SELECT tokens_in, cost_usd, provider, model FROM invocations ORDER BY id").fetchall()
+        assert found[:2] == [(200, 0.5, "openai", "small"), (100, 0.25, "openai", "small")]
+        assert found[3] == (100, 0.25, "openai", "late")
+        assert db.execute("SELECT count(*), sum(settled) FROM calls").fetchone() == (6, 6)
+
+
+def test_since_counts_from_an_hour_on_also_where_the_hours_are_forgotten(tmp_path: Path, journal: Journal) -> None:
+    key = journal.origin(Origin("/a", "d", ""))
+    for number in range(96):
+        journal.write(records.closed(row(number, key, ms=NOON_MS + number * HOUR)))
+    first = NOON_MS // HOUR
+    whole_day = first + -first % 24 + 24
+    expected = {since: first + 96 - since for since in (first, first + 5, whole_day, first + 95, first + 96)}
+    for state in ("in the journal", "in the database"):
+        if state == "in the database":
+            with closing(Store(tmp_path)) as keeper:
+                keeper.absorb(1000)
+        for since, count in expected.items():
+            for by in BY:
+                assert report(tmp_path, by, since)["total"]["invocations"] == count, (state, since - first, by)
+        assert store.totals(tmp_path, "model", first + 5).first_hour == first + 5
+    with closing(Store(tmp_path)) as keeper:
+        keeper.forget((first + 48 + store.KEEP_HOURS_DAYS * 24) * 3600.0, 30)
+    assert report(tmp_path, "function")["total"]["invocations"] == 96
+    # Where the hours are gone, from the beginning of the day.
+    assert report(tmp_path, "function", whole_day - 12)["total"]["invocations"] == first + 96 - (whole_day - 24)
+
+
+def test_pages_of_forgotten_rows_go_back_to_the_disk(tmp_path: Path, journal: Journal) -> None:
+    key = journal.origin(Origin("/a", "d", ""))
+    for number in range(20_000):
+        journal.write(records.closed(row(number, key)))
+    with closing(Store(tmp_path)) as keeper:
+        while keeper.absorb(10_000):
+            pass
+        keeper._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        before = (tmp_path / store.DATABASE).stat().st_size
+        while keeper.forget(NOON_MS / 1000 + 60 * 86400, 30):
+            pass
+        keeper._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert (tmp_path / store.DATABASE).stat().st_size < before / 10
+
+
+def test_the_usual_questions_never_look_at_rows(tmp_path: Path) -> None:
+    """400,000 rows here, of 300 hours and 20 functions; with 10 million it was measured (docs/metering.md)."""
+    with closing(Store(tmp_path)) as keeper:
+        keys = [Origin(f"/api/{number}", "d", "") for number in range(20)]
+        keeper._db.executemany("INSERT INTO origins VALUES (?, ?, ?, ?)", [(one.key, *one) for one in keys])
+        keeper._db.execute("BEGIN")
+        keeper._db.executemany(
+            "INSERT INTO rows (id, origin, started_ms, outcome, duration_ms) VALUES (?, ?, ?, 'ok', 10)",
+            ((id_at(n, NOON_MS + n * 2700), keys[n % 20].key, NOON_MS + n * 2700) for n in range(400_000)),
+        )
+        keeper._db.execute("COMMIT")
+        for table, length_ms in (("hours", HOUR), ("days", 24 * HOUR)):
+            keeper._db.execute(
+                f"""
+                INSERT INTO {table} ({table[:-1]}, origin, outcome, provider, model, invocations, billed_ms)
+                    SELECT started_ms / {length_ms}, origin, outcome, '', '', count(*), sum(duration_ms)
+                    FROM rows GROUP BY 1, 2
+                """
+            )
+    began_s = time.process_time()
+    for by in BY:
+        for since_hour in (0, NOON_MS // HOUR + 101):
+            assert report(tmp_path, by, since_hour)["total"]["invocations"] >= 260_000
+    assert (time.process_time() - began_s) / (2 * len(BY)) < 0.1
+    with closing(sqlite3.connect(tmp_path / store.DATABASE)) as db:
+        for by in BY:
+            _, asked, since = store._question(db, by, 5)
+            plan = " ".join(str(step) for step in db.execute("EXPLAIN QUERY PLAN " + asked, (since,)))
+            assert "rows" not in plan and "PRIMARY KEY" in plan, plan

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import http.client
+import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -244,9 +247,40 @@ def test_the_usage_command(serve: Serve) -> None:
         sums = ("invocations", "errors", "billed_ms", "cpu_ms", "gb_s", "bytes_in", "bytes_out", "tokens_in")
         assert {*sums, "tokens_out", "cost_usd", "cold_starts"} <= found["total"].keys()
         assert (found["total"]["invocations"], found["total"]["tokens_in"]) == (2, 0)
-    for by in ("day", "hour", "provider"):
-        assert usage(server.root, "--by", by)["groups"][0].keys() == {by, *found["total"]}
-    command = [sys.executable, "-m", "lampyr", "usage", str(server.root)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert lines[0].split()[:3] == ["function", "invocations", "errors"]
-    assert lines[1].split()[:2] == ["/burn", "1"] and lines[3].split()[:3] == ["total", "2", "0"]
+    for by in ("day", "hour", "provider", "model", "outcome"):
+        found = usage(server.root, "--by", by)
+        assert found["groups"][0].keys() == {by, *found["total"]}
+    assert [(one["outcome"], one["invocations"], one["refused"]) for one in found["groups"]] == [
+        ("ok", 2, 0),
+        ("rate_limited", 0, 1),
+    ]
+
+
+def shown(root: Path, *arguments: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "lampyr", "usage", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
+
+
+def test_usage_for_people_and_spreadsheets(serve: Serve) -> None:
+    server = serve({**PROJECT, "lampyr.toml": "[prices]\nmachine_per_hour = 0.05\n"})
+    for path in ("/few", "/few", "/burn"):
+        server.get(path)
+    lines = shown(server.root).splitlines()
+    assert lines[0].split()[:4] == ["FUNCTION", "INVOCATIONS", "ERRORS", "REFUSED"]
+    assert lines[1].split()[:4] == ["/burn", "1", "0", "0"] and lines[3].split()[:4] == ["total", "2", "0", "1"]
+    assert re.fullmatch(r"since \d{4}-\d\d-\d\dT\d\d:00Z .*, busy .* of it \(.*%\), CPU time .*", lines[5])
+    assert re.fullmatch(r"a server all day +\S+, at \$0\.0500 an hour", lines[6])
+    rows = list(csv.DictReader(io.StringIO(shown(server.root, "--csv", "--by", "outcome"))))
+    assert [(row["outcome"], row["invocations"], row["refused"]) for row in rows] == [
+        ("ok", "2", "0"),
+        ("rate_limited", "0", "1"),
+    ]
+    assert rows[0].keys() == {"outcome", *usage(server.root)["total"]}
+    found = usage(server.root, "--since", "24h")
+    assert found["total"]["invocations"] == 2 and 24 <= found["always_on"]["hours"] < 25
+    assert abs(found["always_on"]["usd"] - found["always_on"]["hours"] * 0.05) < 1e-5
+    assert usage(server.root, "--since", "2999-01-01")["groups"] == []
+    assert "--since" in shown(server.root, "--since", "yesterday", code=2)
+    assert "one of them" in shown(server.root, "--json", "--csv", code=2)

@@ -34,16 +34,30 @@ def payload_json(value: Any) -> None:
     print(json.dumps(value, separators=(",", ":")))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Rows for a person, to stdout; a pipe gets every cell whole."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> None:
+    """Rows for a person, to stdout; a pipe gets every cell whole.
+
+    With a `total` at its foot everything but the first column is numbers.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    shown = Table(box=None, pad_edge=False, header_style="bold", footer_style="bold", show_footer=total is not None)
+    for number, column in enumerate(columns):
+        right = total is not None and number > 0
+        foot = Text(total[number]) if total is not None else ""
+        shown.add_column(column, foot, justify="right" if right else "left", no_wrap=right)
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))  # `[id]` is a name, not a style
     Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(shown)
+
+
+def width() -> int:
+    """Characters in a line of stdout."""
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
 
 
 def note(text: str) -> None:

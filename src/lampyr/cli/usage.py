@@ -2,55 +2,149 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lampyr.cli import terminal
-from lampyr.cli.place import folder_argument, project_in
+from lampyr.cli.place import folder_argument, project_in, state_option
+from lampyr.errors import ConfigError
 from lampyr.ledger.usage import BY
 
-_COLUMNS = ("invocations", "errors", "refused", "cold_starts", "billed_ms", "cpu_ms", "gb_s", "cost_usd")
+SINCE = (
+    "a number of hours, days or weeks, such as 24h, 7d or 2w, or a date, such as 2026-11-26 or 2026-11-26T13:00 (UTC)"
+)
+COLUMNS = ("INVOCATIONS", "ERRORS", "REFUSED", "COLD", "BUSY", "CPU", "GB-S")
+SPENT_COLUMNS = ("TOKENS IN", "TOKENS OUT", "COST")
+NARROW_COLUMNS = ("INVOCATIONS", "ERRORS", "BUSY", "GB-S", "TOKENS", "COST")
+# A terminal that is narrower gets fewer columns and rounder numbers.
+WIDE = 120
 
 
 @click.command
 @folder_argument
 @click.option("--by", type=click.Choice(BY), default="function", show_default=True, help="What to group by.")
-@click.option(
-    "--state-dir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where the server keeps its state.  [default: .lampyr in the project]",
-)
+@click.option("--since", metavar="WHEN", help=f"Only from the hour that holds WHEN on: {SINCE}.")
+@state_option
 @click.option("--json", "as_json", is_flag=True, help="Print the groups and their total as JSON.")
-def usage(folder: Path, by: str, state_dir: Path | None, as_json: bool) -> None:
+@click.option("--csv", "as_csv", is_flag=True, help="Print the groups as CSV.")
+def usage(folder: Path, by: str, since: str | None, state_dir: Path | None, as_json: bool, as_csv: bool) -> None:
     """Show what the functions of the project in DIR have used, up to this moment.
 
     It reads the ledger, whether a server is running or not.
     """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv: one of them")
     root = project_in(folder)
     from lampyr.ledger import store
-    from lampyr.ledger.usage import report
+    from lampyr.ledger import usage as used
 
-    found = report(store.totals((state_dir or root / ".lampyr").absolute() / "ledger"), by)
+    now_s = time.time()
+    try:
+        since_hour = used.since_hour(since, now_s) if since else 0
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{since!r} is not {SINCE}", param_hint="--since") from None
+    totals = store.totals((state_dir or root / ".lampyr").absolute() / "ledger", by, since_hour)
+    found = used.report(totals.groups, by)
+    begun_hour = since_hour or totals.first_hour
+    hours = 0.0 if begun_hour is None else max(now_s / 3600 - begun_hour, 0.0)
+    found["since"] = None if begun_hour is None else used.hour(begun_hour)
+    found["always_on"] = used.always_on(found["total"], hours, _machine_per_hour(root))
     if as_json:
         terminal.payload_json(found)
+    elif as_csv:
+        terminal.payload(_csv(by, found["groups"]))
+    else:
+        _show(by, found)
+
+
+def _machine_per_hour(root: Path) -> float | None:
+    from lampyr import config
+
+    try:
+        return config.load(root).machine_per_hour
+    except ConfigError as error:
+        terminal.note(f"lampyr: warning: without the price of a machine: {error.message}")
+        return None
+
+
+def _csv(by: str, groups: list[dict[str, Any]]) -> str:
+    """Names that a spreadsheet would take for a formula get an apostrophe in front."""
+    from lampyr.ledger.tally import SUMS
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([by, *SUMS])
+    for one in groups:
+        name = one[by] or ""
+        writer.writerow([f"'{name}" if name[:1] in tuple("=+-@\t\r") else name, *(one[figure] for figure in SUMS)])
+    return text.getvalue().removesuffix("\n")
+
+
+# --- for people
+
+
+def _show(by: str, found: dict[str, Any]) -> None:
+    total = found["total"]
+    spent = bool(total["calls"] or total["cost_usd"])
+    narrow = spent and terminal.width() < WIDE
+    columns: tuple[str, ...] = NARROW_COLUMNS if narrow else (*COLUMNS, *SPENT_COLUMNS) if spent else COLUMNS
+    cells = _narrow_cells if narrow else _cells
+    rows = [(_name(one[by]), *cells(one)[: len(columns)]) for one in found["groups"]]
+    terminal.table((by.upper(), *columns), rows, total=("total", *cells(total)[: len(columns)]))
+    if found["since"] is None:
         return
-    rows = [[str(one[by] or "-"), *_cells(one)] for one in found["groups"]]
-    for row in _aligned([[by, *_COLUMNS], *rows, ["total", *_cells(found["total"])]]):
-        terminal.payload(row)
+    always = found["always_on"]
+    terminal.payload("")
+    hours, busy, cpu = (_hours(always[name]) for name in ("hours", "busy_hours", "cpu_hours"))
+    share = always["busy_hours"] / always["hours"] if always["hours"] else 0.0
+    terminal.payload(f"since {found['since']}  {hours}, busy {busy} of it ({share:.2%}), CPU time {cpu}")
+    if always["usd"] is None:
+        terminal.payload("a server all day   its price is not known: [prices] machine_per_hour in lampyr.toml")
+    else:
+        terminal.payload(f"a server all day   {_usd(always['usd'])}, at {_usd(always['machine_per_hour'])} an hour")
+        terminal.payload(f"what was used      {_usd(always['busy_usd'])}, for as long as functions were busy")
+    if spent:
+        terminal.payload(f"providers          {_usd(total['cost_usd'])}")
 
 
-def _cells(figures: dict[str, Any]) -> list[str]:
-    return [f"{figures[name]:,.3f}" if isinstance(figures[name], float) else f"{figures[name]:,}" for name in _COLUMNS]
+def _name(name: str | None) -> str:
+    return "".join(one if one.isprintable() else "?" for one in name) if name else "-"
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
+def _cells(one: dict[str, Any]) -> tuple[str, ...]:
+    counts = (f"{one[name]:,}" for name in ("invocations", "errors", "refused", "cold_starts"))
+    used = (_duration(one["billed_ms"]), _duration(one["cpu_ms"]), f"{one['gb_s']:,.2f}")
+    return (*counts, *used, f"{one['tokens_in']:,}", f"{one['tokens_out']:,}", _usd(one["cost_usd"]))
+
+
+def _narrow_cells(one: dict[str, Any]) -> tuple[str, ...]:
+    used = (_duration(one["billed_ms"]), _count(one["gb_s"]), _count(one["tokens_in"] + one["tokens_out"]))
+    return (_count(one["invocations"]), _count(one["errors"]), *used, _usd(one["cost_usd"]))
+
+
+def _count(number: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size * 10:
+            return f"{number / size:,.0f}{unit}"
+    return f"{number:,.6g}"
+
+
+def _duration(ms: float) -> str:
+    if ms < 1000:
+        return f"{ms:.1f} ms"
+    return f"{ms / 1000:,.1f} s" if ms < 600_000 else _hours(ms / 3_600_000)
+
+
+def _hours(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.1f} s"
+    return f"{hours * 60:.1f} min" if hours < 1 else f"{hours:,.1f} h"
+
+
+def _usd(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}" if amount >= 0.0001 else "<$0.0001"

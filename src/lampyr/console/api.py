@@ -107,8 +107,8 @@ async def _functions(request: Request, query: dict[str, Any]) -> Any:
 
 
 async def _usage(request: Request, query: dict[str, Any]) -> Any:
-    totals = await asyncio.to_thread(store.totals, facts.of(request).ledger)
-    return usage.report(totals, query["by"])
+    totals = await asyncio.to_thread(store.totals, facts.of(request).ledger, query["by"])
+    return usage.report(totals.groups, query["by"])
 
 
 def listed(schema: Schema) -> Schema:

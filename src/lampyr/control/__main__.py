@@ -305,7 +305,7 @@ def main() -> None:
     received = supervisor.receive()
     if received is not None:
         told, fds = received
-        Bookkeeper(Path(told["ledger"])).start()
+        Bookkeeper(Path(told["ledger"]), told["ledger_days"]).start()
         Control(supervisor, told, socket.socket(fileno=fds[0])).run()
 
 

@@ -24,12 +24,15 @@ RETRY_S = 10.0
 
 
 class Bookkeeper(threading.Thread):
-    """Moves rows from the journal in `folder` to the database until the process ends."""
+    """Moves rows from the journal in `folder` to the database until the process ends, and removes old ones."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keep_days: float) -> None:
         super().__init__(name="ledger", daemon=True)
         self._folder = folder
+        self._keep_days = keep_days
         self._forgotten_s = 0.0
+        # Rows grow old by a clock that nobody sets: one that jumps a year ahead must not take the ledger with it.
+        self._started_s = time.time() - time.monotonic()
 
     def run(self) -> None:
         complained = False
@@ -48,11 +51,16 @@ class Bookkeeper(threading.Thread):
                 began_s = time.monotonic()
                 count = store.absorb(BATCH_ROWS)
                 took_s = time.monotonic() - began_s
-                if began_s - self._forgotten_s > FORGET_EVERY_S and not store.forget(time.time()):
-                    self._forgotten_s = began_s
+                if began_s - self._forgotten_s > FORGET_EVERY_S:
+                    self._forget(store, began_s)
                 if count < BATCH_ROWS:
                     time.sleep(EVERY_S)
                 elif store.backlog() < HURRY_SEGMENTS:
                     time.sleep(min(took_s * SHARE, MOST_PAUSE_S))
         finally:
             store.close()
+
+    def _forget(self, store: Store, now_s: float) -> None:
+        """Some of what is too old, again at the next turn until nothing is."""
+        if not store.forget(self._started_s + now_s, self._keep_days):
+            self._forgotten_s = now_s

@@ -23,7 +23,7 @@ OUTCOME_NUMBER = {word: number for number, word in enumerate(OUTCOMES)}
 REFUSED = frozenset({"rate_limited", "over_budget"})
 ERRORS = frozenset({"error", "timeout", "crashed", "throttled", "interrupted"})
 
-START, ORIGIN, OPEN, CLOSE, AMEND = range(1, 6)
+START, ORIGIN, OPEN, CLOSE, AMEND, SPEND = range(1, 7)
 KIND_AT = 2  # behind the length
 
 HEADER = Struct("<HB")
@@ -91,7 +91,24 @@ class Amended(NamedTuple):
     cpu_ns: int
 
 
-Record = Started | Known | Opened | Closed | Amended
+class Spent(NamedTuple):
+    """A call of a function to a provider is over: tokens, and dollars for them; `guessed` where nobody said how many.
+
+    `id` is of the call, `invocation` of the row it belongs to, "" where that is not known.
+    """
+
+    id: str
+    invocation: str
+    function: str
+    provider: str
+    model: str
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float
+    guessed: bool
+
+
+Record = Started | Known | Opened | Closed | Amended | Spent
 
 
 def started() -> bytes:
@@ -121,6 +138,11 @@ def amended(row: Amended) -> bytes:
     return AMEND_STRUCT.pack(AMEND_STRUCT.size, AMEND, row.id.encode(), row.origin, row.cpu_ns, AMEND)
 
 
+def spent(row: Spent) -> bytes:
+    """A call to a provider."""
+    return _framed(SPEND, json.dumps(row).encode())
+
+
 def _framed(kind: int, body: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body) + 1, kind) + body + bytes([kind])
 
@@ -147,6 +169,8 @@ def _decoded(kind: int, data: bytes, at: int, end: int) -> Record:
     if kind == AMEND:
         _, _, id, origin, cpu_ns, _ = AMEND_STRUCT.unpack_from(data, at)
         return Amended(id.decode("latin-1"), origin, cpu_ns)
+    if kind == SPEND:
+        return Spent(*json.loads(data[at + HEADER.size : end - 1]))
     if kind == ORIGIN:
         body = data[at + HEADER.size : end - 1]
         return Known(int.from_bytes(body[:8], "little", signed=True), Origin(*json.loads(body[8:])))

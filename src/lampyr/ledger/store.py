@@ -1,7 +1,8 @@
 """The database of invocations: one writer, in one transaction for many rows together with how far the journal was read.
 
 So a row is there exactly once, however often and wherever its writer is killed: either rows and position are both
-there, or neither is. Sums by hour stand beside the rows; the usual questions never look at the rows themselves.
+there, or neither is. Sums by hour and by day stand beside the rows; the usual questions never look at the rows
+themselves.
 """
 
 from __future__ import annotations
@@ -10,50 +11,36 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from lampyr.errors import StateError
-from lampyr.ledger import journal
+from lampyr.ledger import journal, schema
 from lampyr.ledger.journal import Position
-from lampyr.ledger.records import Closed, Origin
-from lampyr.ledger.tally import SUMS, Tally, started_ms
+from lampyr.ledger.records import Closed, Origin, Spent
+from lampyr.ledger.tally import HOUR_MS, SUMS, Key, Tally, started_ms
 
 DATABASE = "ledger.db"
-VERSION = 1
-# Rows are kept so long; the sums by hour stay.
-KEEP_DAYS = 30
+# Rows and calls are kept for as many days as the settings say, sums by hour for these, sums by day for good.
+KEEP_HOURS_DAYS = 400
 FORGET_ROWS = 20_000
+# What the write-ahead log may keep of the disk when a reader has let it grow.
+WAL_BYTES = 16 * 1024 * 1024
 
-_SCHEMA = f"""
-    PRAGMA auto_vacuum = INCREMENTAL;
-    PRAGMA journal_mode = WAL;
-    CREATE TABLE IF NOT EXISTS origins (key INTEGER PRIMARY KEY, function TEXT, deployment TEXT, region TEXT);
-    CREATE TABLE IF NOT EXISTS rows (
-        id TEXT PRIMARY KEY, origin INTEGER, started_ms INTEGER, status INTEGER DEFAULT 0, cold INTEGER DEFAULT 0,
-        outcome TEXT, queue_ms REAL DEFAULT 0, init_ms REAL DEFAULT 0, duration_ms REAL DEFAULT 0,
-        cpu_ms REAL DEFAULT 0, memory_mb REAL DEFAULT 0, gb_s REAL DEFAULT 0,
-        bytes_in INTEGER DEFAULT 0, bytes_out INTEGER DEFAULT 0,
-        tokens_in INTEGER DEFAULT 0, tokens_out INTEGER DEFAULT 0, cost_usd REAL DEFAULT 0, provider TEXT DEFAULT ''
-    ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS running ON rows (id) WHERE outcome = 'running';
-    CREATE TABLE IF NOT EXISTS hours (
-        hour INTEGER, origin INTEGER, provider TEXT, {", ".join(f"{name} REAL DEFAULT 0" for name in SUMS)},
-        PRIMARY KEY (hour, origin, provider)
-    ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY CHECK (one = 1), segment INTEGER, place INTEGER);
-    INSERT OR IGNORE INTO position VALUES (1, 0, 0);
-    CREATE VIEW IF NOT EXISTS invocations AS
-        SELECT id, function, deployment, region, started_ms, status, cold, queue_ms, init_ms, duration_ms, cpu_ms,
-            memory_mb, duration_ms AS billed_ms, gb_s, bytes_in, bytes_out, tokens_in, tokens_out, cost_usd, provider,
-            outcome
-        FROM rows LEFT JOIN origins ON origins.key = rows.origin;
-    PRAGMA user_version = {VERSION};
-"""
-_ROW = "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '')"
+_ROW = "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '')"
 _OPEN = "INSERT OR IGNORE INTO rows (id, origin, started_ms, outcome) VALUES (?, ?, ?, ?)"
-_HOUR = f"""
-    INSERT INTO hours VALUES (?, ?, ?, {", ".join("?" * len(SUMS))})
+_CALL = "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SPENT = """
+    UPDATE rows SET tokens_in = tokens_in + ?, tokens_out = tokens_out + ?, cost_usd = cost_usd + ?,
+        model = iif(provider = '', ?, model), provider = iif(provider = '', ?, provider)
+    WHERE id = ?
+"""
+_ADD = f"""
+    VALUES (?, ?, ?, ?, ?, {", ".join("?" * len(SUMS))})
     ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)}
 """
+_SUMMED = ", ".join(f"SUM({name})" for name in SUMS)
+# What a question's groups are in the table of hours; in that of days only its days are.
+_GROUPS = {"function": "ifnull(function, '?')", "day": "hour / 24"}
 
 
 class Store:
@@ -61,33 +48,44 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._journal = folder / "journal"
+        self._calls = folder / "calls"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._db = sqlite3.connect(folder / DATABASE, isolation_level=None, check_same_thread=False)
-        _check_version(self._db)
-        self._db.executescript(_SCHEMA)
+        schema.bring_up(self._db)
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self.position = _position(self._db)
+        self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        self.position = _position(self._db, "journal")
+        self._called_to = _position(self._db, "calls")
         self._running = _running(self._db)
+        self._called = _called(self._db)
 
     def close(self) -> None:
         """Let go of the database."""
         self._db.close()
 
     def absorb(self, most_rows: int) -> int:
-        """Take up to about `most_rows` records from the journal into the database; how many there were."""
-        tally, count, position = Tally(running=dict(self._running)), 0, self.position
+        """Take up to about `most_rows` records from the journals into the database; how many there were."""
+        tally = Tally(running=dict(self._running), called={id: [*calls] for id, calls in self._called.items()})
+        tally.home = lambda id: _home(self._db, id)
+        # Calls first: by then their invocations stand in the other journal.
+        calls, called_to = _read_calls(self._calls, self._called_to)
+        tally.call(calls)
+        count, position = 0, self.position
         for records, reached in journal.read(self._journal, position):
             tally.take(records)
             position = reached
             count += len(records)
             if count >= most_rows:
                 break
-        if count:
-            self._keep(tally, position)
+        else:
+            tally.settle()
+        if count or calls or tally.settled:
+            self._keep(tally, position, calls, called_to)
             journal.forget(self._journal, position)
+            journal.forget(self._calls, called_to)
         return count
 
-    def _keep(self, tally: Tally, position: Position) -> None:
+    def _keep(self, tally: Tally, position: Position, calls: list[Spent], called_to: Position) -> None:
         with _transaction(self._db) as db:
             origins = ((key, *origin) for key, origin in tally.origins.items())
             db.executemany("INSERT OR IGNORE INTO origins VALUES (?, ?, ?, ?)", origins)
@@ -99,17 +97,28 @@ class Store:
             db.executemany(_OPEN, cut)
             more = ((one.cpu_ns / 1e6, one.id) for one in tally.amended)
             db.executemany("UPDATE rows SET cpu_ms = cpu_ms + ? WHERE id = ?", more)
-            db.executemany(_HOUR, ((*key, *sums) for key, sums in tally.sums.items()))
-            db.execute("UPDATE position SET segment = ?, place = ?", position)
+            db.executemany(_CALL, ((*one, 0) for one in calls))
+            db.executemany(_SPENT, ((*one[5:8], one.model, one.provider, one.invocation) for one in tally.settled))
+            db.executemany("UPDATE calls SET settled = 1 WHERE id = ?", ((one.id,) for one in tally.settled))
+            db.executemany(f"INSERT INTO hours {_ADD}", ((*key, *sums) for key, sums in tally.sums.items()))
+            days = ((key[0] // 24, *key[1:], *sums) for key, sums in tally.sums.items())
+            db.executemany(f"INSERT INTO days {_ADD}", days)
+            to = (("journal", *position), ("calls", *called_to))
+            db.executemany("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", to)
         self.position, self._running = position, tally.running
+        self._called_to, self._called = called_to, tally.called
 
-    def forget(self, now_s: float) -> int:
+    def forget(self, now_s: float, keep_days: float) -> int:
         """Remove some of the rows that are too old and give their pages back; how many there were."""
-        eldest = f"{int((now_s - KEEP_DAYS * 86400) * 1000):011x}"
-        old = "DELETE FROM rows WHERE id IN (SELECT id FROM rows WHERE id < ? AND outcome <> 'running' LIMIT ?)"
-        count = self._db.execute(old, (eldest, FORGET_ROWS)).rowcount
+        eldest = f"{max(int((now_s - keep_days * 86400) * 1000), 0):011x}"
+        old = "DELETE FROM {0} WHERE id IN (SELECT id FROM {0} WHERE id < ? AND {1} LIMIT ?)"
+        count = 0
+        for table, done in (("rows", "outcome <> 'running'"), ("calls", "settled")):
+            count += self._db.execute(old.format(table, done), (eldest, FORGET_ROWS)).rowcount
+        eldest_day = int(now_s // 86400) - KEEP_HOURS_DAYS
+        count += self._db.execute("DELETE FROM hours WHERE hour < ?", (eldest_day * 24,)).rowcount
         if count:
-            self._db.execute("PRAGMA incremental_vacuum")
+            self._db.executescript("PRAGMA incremental_vacuum")  # `execute` takes one step of it, which is one page
         return count
 
     def backlog(self) -> int:
@@ -117,39 +126,103 @@ class Store:
         return len(journal.numbers(self._journal))
 
 
-def totals(folder: Path) -> dict[tuple[int, Origin, str], list[float]]:
-    """All that is known at this moment by hour, origin and provider: the database and what the journal has behind it.
+class Totals(NamedTuple):
+    """Sums of each group (in the order of SUMS), and the first hour since 1970; None: nothing is there."""
 
-    What is open is not in it: it is closed by its end, or by the next start of a server as interrupted.
+    groups: dict[str | int, list[float]]
+    first_hour: int | None
+
+
+def totals(folder: Path, by: str, since_hour: int = 0) -> Totals:
+    """All that is known at this moment: the database and what the journals have behind it.
+
+    By function, provider, model or outcome, or by hour or day since 1970. What is open is not in it: it is closed by
+    its end, or by the next start of a server as interrupted. Raises StateError.
     """
     for _ in range(100):
         try:
-            return _totals(folder)
+            return _totals(folder, by, since_hour)
         except FileNotFoundError:  # a segment has just become part of the database
             continue
     raise StateError(f"the ledger in {folder} changes too fast to be read", "try again")
 
 
-def _totals(folder: Path) -> dict[tuple[int, Origin, str], list[float]]:
-    tally, position = Tally(), Position()
-    if (folder / DATABASE).exists():
-        with closing(sqlite3.connect(f"{(folder / DATABASE).as_uri()}?mode=ro", uri=True)) as db:
-            _check_version(db)
-            db.execute("BEGIN")  # all of the following is about one moment
-            if db.execute("PRAGMA user_version").fetchone()[0]:
-                position = _position(db)
-                tally.running = _running(db)
-                rows = db.execute("SELECT key, function, deployment, region FROM origins")
-                tally.origins = {key: Origin(*rest) for key, *rest in rows}
-                for hour, origin, provider, *sums in db.execute("SELECT * FROM hours"):
-                    tally.sums[hour, origin, provider] = sums
+def _totals(folder: Path, by: str, since_hour: int) -> Totals:
+    database = folder / DATABASE
+    if not database.exists():
+        return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position())
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as db:
+        db.execute("BEGIN")  # all of the following is about one moment
+        shape = schema.version(db)
+        if 0 < shape < schema.VERSION:
+            message = f"the ledger in {folder} was written by an earlier Lampyr"
+            raise StateError(message, "start the server once; it brings the ledger up to date")
+        if not shape:
+            return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position())
+        first_hour, asked, since = _question(db, by, since_hour)
+        found = Totals({group: sums for group, *sums in db.execute(asked, (since,))}, first_hour)
+        tally = Tally(running=_running(db), called=_called(db), home=lambda id: _home(db, id))
+        if by == "function":
+            rows = db.execute("SELECT key, function, deployment, region FROM origins")
+            tally.origins = {key: Origin(*rest) for key, *rest in rows}
+        return _with_tail(found, folder, by, since_hour, tally, _position(db, "journal"), _position(db, "calls"))
+
+
+def _question(db: sqlite3.Connection, by: str, since_hour: int) -> tuple[int | None, str, int]:
+    """The first hour there is, and what to ask: of the days where that is enough, or where the hours are forgotten."""
+    group = _GROUPS.get(by, by)
+    (hour,) = db.execute("SELECT min(hour) FROM hours WHERE hour >= ?", (since_hour,)).fetchone()
+    (eldest,) = db.execute("SELECT ifnull(min(hour), 1e9) FROM hours").fetchone()
+    (day,) = db.execute(
+        "SELECT min(day) FROM days WHERE day BETWEEN ? AND ?", (since_hour // 24, eldest // 24 - 1)
+    ).fetchone()
+    forgotten = day is not None
+    if by == "hour" or (since_hour % 24 and not forgotten):
+        table, since = "hours", since_hour
+    else:
+        table, since, group = "days", since_hour // 24, "day" if by == "day" else group
+    joined = " LEFT JOIN origins ON origins.key = origin" if by == "function" else ""
+    asked = f"SELECT {group}, {_SUMMED} FROM {table}{joined} WHERE {table[:-1]} >= ? GROUP BY 1"
+    return day * 24 if forgotten else hour, asked, since
+
+
+def _with_tail(
+    found: Totals,
+    folder: Path,
+    by: str,
+    since_hour: int,
+    tally: Tally,
+    position: Position,
+    called_to: Position,
+) -> Totals:
+    """With what stands in the journals behind these positions."""
+    groups, first_hour = found
+    tally.call(_read_calls(folder / "calls", called_to)[0])
     for records, _ in journal.read(folder / "journal", position):
         tally.take(records)
-    unknown = Origin("?", "", "")
-    return {
-        (hour, tally.origins.get(origin, unknown), provider): sums
-        for (hour, origin, provider), sums in tally.sums.items()
-    }
+    tally.settle()
+    for key, sums in tally.sums.items():
+        if key[0] >= since_hour:
+            first_hour = key[0] if first_hour is None else min(first_hour, key[0])
+            total = groups.setdefault(_group(by, key, tally.origins), [0.0] * len(SUMS))
+            for number, value in enumerate(sums):
+                total[number] += value
+    return Totals(groups, first_hour)
+
+
+def _group(by: str, key: Key, origins: dict[int, Origin]) -> str | int:
+    hour, origin, outcome, provider, model = key
+    function = origins[origin].function if origin in origins else "?"
+    groups = {"function": function, "outcome": outcome, "provider": provider, "model": model}
+    return groups.get(by, hour if by == "hour" else hour // 24)
+
+
+def _read_calls(folder: Path, position: Position) -> tuple[list[Spent], Position]:
+    found: list[Spent] = []
+    for records, reached in journal.read(folder, position):
+        found += (one for one in records if isinstance(one, Spent))
+        position = reached
+    return found, position
 
 
 def _row(row: Closed) -> tuple[object, ...]:
@@ -157,19 +230,26 @@ def _row(row: Closed) -> tuple[object, ...]:
     return (row.id, row.origin, started_ms(row.id), *row[2:8], cpu_ms, memory_mb, *row[10:])
 
 
-def _check_version(db: sqlite3.Connection) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > VERSION:
-        message = f"the ledger was written by a newer Lampyr (version {version}, this one knows {VERSION})"
-        raise StateError(message, "update Lampyr, or name another state directory with --state-dir")
-
-
-def _position(db: sqlite3.Connection) -> Position:
-    return Position(*db.execute("SELECT segment, place FROM position").fetchone())
+def _position(db: sqlite3.Connection, name: str) -> Position:
+    return Position(*db.execute("SELECT segment, place FROM position WHERE journal = ?", (name,)).fetchone())
 
 
 def _running(db: sqlite3.Connection) -> dict[str, int]:
     return dict(db.execute("SELECT id, origin FROM rows WHERE outcome = 'running'").fetchall())
+
+
+def _called(db: sqlite3.Connection) -> dict[str, list[Spent]]:
+    found: dict[str, list[Spent]] = {}
+    for *call, _ in db.execute("SELECT * FROM calls WHERE settled = 0"):
+        found.setdefault(call[1], []).append(Spent(*call))
+    return found
+
+
+def _home(db: sqlite3.Connection, id: str) -> Key | None:
+    """Where a closed row counts."""
+    asked = "SELECT origin, outcome, provider, model FROM rows WHERE id = ? AND outcome <> 'running'"
+    found = db.execute(asked, (id,)).fetchone()
+    return (started_ms(id) // HOUR_MS, *found) if found else None
 
 
 @contextmanager

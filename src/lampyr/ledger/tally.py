@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from lampyr.ledger.records import ERRORS, REFUSED, Amended, Closed, Known, Opened, Origin, Record, Started
+from lampyr.ledger.records import ERRORS, REFUSED, Amended, Closed, Known, Opened, Origin, Record, Spent, Started
 
 HOUR_MS = 3_600_000
-# What is added up, in the order of the columns of `hours` in the database.
+# What is added up, in the order of the columns of `hours` and `days` in the database. `calls` are those to providers.
 SUMS = (
     *("invocations", "errors", "refused", "cold_starts", "billed_ms", "cpu_ms", "gb_s", "bytes_in", "bytes_out"),
-    *("tokens_in", "tokens_out", "cost_usd"),
+    *("tokens_in", "tokens_out", "cost_usd", "calls"),
 )
-# Hour, origin and provider; "" is no provider.
-Key = tuple[int, int, str]
+# Hour, origin, outcome, provider and model; "" is no provider.
+Key = tuple[int, int, str, str, str]
 
 
 def started_ms(id: str) -> int:
@@ -22,16 +22,28 @@ def started_ms(id: str) -> int:
     return int(id[:11], 16)
 
 
+def _nobody(id: str) -> Key | None:
+    return None
+
+
 @dataclass(slots=True)
 class Tally:
-    """Takes records in their order. `running`: rows that are open, with their origin."""
+    """Takes records in their order. `running`: rows that are open, with their origin.
+
+    `called`: what invocations have spent at providers that are not closed yet; it counts when they are. One counts
+    under the provider and model that it called first. `home` knows the key of a row that was closed earlier.
+    """
 
     running: dict[str, int] = field(default_factory=dict)
+    called: dict[str, list[Spent]] = field(default_factory=dict)
+    home: Callable[[str], Key | None] = _nobody
     origins: dict[int, Origin] = field(default_factory=dict)
     closed: list[Closed] = field(default_factory=list)
     amended: list[Amended] = field(default_factory=list)
     interrupted: list[Opened] = field(default_factory=list)
+    settled: list[Spent] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)  # those of `running` that were there before and are not any more
+    keys: dict[str, Key] = field(default_factory=dict)  # of the rows that were closed here
     sums: dict[Key, list[float]] = field(default_factory=dict)
 
     def take(self, records: Iterable[Record]) -> None:
@@ -43,17 +55,35 @@ class Tally:
                 self._close(record)
             elif isinstance(record, Amended):
                 self.amended.append(record)
-                self._sums(record.id, record.origin)[5] += record.cpu_ns / 1e6
+                key = self._home(record.id) or (started_ms(record.id) // HOUR_MS, record.origin, "", "", "")
+                self._sums(key)[5] += record.cpu_ns / 1e6
             elif isinstance(record, Known):
                 self.origins[record.key] = record.origin
             elif isinstance(record, Started):
                 self.interrupt()
 
+    def call(self, calls: Iterable[Spent]) -> None:
+        """These calls to providers have been made; their invocations may not have been taken yet."""
+        for one in calls:
+            self.called.setdefault(one.invocation, []).append(one)
+
+    def settle(self) -> None:
+        """Every record before the calls has been taken: those of no open row belong to closed ones, or to none."""
+        for id in [id for id in self.called if id not in self.running]:
+            home = self._home(id)
+            for one in self.called.pop(id):
+                if home is not None:
+                    self._spend(one, home)
+                else:
+                    origin = Origin(one.function, "", "")
+                    self.origins[origin.key] = origin
+                    self._spend(one, (started_ms(one.id) // HOUR_MS, origin.key, "", "", ""))
+
     def _close(self, row: Closed) -> None:
         self.closed.append(row)
         if self.running.pop(row.id, None) is not None:
             self.ended.add(row.id)
-        sums = self._sums(row.id, row.origin)
+        sums = self._end(row.id, row.origin, row.outcome)
         if row.outcome in REFUSED:
             sums[2] += 1
             return
@@ -71,13 +101,32 @@ class Tally:
         for id, origin in self.running.items():
             self.interrupted.append(Opened(id, origin))
             self.ended.add(id)
-            sums = self._sums(id, origin)
+            sums = self._end(id, origin, "interrupted")
             sums[0] += 1
             sums[1] += 1
         self.running.clear()
 
-    def _sums(self, id: str, origin: int) -> list[float]:
-        key = (started_ms(id) // HOUR_MS, origin, "")
+    def _end(self, id: str, origin: int, outcome: str) -> list[float]:
+        """The sums of an invocation that is over."""
+        calls = self.called.pop(id, ()) if self.called else ()
+        provider, model = (calls[0].provider, calls[0].model) if calls else ("", "")
+        key = self.keys[id] = (started_ms(id) // HOUR_MS, origin, outcome, provider, model)
+        for one in calls:
+            self._spend(one, key)
+        return self._sums(key)
+
+    def _spend(self, call: Spent, home: Key) -> None:
+        self.settled.append(call)
+        sums = self._sums((*home[:3], call.provider, call.model))
+        sums[9] += call.tokens_in
+        sums[10] += call.tokens_out
+        sums[11] += call.cost_usd
+        sums[12] += 1
+
+    def _home(self, id: str) -> Key | None:
+        return self.keys.get(id) or self.home(id)
+
+    def _sums(self, key: Key) -> list[float]:
         sums = self.sums.get(key)
         if sums is None:
             sums = self.sums[key] = [0.0] * len(SUMS)

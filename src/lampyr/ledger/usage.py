@@ -1,47 +1,76 @@
-"""What was used, in groups (SPEC 5 `usage`)."""
+"""What was used, in groups (SPEC 5 `usage`), and next to it a server that runs all day."""
 
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from lampyr.ledger.records import Origin
-from lampyr.ledger.tally import SUMS
+from lampyr.ledger.tally import HOUR_MS, SUMS
 
-BY = ("function", "day", "hour", "provider")
+BY = ("function", "day", "hour", "provider", "model", "outcome")
 _WHOLE = frozenset(
-    {"invocations", "errors", "refused", "cold_starts", "bytes_in", "bytes_out", "tokens_in", "tokens_out"}
+    {
+        *("invocations", "errors", "refused", "cold_starts", "bytes_in", "bytes_out"),
+        *("tokens_in", "tokens_out", "calls"),
+    }
 )
+_HOURS = {"h": 1, "d": 24, "w": 7 * 24}
+_DURATION = re.compile(r"(\d{1,6})([hdw])")
 
 
-def report(totals: Mapping[tuple[int, Origin, str], list[float]], by: str) -> dict[str, Any]:
+def report(totals: Mapping[str | int, list[float]], by: str) -> dict[str, Any]:
     """`{"groups": [...], "total": {...}}`; days and hours are those of UTC.
 
-    The provider of what called none is null.
+    The provider and model of what called none are null, and so is the outcome of what nobody noted it of.
     """
-    groups: dict[str | None, list[float]] = {}
-    for (hour, origin, provider), sums in totals.items():
-        _add(groups.setdefault(_group(by, hour, origin, provider), [0.0] * len(SUMS)), sums)
-    total = [0.0] * len(SUMS)
-    for sums in groups.values():
-        _add(total, sums)
-    ordered = sorted(groups.items(), key=lambda item: item[0] or "")
-    return {"groups": [{by: name, **_figures(sums)} for name, sums in ordered], "total": _figures(total)}
+    total = [sum(column) for column in zip(*totals.values(), strict=True)] or [0.0] * len(SUMS)
+    groups = [{by: _written(by, group), **_figures(totals[group])} for group in sorted(totals)]
+    return {"groups": groups, "total": _figures(total)}
 
 
-def _group(by: str, hour: int, origin: Origin, provider: str) -> str | None:
-    if by == "function":
-        return origin.function
-    if by == "provider":
-        return provider or None
-    when = datetime.datetime.fromtimestamp(hour * 3600, datetime.UTC)
-    return when.strftime("%Y-%m-%d" if by == "day" else "%Y-%m-%dT%H:00Z")
+def always_on(total: Mapping[str, float], hours: float, machine_per_hour: float | None) -> dict[str, Any]:
+    """A server that runs for `hours`, next to what was used; dollars are null where nobody has said its price.
+
+    Where several functions were busy at once, each of them counts: `busy_hours` is the most that can be said.
+    """
+    busy_hours = total["billed_ms"] / HOUR_MS
+    return {
+        "hours": round(hours, 6),
+        "busy_hours": round(busy_hours, 6),
+        "cpu_hours": round(total["cpu_ms"] / HOUR_MS, 6),
+        "machine_per_hour": machine_per_hour,
+        "usd": None if machine_per_hour is None else round(hours * machine_per_hour, 6),
+        "busy_usd": None if machine_per_hour is None else round(busy_hours * machine_per_hour, 6),
+    }
 
 
-def _add(total: list[float], sums: list[float]) -> None:
-    for number, value in enumerate(sums):
-        total[number] += value
+def since_hour(text: str, now_s: float) -> int:
+    """Read "24h", "7d", "2w", "2026-11-26" or "2026-11-26T13:00" (UTC): the hour since 1970 that it is in.
+
+    Raises ValueError.
+    """
+    if found := _DURATION.fullmatch(text):
+        return max(int(now_s // 3600) - int(found[1]) * _HOURS[found[2]], 0)
+    when = datetime.datetime.fromisoformat(text)
+    when = when.replace(tzinfo=datetime.UTC) if when.tzinfo is None else when
+    return max(int(when.timestamp() // 3600), 0)
+
+
+def hour(number: int) -> str:
+    """An hour since 1970, as people and programs read it."""
+    return _utc(number * 3600).strftime("%Y-%m-%dT%H:00Z")
+
+
+def _written(by: str, group: str | int) -> str | None:
+    if isinstance(group, str):
+        return group or None
+    return hour(group) if by == "hour" else _utc(group * 86400).strftime("%Y-%m-%d")
+
+
+def _utc(seconds: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 def _figures(sums: list[float]) -> dict[str, float]:
