@@ -12,7 +12,7 @@ from lampyr import tomltext
 from lampyr.errors import ConfigError
 from lampyr.settings import Wrong, defaults, did_you_mean, section
 
-_SECTIONS = ("server", "functions", "providers", "budget", "prices")
+_SECTIONS = ("server", "logs", "functions", "providers", "budget", "prices")
 _PROVIDER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _WELL_KNOWN = {
     "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
@@ -32,6 +32,14 @@ class Server:
     snapshot_memory: int | None
     console_port: int
     ledger_days: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logs:
+    """[logs]: how much is kept of each function's, in MiB, and for how long."""
+
+    size: int
+    days: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +98,7 @@ class Config:
     """All settings of a project. `functions` and `routes` hold only what was set, checked (see types.Settings)."""
 
     server: Server
+    logs: Logs
     functions: Mapping[str, Any] = field(default_factory=dict)
     routes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     providers: Mapping[str, Provider] = field(default_factory=dict)
@@ -149,6 +158,7 @@ def read(data: Mapping[str, Any], source: Source) -> Config:
     rest = {key: value for key, value in prices.items() if key not in models}
     return Config(
         server=Server(**defaults("server") | _section(source, "server", data.get("server", {}), "server")),
+        logs=Logs(**defaults("logs") | _section(source, "logs", data.get("logs", {}), "logs")),
         functions=_section(source, "functions", plain, "functions"),
         routes={key: _section(source, "functions", value, "functions", key) for key, value in routes.items()},
         providers=_providers(source, data.get("providers", {})),

@@ -75,6 +75,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     gateway = {
         "tmp": str(tmp),
         "ledger": str(state_dir / "ledger"),
+        "logs": {"folder": str(state_dir / "logs"), "size": settings.logs.size, "days": settings.logs.days},
         "development": mode == "development",
         "max_connections": settings.server.max_connections,
         "snapshot_memory": settings.server.snapshot_memory,

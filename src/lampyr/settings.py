@@ -99,6 +99,10 @@ _SERVER = (
     ("console_port", values.whole(0, 65_535), 0, "port of the console, on loopback; 0 picks a free one"),
     ("ledger_days", values.whole(1, 36_500), 30, "days that each invocation stays in the ledger; sums stay longer"),
 )
+_LOGS = (
+    ("size", values.whole(1, 1_048_576, "MiB"), 16, "lines of each function that are kept; the eldest go first"),
+    ("days", values.whole(1, 36_500, "days"), 30, "how long lines are kept"),
+)
 _PROVIDERS = (
     (
         "kind",
@@ -136,6 +140,7 @@ SETTINGS: tuple[Setting, ...] = tuple(
     for section, rows in (
         ("functions", _FUNCTIONS),
         ("server", _SERVER),
+        ("logs", _LOGS),
         ("providers.NAME", _PROVIDERS),
         ("budget", _BUDGET),
         ("prices", _PRICES),

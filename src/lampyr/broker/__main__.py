@@ -15,9 +15,9 @@ import uvloop
 
 from lampyr.broker.call import Call
 from lampyr.broker.desk import Desk
+from lampyr.broker.log import Log
 from lampyr.gateway.http import Connection, Connections, Exchange
 from lampyr.gateway.ids import Ids
-from lampyr.gateway.log import Log
 from lampyr.runtime import kernel
 from lampyr.runtime.channel import Channel, ChannelError, Message
 
@@ -34,7 +34,7 @@ class Broker:
         self._supervisor = supervisor
         self._control: Channel | None = None
         self._desk = Desk()
-        self._log = Log(loop)
+        self._log = Log(loop, self._keep)
         self._host = ""
         # Of the environment it takes none but OpenSSL's own variables: no proxy is between the key and the provider.
         self._pool = httpcore2.AsyncConnectionPool(
@@ -69,6 +69,14 @@ class Broker:
             self._desk.told(message["desk"])
         elif "users" in message:
             self._desk.told_users(message["users"])
+
+    def _keep(self, route: str, text: str) -> None:
+        """The gateway keeps the log; while control is away, nobody takes a line there."""
+        if self._control is not None:
+            try:
+                self._control.send({"said": text, "function": route or None}, wait=False)
+            except OSError:
+                pass
 
     async def _listen(self, sock: socket.socket) -> None:
         ids, connections = Ids(), Connections(MAX_CONNECTIONS)

@@ -15,7 +15,7 @@ from lampyr.broker.usage import Trim, Usage
 from lampyr.gateway.exchange import Exchange
 
 if TYPE_CHECKING:
-    from lampyr.gateway.log import Log
+    from lampyr.broker.log import Log
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S = 10.0
@@ -172,11 +172,11 @@ class Call:
     def _tell(self, ended: str) -> None:
         """A line for each call: who, what, how it ended, tokens and time."""
         took_ms = (monotonic() - self._exchange.started) * 1000
-        route, provider = (self._caller.route, self._caller.provider.name) if self._caller else ("-", "-")
+        route, provider = (self._caller.route, self._caller.provider.name) if self._caller else ("", "-")
         read, written, guessed = self._usage.estimate(self._bytes)
         tokens = f"tokens {'~' if guessed else ''}{read} in, {written} out"
         model = self._desk.masker.mask(self._model.encode()).decode()
-        self._log.line(f"broker | {route} {provider} {model} {self._status or '-'}{ended} {tokens}, {took_ms:.1f} ms")
+        self._log.call(route, f"{provider} {model} {self._status or '-'}{ended} {tokens}, {took_ms:.1f} ms")
 
 
 _JSON = [(b"content-type", b"application/json"), wire.TRIED]

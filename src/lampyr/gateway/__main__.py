@@ -23,6 +23,7 @@ from lampyr.gateway.proxy import Proxy
 from lampyr.gateway.site import Site
 from lampyr.ledger.counters import Counters
 from lampyr.ledger.journal import Journal
+from lampyr.logs.writer import Writer
 from lampyr.node.pool import Pool
 from lampyr.node.shelf import MIB
 from lampyr.node.snapshots import Base
@@ -83,6 +84,7 @@ class Gateway:
         if "listen" in message:
             self.tmp = message["tmp"]
             self.counters = Counters(Path(message["ledger"]) / "budgets", self.log.platform)
+            self.log.keep(self._writer(message["logs"]))
             self.journal = Journal(Path(message["ledger"]) / "journal", self.log.platform)
             self.development = message["development"]
             limit = message["max_connections"]
@@ -100,6 +102,12 @@ class Gateway:
                 self.proxy.freshen = self._freshen
         elif "drain" in message:
             self.loop.create_task(self._drain())
+
+    def _writer(self, told: Message) -> Writer:
+        def complain(text: str) -> None:
+            self.loop.call_soon_threadsafe(self.log.platform, text)
+
+        return Writer(Path(told["folder"]), told["size"] * MIB, told["days"], complain)
 
     async def _listen(self, sock: socket.socket, ids: Ids, max_connections: int) -> None:
         def accept() -> Connection:
@@ -145,6 +153,7 @@ class Gateway:
         # The supervisor tells of the ledger before it tells of control.
         assert self.journal is not None and self.counters is not None
         site = Site(deployment, self.base, self.log, self.journal, self.counters, self.tmp, self._told, before)
+        self.log.masker = site.masker
         self.proxy.switch(site)
         if before is None:
             # What start-up allocated lives as long as the process: no collection needs to look at it again.
@@ -187,12 +196,10 @@ class Gateway:
         if snapshot.state == "failed":
             failure = snapshot.failure
             where = f"{failure['file'] or pool.function.file}:{failure['line'] or 1}"
-            self.log.platform(f"error: {pool.function.route} cannot be imported: {where}: {failure['message']}")
-            if failure.get("hint"):
-                self.log.line(f"hint: {failure['hint']}")
-            assert self.proxy.site is not None
-            for line in failure["traceback"].rstrip("\n").split("\n"):
-                self.log.output(pool.function.route, None, line.encode(errors="replace"), self.proxy.site.masker)
+            hint = f"\nhint: {failure['hint']}" if failure.get("hint") else ""
+            route = pool.function.route
+            self.log.platform(f"error: it cannot be imported: {where}: {failure['message']}{hint}", route)
+            self.log.unimportable(route, failure["traceback"])
         if self.control is not None and snapshot.state in ("ready", "failed"):
             facts = {name: snapshot.facts.get(name) for name in ("files", "warnings")}
             self._tell_in_a_parcel({"loaded": pool.function.route}, facts)

@@ -85,10 +85,10 @@ class Proxy:
         else:
             self._answer(exchange, answers.error("NOT_FOUND", None, exchange.id))
 
-    def _answer(self, exchange: Exchange, answer: answers.Answer) -> None:
+    def _answer(self, exchange: Exchange, answer: answers.Answer, route: str | None = None) -> None:
         status, headers, body = answer
         if status >= 400 and self.site is not None:
-            self.site.log.refused(exchange, status)
+            self.site.log.refused(exchange, status, route)
         headers.append(answers.NO_TIMING)
         exchange.answer(status, headers, body)
 
@@ -97,7 +97,7 @@ class Proxy:
     def _call(self, site: Site, exchange: Exchange, match: Match) -> None:
         function = match.function
         if function.problem is not None:
-            self._answer(exchange, self._broken(site, exchange, function.problem))
+            self._answer(exchange, self._broken(site, exchange, function.problem), function.route)
             return
         method = exchange.method
         if (
@@ -105,28 +105,28 @@ class Proxy:
             and method not in function.methods
             and not (method == "HEAD" and "GET" in function.methods)
         ):
-            self._answer(exchange, self._not_allowed(exchange, function.methods))
+            self._answer(exchange, self._not_allowed(exchange, function.methods), function.route)
             return
         # Of a body in chunks some may have come already, before anyone counts.
         if (exchange.content_length or len(exchange.body)) > function.settings.max_body:
             message = f"This function accepts bodies of up to {function.settings.max_body} bytes."
-            self._answer(exchange, answers.error("FUNCTION_PAYLOAD_TOO_LARGE", message, exchange.id))
+            self._answer(exchange, answers.error("FUNCTION_PAYLOAD_TOO_LARGE", message, exchange.id), function.route)
             return
         ip, origin = exchange.peer, "http://" + exchange.host
         if site.trusted and any(ip_address(ip) in network for network in site.trusted):
             ip, origin = self._forwarded(site, exchange)
         if exchange.upgrade and exchange.upgrade.lower() == b"websocket":
-            self._answer(exchange, answers.error("BAD_REQUEST", WEBSOCKET, exchange.id))
+            self._answer(exchange, answers.error("BAD_REQUEST", WEBSOCKET, exchange.id), function.route)
             return
         depth = self._loops.depth(exchange)
         if depth > MAX_DEPTH:
-            self._answer(exchange, answers.error("INFINITE_LOOP_DETECTED", TOO_DEEP, exchange.id))
+            self._answer(exchange, answers.error("INFINITE_LOOP_DETECTED", TOO_DEEP, exchange.id), function.route)
             return
         refusal = site.admissions[function.route].refusal(method, ip, exchange.started, exchange.id)
         if refusal is not None:
             status, _, body = refusal.answer
             site.books[function.route].refused(exchange, refusal.outcome, status, len(body))
-            self._answer(exchange, refusal.answer)
+            self._answer(exchange, refusal.answer, function.route)
             return
         params = json.dumps(match.params) if match.params else ""
         target = f"{exchange.id}\0{method}\0{origin}\0{match.path}\0{match.query}\0{params}\0{ip}"

@@ -16,6 +16,7 @@ from lampyr.gateway.log import Log
 from lampyr.gateway.masking import Masker
 from lampyr.gateway.metering import Book
 from lampyr.gateway.static import Files
+from lampyr.gateway.voice import Voice
 from lampyr.ledger.counters import Counters
 from lampyr.ledger.journal import Journal
 from lampyr.node.instance import Instance
@@ -71,11 +72,7 @@ class Site:
                 self.pools[function.route] = Pool(function, base, spec, one["env"], tmp, sink, told)
 
     def _sink(self, route: str, stream: str, instance: Instance | None) -> Sink:
-        def sink(line: bytes) -> None:
-            id, line = instance.whose(line) if instance is not None else (None, line)
-            self.log.output(route, id, line, self.masker)
-
-        return sink
+        return Voice(self.log, self.masker, route, stream, instance).say
 
 
 def _function(message: dict[str, Any]) -> Function:

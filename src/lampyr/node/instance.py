@@ -312,16 +312,13 @@ class Instance:
     def step(self, event: lifecycle.Event) -> None:
         self.state = lifecycle.LIFE[self.state, event]
 
-    def whose(self, line: bytes) -> tuple[str | None, bytes]:
-        """The id of the invocation that wrote a line, where that can be known, and the line without its mark."""
-        if line[:1] == wire.MARK:
-            written, mark, rest = line[1:].partition(wire.MARK)
-            id = written.decode("ascii", "replace")
-            if mark and id in self._recent:
-                return id, rest
+    def whose(self, said: str) -> str | None:
+        """The id of the invocation that wrote a line, where that can be known, as the line says ("": nothing)."""
+        if said and said in self._recent:
+            return said
         # With one request at a time the last caller wrote it; with several nobody can know from outside.
         known = self.caller if self._pool.concurrency == 1 else None
-        return known.id if known is not None else None, line
+        return known.id if known is not None else None
 
     def read_log(self) -> None:
         for pipe in self.pipes:

@@ -104,7 +104,7 @@ class Fence:
             group.end_all_but(-1)
         if self._snapshot is not None and self._snapshot.refused_tasks() != self._refused:
             self._refused = self._snapshot.refused_tasks()
-            self._limits.tell(f"{self._route} has reached the limit of processes and threads of its snapshot")
+            self._limits.tell("warning: it has reached the limit of processes and threads of its snapshot", self._route)
             self._snapshot.end_all_but(self._pid)  # a bomb that was quicker than the move
 
     def _let_go(self, number: int) -> None:
@@ -112,7 +112,8 @@ class Fence:
         group = self._instances.pop(number, None)
         if group is not None:
             if group.refused_tasks():
-                self._limits.tell(f"{self._route} has reached the limit of {MAX_TASKS} processes and threads")
+                text = f"warning: it has reached the limit of {MAX_TASKS} processes and threads"
+                self._limits.tell(text, self._route)
             self._limits.remove(group)
 
     def close(self) -> None:
@@ -124,7 +125,7 @@ class Fence:
 class Limits:
     """Makes, fills and removes the groups of one gateway's functions: in order, on a thread of its own."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[str], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[str, str | None], None]) -> None:
         self._loop = loop
         self._told = told
         self._thread = ThreadPoolExecutor(1, "limits")
@@ -144,9 +145,9 @@ class Limits:
         if then is not None:
             self._loop.call_soon_threadsafe(then)
 
-    def tell(self, text: str) -> None:
-        """Say something in the log, from any thread."""
-        self._loop.call_soon_threadsafe(self._told, text)
+    def tell(self, text: str, function: str | None = None) -> None:
+        """Say something in the log, about a function perhaps, from any thread."""
+        self._loop.call_soon_threadsafe(self._told, text, function)
 
     def remove(self, group: Group) -> None:
         """Remove a group now, or later if a process in it takes its time to die."""

@@ -6,6 +6,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from lampyr.runtime import wire
+
 READ_BYTES = 8 * 1024
 # Who has more to say than this at once waits in `write` between two reads, the longer the more lines there are: a flood
 # costs the gateway less than a tenth of its time, and a full pipe costs only its function.
@@ -14,7 +16,21 @@ PAUSE_S, PAUSE_PER_LINE_S = 0.01, 20e-6
 # A longer line is passed on in parts, so that a function which never ends its line cannot grow the gateway.
 MAX_LINE_BYTES = 16 * 1024
 
-Sink = Callable[[bytes], None]
+# Takes a line, or a part of one; with True the line has ended.
+Sink = Callable[[bytes, bool], None]
+# What the runtime says of a line's level (runtime/lines.py).
+LEVELS = {b"d": "debug", b"i": "info", b"w": "warning", b"e": "error", b"c": "critical"}
+
+
+def unmarked(line: bytes) -> tuple[str, str, bytes]:
+    """Whose a line says it is ("" where it does not), its level, and the line without its mark."""
+    if line[:1] != wire.MARK:
+        return "", "info", line
+    said, mark, rest = line[1:].partition(wire.MARK)
+    if not mark:
+        return "", "info", line
+    id, _, level = said.partition(wire.LEVEL)
+    return id.decode("ascii", "replace"), LEVELS.get(level, "info"), rest
 
 
 class LogPipe:
@@ -53,9 +69,9 @@ class LogPipe:
         self.heard = True
         *lines, tail = (self._tail + data).split(b"\n")
         for line in lines:
-            self._sink(line)
+            self._sink(line, True)
         while len(tail) > MAX_LINE_BYTES:
-            self._sink(tail[:MAX_LINE_BYTES])
+            self._sink(tail[:MAX_LINE_BYTES], False)
             tail = tail[MAX_LINE_BYTES:]
         self._tail = tail
         self._full_reads = self._full_reads + 1 if len(data) == READ_BYTES else 0
@@ -80,7 +96,7 @@ class LogPipe:
         if self.writer >= 0:
             self.handed_over()
         if self._tail:
-            self._sink(self._tail)
+            self._sink(self._tail, True)
             self._tail = b""
 
     def finish(self) -> None:

@@ -233,9 +233,9 @@ class Pool:
     def _heard(self, instance: Instance, stream: str) -> Sink:
         sink = self._sink(stream, instance)
 
-        def heard(line: bytes) -> None:
-            self.talks = self.talks or line[:1] != wire.MARK
-            sink(line)
+        def heard(line: bytes, ended: bool) -> None:
+            self.talks = self.talks or line[:1] != wire.MARK or line[1:2] == wire.LEVEL
+            sink(line, ended)
 
         return heard
 
@@ -322,7 +322,7 @@ class Pool:
     def _tell_end(self, status: int | None) -> None:
         """A process has ended by itself while it served nobody: no call will tell of that."""
         if status:
-            self._sink("stderr", None)(f"a process that served no request {endings.told(status)}".encode())
+            self.tell(f"error: a process that served no request {endings.told(status)}")
 
     def _count_failure(self, instance: Instance) -> None:
         """Instances that die of themselves before they have served anything are not started over and over."""
@@ -385,7 +385,7 @@ class Pool:
 
     def tell(self, text: str) -> None:
         """Say something about this function in the log."""
-        self._base.tell(f"{self.function.route}: {text}")
+        self._base.tell(text, self.function.route)
 
     def retire(self, emptied: Callable[[], None]) -> None:
         """Another deployment has taken over: what runs may finish; `emptied` is called when nothing is left."""

@@ -32,7 +32,7 @@ SHARED_MEMORY_MIB = 4096
 class Base:
     """The base snapshot. The supervisor starts a new one when it has died and hands over its channel."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[str], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[str, str | None], None]) -> None:
         self.loop = loop
         self.limits = Limits(loop, told)
         self._told = told
@@ -67,7 +67,7 @@ class Base:
             self._warned = True
             lacking = isolation.lacking(means, self.limits.missing)
             if lacking:
-                self._told(f"warning: isolation falls short: {lacking} (`lampyr doctor` says more)")
+                self._told(f"warning: isolation falls short: {lacking} (`lampyr doctor` says more)", None)
 
     def _gone(self, forks: Forks) -> None:
         if self._forks is forks:  # and not the one after it, if its end is heard only now
@@ -87,9 +87,9 @@ class Base:
         user = self._users.of(route)
         return {"user": user, "tmp": f"{tmp}/{user}", "hidden": [os.path.dirname(tmp)], "ports": self.ports}
 
-    def tell(self, text: str) -> None:
-        """Say something in the log."""
-        self._told(text)
+    def tell(self, text: str, function: str | None = None) -> None:
+        """Say something in the log, about a function perhaps."""
+        self._told(text, function)
 
     def add(self, pool: Pool, user: int) -> None:
         """Note whose processes `user` has; until they are gone."""

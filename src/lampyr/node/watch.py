@@ -70,11 +70,11 @@ class Watch:
             return
         silent_s = now - instance.asked_s
         if silent_s >= REPLACED_AFTER_S:
-            self._pool.tell(f"an instance is replaced: {BLOCKED}")
+            self._pool.tell(f"warning: an instance is replaced: {BLOCKED}")
             instance.kill(BLOCKED)
         elif silent_s >= NAMED_AFTER_S and not instance.blocked:
             self._pool.tell(
-                f"an event loop has been blocked for {NAMED_AFTER_S:g} s by what the next lines show; {CURE}"
+                f"warning: an event loop has been blocked for {NAMED_AFTER_S:g} s by what the next lines show; {CURE}"
             )
             instance.print_stack()
             self._pool.shun(instance)

@@ -1,22 +1,36 @@
-"""What a function prints, line by line under the id of the invocation that printed it."""
+"""What a function prints, line by line under the id of the invocation that printed it, and the level of `logging`."""
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 from io import TextIOWrapper
 from typing import TextIO
 
 from lampyr.runtime import context
-from lampyr.runtime.wire import MARK
+from lampyr.runtime.wire import LEVEL, MARK
 
-_MARK = MARK.decode()
+_MARK, _LEVEL = MARK.decode(), LEVEL.decode()
+# From a level of `logging` on: a letter.
+_LETTERS = ((logging.CRITICAL, "c"), (logging.ERROR, "e"), (logging.WARNING, "w"), (logging.INFO, "i"), (0, "d"))
+
+
+class _Said(threading.local):
+    """What this thread is about to write has this level, as it stands behind an id."""
+
+    level = ""
+
+
+_said = _Said()
+_handle = logging.Handler.handle
 
 
 class Lines(TextIOWrapper):
-    """stdout or stderr of a process that may serve several requests: lines begin with MARK, id, MARK.
+    """stdout or stderr of a process that may serve several requests: lines begin with MARK, id, LEVEL, letter, MARK.
 
-    Only what is printed inside an invocation is marked; the gateway takes the marks off, and believes an id only from
-    an instance that was given it.
+    Only what is printed inside an invocation has an id, and only what `logging` writes a level; what has neither is not
+    marked. The gateway takes the marks off, and believes an id only from an instance that was given it.
     """
 
     _in_line = False
@@ -24,9 +38,10 @@ class Lines(TextIOWrapper):
     def write(self, text: str) -> int:
         """As TextIOWrapper.write."""
         current = context.current.get(None)
-        if current is None or not text:
+        level = _said.level
+        if (current is None and not level) or not text:
             return super().write(text)
-        mark = f"{_MARK}{current.request.id}{_MARK}"
+        mark = f"{_MARK}{current.request.id if current is not None else ''}{level}{_MARK}"
         ended = text[-1] == "\n"
         marked = (text[:-1] if ended else text).replace("\n", "\n" + mark)
         super().write(("" if self._in_line else mark) + marked + ("\n" if ended else ""))
@@ -38,6 +53,17 @@ def speak() -> None:
     """Let stdout and stderr be such streams, flushed at every line, over what 1 and 2 are now."""
     sys.stdout = sys.__stdout__ = _lines(1, sys.stdout)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _lines(2, sys.stderr)  # type: ignore[misc]
+    logging.Handler.handle = _handle_with_level  # type: ignore[method-assign]
+
+
+def _handle_with_level(self: logging.Handler, record: logging.LogRecord) -> bool:
+    """As Handler.handle: whatever the handler's format, what it writes meanwhile has the level of its record."""
+    before = _said.level
+    _said.level = _LEVEL + next((letter for least, letter in _LETTERS if record.levelno >= least), "d")
+    try:
+        return _handle(self, record)
+    finally:
+        _said.level = before
 
 
 def _lines(fd: int, before: TextIO) -> Lines:

@@ -39,6 +39,8 @@ PONG = 27  # it does
 
 # In front of and behind the id at the beginning of a line of a function's log (runtime/lines.py).
 MARK = b"\x1e"
+# Behind the id, before the letter of a level, where `logging` has said one.
+LEVEL = b"\x1f"
 
 # Fields of a request head; header names and values alternate from HEADERS on.
 ID, METHOD, ORIGIN, PATH, QUERY, PARAMS, IP, DEADLINE, REGION, HEADERS = range(10)

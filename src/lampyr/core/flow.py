@@ -1,0 +1,38 @@
+"""How much one function may say: a burst, then so much a second (no I/O, time is a parameter)."""
+
+from __future__ import annotations
+
+# A page of a book is 2 KB; a function that writes more than a hundred a second is not read by anybody.
+BYTES_PER_S = 256 * 1024
+BURST_BYTES = 4 * 1024 * 1024
+# Once it has said too much, it is not heard for so long; one mark stands for all of that.
+SHUT_S = 1.0
+# What a line costs besides its length.
+LINE_BYTES = 64
+
+
+class Flow:
+    """`missing` counts the lines that were not let through since it was asked last."""
+
+    __slots__ = ("_left", "_shut_until_s", "_then_s", "missing")
+
+    def __init__(self) -> None:
+        self._left = float(BURST_BYTES)
+        self._then_s = 0.0
+        self._shut_until_s = 0.0
+        self.missing = 0
+
+    def lets_through(self, size: int, now_s: float) -> bool:
+        """Whether a line of `size` bytes may be kept."""
+        if now_s < self._shut_until_s:
+            self.missing += 1
+            return False
+        left = min(self._left + (now_s - self._then_s) * BYTES_PER_S, BURST_BYTES) if self._then_s else self._left
+        self._then_s = now_s
+        self._left = left = left - size - LINE_BYTES
+        if left >= 0:
+            return True
+        self._left = 0.0
+        self._shut_until_s = now_s + SHUT_S
+        self.missing += 1
+        return False
