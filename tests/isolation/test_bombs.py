@@ -60,7 +60,7 @@ def test_processes_are_counted(server: Server) -> None:
     answer = explode(server, "forks")
     if answer.status == 200:
         assert answer.json()["error"] == "EAGAIN" and 10 < answer.json()["made"] < 1024
-        server.log(r"/bomb/\[how\] has reached the limit of \d+ processes and threads", 40)
+        server.log(r"/bomb/\[how\]: it has reached the limit of \d+ processes and threads", 40)
     else:
         assert answer.error == "FUNCTION_OUT_OF_MEMORY"
 

@@ -116,5 +116,5 @@ def test_a_project_that_only_its_owner_can_read_is_named(tmp_path: Path) -> None
     assert "must be able to read" in done.stderr and f"chmod -R go+rX {tmp_path}" in done.stderr
     server = Server(tmp_path, "dev")
     assert server.get("/x").status == 500
-    server.log(r"^lampyr: error: /x cannot be imported: /.*/app/x/route.py:1: PermissionError")
+    server.log(r"^lampyr: error: /x: it cannot be imported: /.*/app/x/route.py:1: PermissionError")
     server.stop()

@@ -35,7 +35,7 @@ def test_a_process_that_dies_while_it_serves_nobody_is_told_of(serve: Serve) -> 
     hook = "import os\nfrom lampyr import after_restore\nafter_restore(lambda: os._exit(5))\ndef GET(): ...\n"
     server = serve({"app/x/route.py": hook}, command="dev")
     assert server.get("/x").error == "FUNCTION_CRASHED"
-    server.log(r"^/x \| a process that served no request exited with status 5$")
+    server.log(r"^lampyr: error: /x: a process that served no request exited with status 5$")
 
 
 def told(server: Server, answer_id: str, last: str) -> str:

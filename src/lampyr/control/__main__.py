@@ -72,6 +72,8 @@ class Control:
                     self._hear_gateway(poll)
                 elif fd == vault:
                     self._hear_vault(poll, fd)
+                elif fd == self._broker.fileno():
+                    self._hear_broker(poll, fd)
                 elif fd == self._door.fileno():
                     self._door.turn()
             if not ready:
@@ -85,7 +87,7 @@ class Control:
             elif "console" in message:
                 self._door.welcome(socket.socket(fileno=fds[0]))
             elif "broker" in message:
-                self._broker.connect(Channel.from_fd(fds[0]))
+                self._meet_broker(poll, Channel.from_fd(fds[0]))
             elif "gateway" in message:
                 self._meet_gateway(poll, Channel.from_fd(fds[0]))
         if not alive:
@@ -108,6 +110,20 @@ class Control:
             poll.unregister(fd)
         if news and self.deployed is not None:
             self._renew()
+
+    def _meet_broker(self, poll: select.poll, broker: Channel) -> None:
+        """There is a broker process, perhaps in place of one that has died."""
+        if self._broker.fileno() >= 0:
+            poll.unregister(self._broker.fileno())
+        self._broker.connect(broker)
+        poll.register(broker.fileno(), select.POLLIN)
+
+    def _hear_broker(self, poll: select.poll, fd: int) -> None:
+        for message in self._broker.heard():
+            if "said" in message:
+                self._send({"kept": message["said"], "function": message["function"]})
+        if self._broker.fileno() < 0:
+            poll.unregister(fd)
 
     def _meet_gateway(self, poll: select.poll, gateway: Channel) -> None:
         """There is a gateway, perhaps in place of one that has died: it gets what is deployed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lampyr.runtime.channel import Channel
+from lampyr.runtime.channel import Channel, ChannelError, Message
 
 
 class Broker:
@@ -21,6 +21,22 @@ class Broker:
         self._channel = channel
         for what, content in self._said.items():
             self._send(what, content)
+
+    def fileno(self) -> int:
+        """Of the channel; -1 while there is no broker."""
+        return self._channel.fileno() if self._channel is not None else -1
+
+    def heard(self) -> list[Message]:
+        """What the broker has said; its end is seen here too."""
+        assert self._channel is not None
+        try:
+            messages, alive = self._channel.drain()
+        except (ChannelError, OSError):
+            messages, alive = [], False
+        if not alive:
+            self._channel.close()
+            self._channel = None
+        return [message for message, _ in messages]
 
     def tell(self, what: str, content: Any) -> None:
         """Say "desk" or "users" (broker/__main__.py)."""

@@ -28,6 +28,7 @@ from lampyr.node.pool import Pool
 from lampyr.node.shelf import MIB
 from lampyr.node.snapshots import Base
 from lampyr.runtime.channel import Channel, ChannelError, Message, parcel
+from lampyr.version import VERSION
 
 # Functions that are imported at the same time ahead of any call: with all of them at once the first call would wait
 # for everybody's import (5 s with 130 functions on two cores).
@@ -85,6 +86,7 @@ class Gateway:
             self.tmp = message["tmp"]
             self.counters = Counters(Path(message["ledger"]) / "budgets", self.log.platform)
             self.log.keep(self._writer(message["logs"]))
+            self.log.note(f"lampyr {VERSION} has started")
             self.journal = Journal(Path(message["ledger"]) / "journal", self.log.platform)
             self.development = message["development"]
             limit = message["max_connections"]
@@ -145,6 +147,8 @@ class Gateway:
             self._checked(message["checked"])
         elif "log" in message:
             self.log.platform(message["log"])
+        elif "kept" in message:
+            self.log.note(message["kept"], message["function"])
         elif "ps" in message:
             self._tell_in_a_parcel({"answer": message["ps"]}, running.functions(self.proxy.site, self._retiring))
 

@@ -83,7 +83,7 @@ class Log:
         self._say(Said(time.time(), function, id, "platform", level, message, self.masker))
 
     def note(self, text: str, function: str | None = None) -> None:
-        """Something that is kept and not shown: whoever looks at the terminal sees it anyway. No secret may be in it."""
+        """Something that is kept and not shown: who looks at the terminal sees it anyway. No secret may be in it."""
         said = Said(time.time(), function, None, "platform", "info", b"", None)
         if self._writer is not None:
             self._writer.add(function, [self._json(said, text)])

@@ -49,7 +49,8 @@ class Roll:
         try:
             return os.open(path, flags, 0o600)
         except FileNotFoundError:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.parent.mkdir(mode=0o700, exist_ok=True)
+            self._folder.mkdir(mode=0o700, exist_ok=True)
             return os.open(path, flags, 0o600)
 
     def _find(self) -> None:
