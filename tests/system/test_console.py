@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from serving import Answer, Serve, Server, running, until
 
 PROJECT = {
@@ -163,3 +164,74 @@ def test_a_port_of_the_settings_and_the_token_of_the_state_outlive_a_restart(ser
     again = serve(files, "--json", "--state-dir", str(first.root / ".lampyr"))
     assert json.loads(again.ready_line)["console"] == address
     assert ask(address, "/", {"cookie": cookie}).status == 200
+
+
+FIGURES = {
+    "app/quick/route.py": """
+        rate_limit = "2/hour"
+
+        def GET(req):
+            return {"quick": True}
+
+        def POST(req):
+            if req.query.get("fail"):
+                raise ValueError("as asked")
+            return "x" * 1000
+    """,
+    "app/edge/[id]/route.py": """
+        runtime = "edge"
+        rate_limit = "none"
+
+        async def GET(req):
+            return "edge"
+    """,
+}
+
+
+def scraped(address: str) -> dict[str, dict[str, float]]:
+    """What Prometheus' parser reads: by name and labels."""
+    answer = ask(address, "/metrics")
+    assert answer.status == 200 and answer.headers["content-type"].startswith("text/plain; version=")
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(answer.body.decode()):
+        for one in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(one.labels.items()) if name != "runtime")
+            found.setdefault(one.name, {})[labels] = one.value
+    return found
+
+
+def test_metrics_are_what_has_happened_and_survive_every_death(serve: Serve) -> None:
+    server = serve(FIGURES, "--json")
+    address = json.loads(server.ready_line)["console"]
+    assert [server.request("POST", path).status for path in ("/quick", "/quick?fail=1", "/quick")] == [200, 500, 429]
+    for _ in range(5):
+        assert server.get("/edge/1").status == 200
+    requests = {
+        "function=/quick,outcome=ok,status=2xx": 1,
+        "function=/quick,outcome=error,status=5xx": 1,
+        "function=/quick,outcome=rate_limited,status=4xx": 1,
+        "function=/edge/[id],outcome=ok,status=2xx": 5,
+    }
+    until(lambda: scraped(address)["lampyr_requests_total"] == requests, "the ledger's half second")
+    found = scraped(address)
+    assert found["lampyr_errors_total"] == {
+        "code=FUNCTION_INVOCATION_FAILED,function=/quick": 1,
+        "code=RATE_LIMITED,function=/quick": 1,
+    }
+    assert found["lampyr_throttles_total"] == {"function=/quick,reason=rate_limit": 1}
+    assert found["lampyr_duration_seconds_count"] == {"function=/quick": 2, "function=/edge/[id]": 5}
+    assert (
+        found["lampyr_cold_starts_total"]["function=/edge/[id]"]
+        == found["lampyr_init_seconds_count"]["function=/edge/[id]"]
+    )
+    assert found["lampyr_sent_bytes_total"]["function=/quick"] > 1000
+    assert found["lampyr_cpu_seconds_total"]["function=/edge/[id]"] > 0
+    assert sum(count for labels, count in found["lampyr_instances"].items() if "/edge" in labels) >= 1
+    assert found["lampyr_snapshot_ready"] == {"function=/quick": 1, "function=/edge/[id]": 1}
+    assert found["lampyr_snapshot_memory_bytes"]["function=/quick"] > 0
+    for module in ("lampyr.control", "lampyr.console", "lampyr.gateway"):
+        server.find(module).kill()
+        assert scraped(address)["lampyr_requests_total"] == requests
+    server.stop()
+    again = serve(FIGURES, "--json", "--state-dir", str(server.root / ".lampyr"))
+    assert scraped(json.loads(again.ready_line)["console"])["lampyr_requests_total"] == requests

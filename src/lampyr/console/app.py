@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from lampyr.console import api, pages
+from lampyr.console import api, metrics, pages
 from lampyr.console.facts import Facts
 from lampyr.console.guard import Guard, Refused, refusal
 from lampyr.console.token import Token
@@ -18,7 +18,7 @@ from lampyr.errors import LampyrError
 def build(facts: Facts, token: Token, port: int) -> ASGIApp:
     """The ASGI application of the console at `port`."""
     app = Starlette(
-        routes=[*api.routes(), *pages.routes()],
+        routes=[*api.routes(), *metrics.routes(), *pages.routes()],
         exception_handlers={HTTPException: _failed, Refused: refused, LampyrError: _unanswered, Exception: _broken},
     )
     app.state.facts = facts

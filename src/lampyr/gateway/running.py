@@ -8,6 +8,7 @@ from typing import Any
 from lampyr.gateway.site import Site
 from lampyr.node.instance import Instance
 from lampyr.node.pool import Pool
+from lampyr.node.shelf import MIB
 
 
 def functions(site: Site | None, retiring: Mapping[Pool, str]) -> list[dict[str, Any]]:
@@ -24,6 +25,7 @@ def _function(pool: Pool, deployment: str) -> dict[str, Any]:
         "runtime": pool.function.settings.runtime,
         "deployment": deployment,
         "snapshot": "ready" if pool.snapshot.state == "ready" else "absent",
+        "snapshot_mb": round(pool.snapshot.own_bytes / MIB, 1),
         "waiting": len(pool.waiting) + ahead,
         "instances": [_instance(pool, one) for one in instances],
     }

@@ -49,7 +49,7 @@ _STEP_1 = (
 )
 
 # Sums by outcome and model too, and by day; calls to providers; a position for each journal. How what was added up
-# before had ended is not known any more: its outcome is "".
+# before had ended is not known any more: its outcome is "". And counts that only grow (ever.py), which begin at 0.
 _STEP_2 = (
     "ALTER TABLE rows ADD COLUMN model TEXT DEFAULT ''",
     "ALTER TABLE hours RENAME TO hours_1",
@@ -78,6 +78,21 @@ _STEP_2 = (
     ) WITHOUT ROWID
     """,
     "CREATE INDEX unsettled ON calls (id) WHERE settled = 0",
+    """
+    CREATE TABLE answers (
+        function TEXT, outcome TEXT, status INTEGER, count INTEGER, PRIMARY KEY (function, outcome, status)
+    ) WITHOUT ROWID
+    """,
+    f"""
+    CREATE TABLE sums (
+        function TEXT, provider TEXT, {_columns(_SUMS_2)}, PRIMARY KEY (function, provider)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE times (
+        function TEXT, what TEXT, bucket INTEGER, count INTEGER, total_ms REAL, PRIMARY KEY (function, what, bucket)
+    ) WITHOUT ROWID
+    """,
     "ALTER TABLE position RENAME TO position_1",
     "CREATE TABLE position (journal TEXT PRIMARY KEY, segment INTEGER, place INTEGER) WITHOUT ROWID",
     "INSERT INTO position SELECT 'journal', segment, place FROM position_1",

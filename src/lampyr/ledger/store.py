@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lampyr.errors import StateError
-from lampyr.ledger import journal, schema
+from lampyr.ledger import ever, journal, schema
 from lampyr.ledger.journal import Position
 from lampyr.ledger.records import Closed, Origin, Spent
 from lampyr.ledger.tally import HOUR_MS, SUMS, Key, Tally, started_ms
@@ -103,6 +103,7 @@ class Store:
             db.executemany(f"INSERT INTO hours {_ADD}", ((*key, *sums) for key, sums in tally.sums.items()))
             days = ((key[0] // 24, *key[1:], *sums) for key, sums in tally.sums.items())
             db.executemany(f"INSERT INTO days {_ADD}", days)
+            ever.add(db, tally)
             to = (("journal", *position), ("calls", *called_to))
             db.executemany("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", to)
         self.position, self._running = position, tally.running
@@ -223,6 +224,16 @@ def _read_calls(folder: Path, position: Position) -> tuple[list[Spent], Position
         found += (one for one in records if isinstance(one, Spent))
         position = reached
     return found, position
+
+
+def counted(folder: Path) -> ever.Ever:
+    """What the database has counted; it follows what happens by half a second."""
+    if not (folder / DATABASE).exists():
+        return ever.Ever({}, {}, {})
+    with closing(sqlite3.connect(f"{(folder / DATABASE).as_uri()}?mode=ro", uri=True)) as db:
+        db.execute("BEGIN")  # all of it is about one moment
+        shape = schema.version(db)
+        return ever.read(db) if shape == schema.VERSION else ever.Ever({}, {}, {})
 
 
 def _row(row: Closed) -> tuple[object, ...]:

@@ -170,6 +170,7 @@ class Snapshot:
         self._changed = changed
         self._forks: Forks | None = None
         self._pidfd = -1
+        self.own_bytes = 0  # memory that it shared with no other process when it was ready; 0 while it is not
         self._pipes: list[LogPipe] = []
         self._timer: asyncio.TimerHandle | None = None
         self._retry_s = FIRST_RETRY_S
@@ -235,7 +236,8 @@ class Snapshot:
             self.facts = {"files": files, "warnings": message.get("warnings")}
             self._retry_s = FIRST_RETRY_S
             self._died = False
-            self._shelf.put(self, own_bytes(self._pidfd))
+            self.own_bytes = own_bytes(self._pidfd)
+            self._shelf.put(self, self.own_bytes)
             self._changed()
         elif self.state == "importing" and "failed" in message:
             blank = {"file": self._spec["file"], "line": None, "message": "", "traceback": ""}
@@ -304,6 +306,7 @@ class Snapshot:
         return max(anonymous_bytes(pid) - anonymous_bytes(own), 0) if pid > 0 and own > 0 else 0
 
     def _drop(self) -> None:
+        self.own_bytes = 0
         self._shelf.drop(self)
         if self._forks is not None:
             self._forks.close()
