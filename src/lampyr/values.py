@@ -52,6 +52,10 @@ class Budget(NamedTuple):
     unit: str
     period: str
 
+    def written(self) -> str:
+        """As people write it."""
+        return f"{self.amount:g} {self.unit}/{self.period}"
+
 
 def parse_rate(value: str) -> Rate | None:
     """Read "60/minute"; None for "none". Raises ValueError."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampyr.core.budgets import window
+from lampyr.core.budgets import MARKS, marks, spent, window
 
 
 @given(st.sampled_from(["hour", "day", "month"]), st.floats(0, 4e9))
@@ -31,3 +31,20 @@ def test_a_leap_day(period: str, begin: str, end: str) -> None:
     now_s = datetime.datetime(2024, 2, 29, 23, 59, 59, tzinfo=datetime.UTC).timestamp()
     found = [datetime.datetime.fromtimestamp(one, datetime.UTC).isoformat()[:16] for one in window(period, now_s)]
     assert found == [begin, end]
+
+
+@given(st.floats(0.001, 1e9), st.lists(st.floats(0, 1e9), max_size=30))
+def test_each_mark_is_said_once_and_when_it_is_reached(amount: float, uses: list[float]) -> None:
+    used, said, heard = 0.0, 0.0, []
+    for more in uses:
+        used += more
+        for mark in marks(said, used, amount):
+            heard.append(mark)
+            said = mark
+    assert heard == [mark for mark in MARKS if used >= mark * amount]
+
+
+@given(st.integers(1, 100_000), st.integers(0, 200_000))
+def test_of_invocations_as_many_as_the_budget_has_and_no_part_of_one(amount: int, used: int) -> None:
+    assert spent("invocations", used, amount) == (used >= amount) == spent("tokens", used, amount)
+    assert spent("invocations", used, amount + 0.5) == (used >= amount)

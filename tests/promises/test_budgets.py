@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
+import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
+import pytest
 from serving import Serve, Server, until
+
+from lampyr import config
+from lampyr.errors import ConfigError
 
 FREE = """
 rate_limit = "none"
@@ -79,3 +92,102 @@ def test_a_refusal_starts_no_instance(serve: Serve) -> None:
     before = {one.pid for one in server.processes()}
     assert statuses(server, "/a", 20) == {429: 20}
     assert {one.pid for one in server.processes()} <= before
+
+
+LINE = r"lampyr: the budget of /a, 20 invocations/month, is used to (\d+)%"
+
+
+def said(*servers: Server) -> list[int]:
+    return [int(percent) for server in servers for percent in re.findall(LINE, "\n".join(server.lines))]
+
+
+def test_a_mark_is_said_once_whoever_dies(serve: Serve) -> None:
+    server = serve({"app/a/route.py": 'budget = "20 invocations/month"\n' + FREE})
+    assert statuses(server, "/a", 12) == {200: 12}
+    server.log(LINE.replace(r"(\d+)", "50"))
+    for module in ("lampyr.control", "lampyr.gateway"):
+        process = server.find(module)
+        process.kill()
+        until(lambda process=process: not process.is_running() or process.status() == "zombie", "its end")
+    assert statuses(server, "/a", 4) == {200: 4}
+    server.log(LINE.replace(r"(\d+)", "80"))
+    server.stop()
+    again = Server(server.root, "start")
+    try:
+        assert statuses(again, "/a", 6) == {200: 4, 429: 2}
+        again.log(LINE.replace(r"(\d+)", "100"))
+        time.sleep(1.2)
+    finally:
+        again.stop()
+    assert said(server, again) == [50, 80, 100]
+
+
+class Hook(BaseHTTPRequestHandler):
+    """Takes webhooks; `answers` are the next statuses, 200 when they are used up."""
+
+    answers: list[int]
+    taken: list[tuple[int, dict[str, Any]]]
+    pause_s = 0.0
+
+    def do_POST(self) -> None:
+        event = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        status = self.answers.pop(0) if self.answers else 200
+        self.taken.append((status, event))
+        time.sleep(self.pause_s)
+        self.send_response(status)
+        self.send_header("location", "/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def hook(answers: list[int], pause_s: float = 0.0) -> Iterator[tuple[str, list[tuple[int, dict[str, Any]]]]]:
+    handler = type("Handler", (Hook,), {"answers": answers, "taken": [], "pause_s": pause_s})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hooks/a-path-that-is-a-credential", handler.taken  # type: ignore[attr-defined]
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_webhook_is_told_and_again_where_it_fails(serve: Serve) -> None:
+    with hook([500]) as (url, taken):
+        files = {
+            "app/hush-hush-hush/route.py": 'budget = "10 invocations/day"\n' + FREE,
+            ".env.local": "ROUTE_SECRET=hush-hush-hush\n",
+            "lampyr.toml": f'[budget]\nwebhook = "{url}"\n',
+        }
+        server = serve(files)
+        assert statuses(server, "/hush-hush-hush", 8) == {200: 8}
+        until(lambda: len(taken) >= 3, "two marks, the first of them twice", 20, server.lines)
+        assert [(status, event["percent"]) for status, event in taken] == [(500, 50), (200, 50), (200, 80)]
+        event = taken[-1][1]
+        assert event["function"] == "/***" and "hush" not in json.dumps(event)
+        figures = (event["event"], event["budget"], event["used"], event["amount"], event["unit"])
+        assert figures == ("budget", "10 invocations/day", 8, 10, "invocations")
+        assert event["period_begins"] < event["period_ends"]
+        assert "credential" not in "\n".join(server.lines)
+
+
+def test_a_webhook_that_hangs_or_leads_elsewhere_holds_nobody_up(serve: Serve) -> None:
+    with hook([302], pause_s=3.0) as (url, taken):
+        toml = f'[budget]\nlimit = "10 invocations/day"\nwebhook = "{url}"\n'
+        server = serve({"app/a/route.py": FREE, "lampyr.toml": toml})
+        began_s = time.monotonic()
+        assert statuses(server, "/a", 20) == {200: 10, 429: 10}
+        for percent in (50, 80, 100):
+            server.log(rf"the budget of the project, 10 invocations/day, is used to {percent}%")
+        assert time.monotonic() - began_s < 3
+        server.log(r"error: the webhook at 127\.0\.0\.1 was not told: it answers with status 302", 15)
+        until(lambda: [event["percent"] for _, event in taken] == [50, 80, 100], "all of them", 20)
+        assert taken[0][1]["function"] is None and "credential" not in "\n".join(server.lines)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.com/x", "https://user:key@example.com/", "no"])
+def test_only_http_and_https_are_told(tmp_path: Path, url: str) -> None:
+    (tmp_path / "lampyr.toml").write_text(f'[budget]\nwebhook = "{url}"\n')
+    with pytest.raises(ConfigError, match=r"webhook .* is not allowed"):
+        config.load(tmp_path)

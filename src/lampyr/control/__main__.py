@@ -15,12 +15,15 @@ from lampyr import config
 from lampyr.build import check, environment
 from lampyr.build.brokering import Brokered
 from lampyr.build.scan import scan
-from lampyr.control import deployment, running, tree
+from lampyr.control import deployment, running, thresholds, tree
 from lampyr.control.bookkeeping import Bookkeeper
 from lampyr.control.broker import Broker
 from lampyr.control.door import Door, Reply
 from lampyr.control.sealed import Sealed, Unreachable
+from lampyr.control.thresholds import Notice, Thresholds
+from lampyr.control.webhook import Webhook
 from lampyr.errors import LampyrError
+from lampyr.ledger.counters import Counters
 from lampyr.runtime.channel import Channel, Message, unpack
 from lampyr.types import Function, Problem, Project, Secret
 
@@ -52,6 +55,8 @@ class Control:
         self._project: Project | None = None
         self._sealed = Sealed()
         self._broker = Broker()
+        self._thresholds = Thresholds(Counters(Path(told["ledger"]) / "budgets", lambda line: None))
+        self._webhook = Webhook()
         self._door = Door(entrance, told["key"], self._asked)
         self._console_url = str(told["console"])
         self._questions: dict[int, tuple[Message, Reply]] = {}  # what the gateway has yet to answer
@@ -64,7 +69,9 @@ class Control:
         self._hear_supervisor(poll)  # what came along with the first message
         while True:
             vault = self._sealed.channel.fileno() if self._sealed.channel else -1
-            ready = poll.poll(LOOK_EVERY_S * 1000 if self.development and self.gateway else None)
+            looks = self.development and self.gateway is not None
+            watches_ms = self._watch()
+            ready = poll.poll(LOOK_EVERY_S * 1000 if looks else watches_ms)
             for fd, _ in ready:
                 if fd == self.supervisor.fileno():
                     self._hear_supervisor(poll)
@@ -76,8 +83,23 @@ class Control:
                     self._hear_broker(poll, fd)
                 elif fd == self._door.fileno():
                     self._door.turn()
-            if not ready:
+            if not ready and looks:
                 self.freshen()
+
+    def _watch(self) -> float | None:
+        """Say how far budgets are used; in how many ms it is time to look again."""
+        if not self._thresholds.watches or self.gateway is None:
+            return None
+        self._thresholds.look(time.time(), self._say)
+        while not self._webhook.problems.empty():
+            self._send({"log": self._webhook.problems.get()})
+        return thresholds.LOOK_EVERY_S * 1000
+
+    def _say(self, notice: Notice) -> None:
+        self._send({"log": notice.line()})
+        url = self._settings.budget.webhook if self._settings else None
+        if url is not None and self.deployed is not None:
+            self._webhook.tell(url, notice.event(), self.deployed["secrets"])
 
     def _hear_supervisor(self, poll: select.poll) -> None:
         messages, alive = self.supervisor.drain()
@@ -261,6 +283,7 @@ class Control:
             version_of=lambda function: f"{self._version(function)}/{env.sealed(function)}",
         )
         self._send({"deployment": self.deployed})
+        self._thresholds.deployed(self.deployed)
         return env.judge(project)
 
     def _secrets(self, project: Project) -> dict[str, Secret]:

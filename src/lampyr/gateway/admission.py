@@ -65,5 +65,5 @@ def _rate_limited(rate: Rate, wait_s: float, id: str) -> answers.Answer:
 
 def _over_budget(budget: Allowance, wait_s: float, id: str) -> answers.Answer:
     whose = "this function" if budget.route else "all functions together"
-    message = f"The budget of {whose}, {budget.written()}, is spent."
+    message = f"The budget of {whose}, {budget.budget.written()}, is spent."
     return answers.error("BUDGET_EXCEEDED", message, id, (b"retry-after", b"%d" % ceil(wait_s)))

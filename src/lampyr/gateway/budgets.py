@@ -5,51 +5,57 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from lampyr.core.budgets import window
+from lampyr.core import budgets
 from lampyr.ledger.counters import Counters
 from lampyr.values import Budget, parse_budget
-
-# What is said aloud when so much of a budget is used.
-MARKS = (1.0, 0.8, 0.5)
 
 
 class Allowance:
     """One budget and what is used of it. `route` is "" for one of the whole project."""
 
-    def __init__(self, budget: Budget, route: str, counters: Counters, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, budget: Budget, route: str, counters: Counters, clock_s: Callable[[], float] = time.time
+    ) -> None:
         self.budget = budget
         self.route = route
-        self._tell = tell
+        self._clock_s = clock_s
         self._counter = counters.counter(route, budget.unit, budget.period)
         self._begin_s = self._end_s = 0
 
     def _now(self) -> float:
-        now_s = time.time()
+        now_s = self._clock_s()
         if not self._begin_s <= now_s < self._end_s:
-            self._begin_s, self._end_s = window(self.budget.period, now_s)
+            self._begin_s, self._end_s = budgets.window(self.budget.period, now_s)
+            if self._counter.begun_s() == self._end_s:
+                # The clock was set back over midnight, and what came after it the first time counts on: else each
+                # step back and forth would be a new allowance.
+                self._begin_s, self._end_s = budgets.window(self.budget.period, self._end_s)
         return now_s
+
+    def begin_s(self) -> int:
+        """When the period began that is now."""
+        self._now()
+        return self._begin_s
+
+    def used(self) -> float:
+        """What is used of it in this period."""
+        self._now()
+        return self._counter.used(self._begin_s)
+
+    def left(self) -> float:
+        """What is not used of it."""
+        return self.budget.amount - self.used()
 
     def wait_s(self) -> float:
         """0 while something is left, else in how many seconds there will be again."""
         now_s = self._now()
-        used, amount = self._counter.used(self._begin_s), self.budget.amount
-        spent = used + 1 > amount if self.budget.unit == "invocations" else used >= amount
+        spent = budgets.spent(self.budget.unit, self._counter.used(self._begin_s), self.budget.amount)
         return max(self._end_s - now_s, 1.0) if spent else 0.0
 
     def use(self, amount: float) -> None:
         """Some of it is used."""
         self._now()
-        before = self._counter.used(self._begin_s)
         self._counter.add(self._begin_s, amount)
-        for mark in MARKS:
-            if before < mark * self.budget.amount <= before + amount:
-                whose = f"the budget of {self.route or 'the project'}"
-                self._tell(f"{whose}, {self.written()}, is used to {mark:.0%}")
-                return
-
-    def written(self) -> str:
-        """As people write it."""
-        return f"{self.budget.amount:g} {self.budget.unit}/{self.budget.period}"
 
 
 class Allowances:
@@ -78,11 +84,13 @@ class Allowances:
             one.use(gb_s)
 
 
-def allowances(
-    route: str, own: str | None, project: Iterable[str], counters: Counters, tell: Callable[[str], None]
-) -> Allowances | None:
-    """The budgets of a function; None where there are none."""
-    written = [("", text) for text in project] + ([(route, own)] if own else [])
-    found = [(whose, parse_budget(text)) for whose, text in written]
-    each = [Allowance(budget, whose, counters, tell) for whose, budget in found if budget is not None]
+def allowances(route: str, own: str | None, project: Iterable[str], counters: Counters) -> Allowances | None:
+    """The budgets of a function; None where there are none. Of two for the same the smaller one holds."""
+    found: dict[tuple[str, str, str], Budget] = {}
+    for whose, text in [*(("", text) for text in project), *([(route, own)] if own else [])]:
+        budget = parse_budget(text)
+        if budget is not None:
+            key = (whose, budget.unit, budget.period)
+            found[key] = min(found.get(key, budget), budget)
+    each = [Allowance(budget, whose, counters) for (whose, _, _), budget in found.items()]
     return Allowances(each) if each else None

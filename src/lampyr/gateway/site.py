@@ -54,7 +54,7 @@ class Site:
         self._versions: dict[str, str] = {one["route"]: one["version"] for one in message["functions"]}
         self.pools: dict[str, Pool] = {}
         budgets = {
-            one.route: allowances(one.route, one.settings.budget, message["budgets"], counters, log.platform)
+            one.route: allowances(one.route, one.settings.budget, message["budgets"], counters)
             for one in self.functions
         }
         self.books = {one.route: Book(journal, one.route, self.id, budgets[one.route]) for one in self.functions}

@@ -1,0 +1,88 @@
+"""Says that 50, 80 and 100 % of a budget are used: each once in a period, in the log and to a webhook.
+
+Gateway and broker only count; what they count stands in a mapped file, which is looked at here. What was said stands
+there as well, so that nothing is said again by the next control process.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lampyr.core import budgets
+from lampyr.ledger.counters import Counter, Counters
+from lampyr.runtime.channel import Message
+from lampyr.values import Budget, parse_budget
+
+# How long after it is reached a mark may be said.
+LOOK_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A mark that a budget has reached. `route` is "" for one of the whole project."""
+
+    route: str
+    budget: Budget
+    mark: float
+    used: float
+    begin_s: int
+    end_s: int
+
+    def line(self) -> str:
+        """For the log."""
+        whose = self.route or "the project"
+        return f"the budget of {whose}, {self.budget.written()}, is used to {self.mark:.0%}"
+
+    def event(self) -> dict[str, Any]:
+        """For the webhook."""
+        begin, end = (datetime.datetime.fromtimestamp(one, datetime.UTC) for one in (self.begin_s, self.end_s))
+        return {
+            "event": "budget",
+            "function": self.route or None,
+            "budget": self.budget.written(),
+            "percent": round(self.mark * 100),
+            "used": round(self.used, 6),
+            "amount": self.budget.amount,
+            "unit": self.budget.unit,
+            "period_begins": begin.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "period_ends": end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "text": f"lampyr: {self.line()}",
+        }
+
+
+class Thresholds:
+    """Looks at the budgets of what is deployed."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._watched: list[tuple[str, Budget, Counter, Counter]] = []
+
+    def deployed(self, message: Message) -> None:
+        """There is a deployment (control/deployment.py)."""
+        written = {("", text) for text in message["budgets"]}
+        written |= {(one["route"], one["settings"]["budget"]) for one in message["functions"]}
+        self._watched = list(self._watch(sorted((route, text) for route, text in written if text)))
+
+    def _watch(self, written: Iterable[tuple[str, str]]) -> Iterable[tuple[str, Budget, Counter, Counter]]:
+        for route, text in written:
+            budget = parse_budget(text)
+            if budget is not None:
+                used = self._counters.counter(route, budget.unit, budget.period)
+                yield route, budget, used, self._counters.counter(route, budget.written(), "said")
+
+    @property
+    def watches(self) -> bool:
+        """Whether there is a budget at all."""
+        return bool(self._watched)
+
+    def look(self, now_s: float, say: Callable[[Notice], None]) -> None:
+        """Say what was reached since the last look."""
+        for route, budget, counter, told in self._watched:
+            begin_s, end_s = budgets.window(budget.period, now_s)
+            used, said = counter.used(begin_s), told.used(begin_s)
+            for mark in budgets.marks(said, used, budget.amount):
+                told.add(begin_s, mark - told.used(begin_s))
+                say(Notice(route, budget, mark, used, begin_s, end_s))
