@@ -20,6 +20,7 @@ import cold
 import density
 import instance
 import masking
+import refused
 import routing
 import servers
 import stream
@@ -34,6 +35,7 @@ BENCHES: dict[str, Callable[[], None]] = {
     "instance": instance.main,
     "routing": routing.main,
     "masking": masking.main,
+    "refused": refused.main,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLE = "# Results\n\nWritten by `./do bench`; each part as it was measured last.\n"

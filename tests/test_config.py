@@ -217,6 +217,11 @@ def test_every_setting_can_be_explained_and_its_default_is_allowed(setting: obje
 
 def test_rates_and_budgets_are_read_where_they_are_enforced() -> None:
     assert parse_rate("60/minute") == Rate(60, 60)
+    assert parse_rate("1/hour by header X-Api-Key") == Rate(1, 3600, "header", "x-api-key")
+    assert parse_rate("1/hour by cookie Session") == Rate(1, 3600, "cookie", "Session")
+    for wrong in ("1/hour by header", "1/hour by header a b", "1/hour by address x", "1/hour by header x:y"):
+        with pytest.raises(ValueError):
+            parse_rate(wrong)
     assert parse_rate("none") is None
     assert parse_budget("1 invocation/hour") == Budget(1.0, "invocations", "hour")
     assert parse_budget("2.50 usd / month") == Budget(2.5, "USD", "month")

@@ -28,6 +28,7 @@ class Server:
     port: int
     trusted_proxies: tuple[str, ...]
     max_connections: int
+    max_concurrency: int
     stream_keepalive: float
     snapshot_memory: int | None
     console_port: int

@@ -78,6 +78,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "logs": {"folder": str(state_dir / "logs"), "size": settings.logs.size, "days": settings.logs.days},
         "development": mode == "development",
         "max_connections": settings.server.max_connections,
+        "max_concurrency": settings.server.max_concurrency,
         "snapshot_memory": settings.server.snapshot_memory,
     }
     vault = {"state": str(state_dir), "environment": mode, "given": given}

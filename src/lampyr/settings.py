@@ -89,6 +89,7 @@ _SERVER = (
     ("port", values.whole(0, 65_535), 3000, "port to listen on; 0 picks a free one"),
     ("trusted_proxies", values.networks(), (), "proxies whose X-Forwarded-* headers are believed"),
     ("max_connections", values.whole(1, 1_000_000), 4096, "client connections open at once"),
+    ("max_concurrency", values.whole(1, 1_000_000), 1000, "invocations under way at once, of all functions together"),
     (
         "stream_keepalive",
         values.seconds(0.1, 3600),

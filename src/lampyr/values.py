@@ -12,7 +12,10 @@ from urllib.parse import urlsplit
 _PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _UNITS = {unit.lower(): unit for unit in ("invocations", "tokens", "USD", "CPU seconds", "GB-seconds")}
 _BUDGET_PERIODS = ("hour", "day", "month")
-_RATE = re.compile(r"(\d{1,9}) ?/ ?(second|minute|hour|day)")
+# A name is a token of RFC 9110.
+_RATE = re.compile(
+    r"(\d{1,9}) ?/ ?(second|minute|hour|day)(?: by (?:(header) |(cookie) )([!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}))?"
+)
 _BUDGET = re.compile(r"(\d[\d_]*(?:\.\d+)?) ([A-Za-z -]+?) ?/ ?(hour|day|month)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REGION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
@@ -39,10 +42,12 @@ class Kind:
 
 
 class Rate(NamedTuple):
-    """`requests` in a period of `period_s` seconds."""
+    """`requests` in a period of `period_s` seconds, for each address, or each value of a header or cookie `name`."""
 
     requests: int
     period_s: int
+    by: str = "address"
+    name: str = ""
 
 
 class Budget(NamedTuple):
@@ -58,13 +63,14 @@ class Budget(NamedTuple):
 
 
 def parse_rate(value: str) -> Rate | None:
-    """Read "60/minute"; None for "none". Raises ValueError."""
+    """Read "60/minute" or "60/minute by header X-Api-Key"; None for "none". Raises ValueError."""
     if value == "none":
         return None
     found = _RATE.fullmatch(value)
     if not found or int(found[1]) < 1:
         raise ValueError(value)
-    return Rate(int(found[1]), _PERIODS_S[found[2]])
+    name = found[5].lower() if found[3] else found[5]
+    return Rate(int(found[1]), _PERIODS_S[found[2]], found[3] or found[4] or "address", name or "")
 
 
 def parse_budget(value: str) -> Budget | None:
@@ -198,7 +204,10 @@ def rate() -> Kind:
         parse_rate(word)
         return word
 
-    return Kind('"COUNT/second", "/minute", "/hour" or "/day", such as "60/minute"; "none" turns it off', read)
+    allowed = (
+        '"COUNT/second", "/minute", "/hour" or "/day", such as "60/minute"; with "by header NAME" or "by cookie NAME"'
+    )
+    return Kind(allowed + ' behind it for each value of that; "none" turns it off', read)
 
 
 def budget() -> Kind:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+import statistics
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from serving import Answer, Serve, Server, running
+from serving import Answer, Serve, Server, running, until
 
 ROUTE = """
 def GET():
@@ -18,6 +23,8 @@ PROJECT = {
     "app/other/route.py": ROUTE,
     "app/few/route.py": 'rate_limit = "3/hour"' + ROUTE,
     "app/none/route.py": 'rate_limit = "none"' + ROUTE,
+    "app/keys/route.py": 'rate_limit = "2/hour by header X-Api-Key"' + ROUTE,
+    "app/session/route.py": 'rate_limit = "2/hour by cookie session"' + ROUTE,
 }
 
 
@@ -98,3 +105,70 @@ def test_a_new_deployment_forgets_no_client(serve: Serve) -> None:
     assert statuses(server, 4, "GET", "/few") == [200, 200, 200, 429]
     server.write("app/few/route.py", PROJECT["app/few/route.py"] + "CHANGED = True\n")
     assert statuses(server, 2, "GET", "/few") == [429] * 2
+
+
+def test_clients_can_be_told_apart_by_a_header(server: Server) -> None:
+    for key in ("anna", "ben", "x" * 20_000):
+        assert statuses(server, 3, "GET", "/keys", X_Api_Key=key) == [200, 200, 429]
+    assert statuses(server, 1, "GET", "/keys", x_api_key="anna", Cookie="X-Api-Key=carl") == [429]
+    # Who has none is told apart by address, and so is who has an empty one.
+    assert statuses(server, 3, "GET", "/keys") + statuses(server, 1, "GET", "/keys", X_Api_Key="") == [
+        200,
+        200,
+        429,
+        429,
+    ]
+
+
+def test_clients_can_be_told_apart_by_a_cookie(server: Server) -> None:
+    assert statuses(server, 3, "GET", "/session", Cookie="theme=dark; session=anna") == [200, 200, 429]
+    assert statuses(server, 1, "GET", "/session", Cookie="session=anna; theme=light") == [429]
+    assert statuses(server, 3, "GET", "/session", Cookie="session=ben") == [200, 200, 429]
+    assert statuses(server, 3, "GET", "/session", Cookie="xsession=carl", session="dora") == [200, 200, 429]
+
+
+def test_a_refusal_is_quick_and_costs_little(server: Server) -> None:
+    """The figures are those of `bench refused`; this bound is for machines that do much else."""
+    refused(server)
+    gateway = server.find("lampyr.gateway")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    times_ms, before = [], sum(gateway.cpu_times()[:2])
+    for _ in range(500):
+        began_s = time.monotonic()
+        connection.request("GET", "/few")
+        answer = connection.getresponse()
+        answer.read()
+        times_ms.append((time.monotonic() - began_s) * 1000)
+        assert answer.status == 429
+    connection.close()
+    assert statistics.median(times_ms) < 2
+    assert (sum(gateway.cpu_times()[:2]) - before) / 500 < 0.001
+
+
+def test_invocations_of_all_functions_together_have_a_cap(serve: Serve) -> None:
+    wait = """
+        import asyncio
+        runtime = "edge"
+        rate_limit = "none"
+
+        async def GET(req):
+            await asyncio.sleep(float(req.query.get("s", "0")))
+            return "here"
+    """
+    files = {"app/a/route.py": wait, "app/b/route.py": wait, "lampyr.toml": "[server]\nmax_concurrency = 6\n"}
+    server = serve(files)
+    assert server.get("/a").status == server.get("/b").status == 200
+    with ThreadPoolExecutor(12) as clients:
+        paths = [f"/{'ab'[number % 2]}?s=1.5" for number in range(12)]
+        answers = list(clients.map(server.get, paths))
+    assert Counter(answer.status for answer in answers) == {200: 6, 503: 6}
+    answer = next(answer for answer in answers if answer.status == 503)
+    assert (answer.error, answer.headers["retry-after"]) == ("FUNCTION_THROTTLED", "1")
+    assert answer.json()["error"]["message"] == "The server runs 6 invocations at once, and no more."
+    # Whoever leaves, fails or is ended makes room again.
+    for _ in range(8):
+        with server.connect() as sock:
+            sock.sendall(b"GET /a?s=30 HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.05)
+    until(lambda: server.get("/b").status == 200, "room")
+    assert server.get("/nothing").status == 404

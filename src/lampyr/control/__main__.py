@@ -332,7 +332,8 @@ class Control:
 
 def _at_start(settings: config.Config) -> tuple[object, ...]:
     server = settings.server
-    return server.host, server.port, server.max_connections, settings.providers
+    limits = server.max_connections, server.max_concurrency, server.ledger_days
+    return server.host, server.port, limits, settings.providers
 
 
 def _for_all(path: str) -> bool:

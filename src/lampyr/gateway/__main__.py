@@ -16,6 +16,7 @@ from pathlib import Path
 import uvloop
 
 from lampyr.gateway import running
+from lampyr.gateway.admission import Crowd
 from lampyr.gateway.http import Connection, Connections
 from lampyr.gateway.ids import Ids
 from lampyr.gateway.log import Log
@@ -54,6 +55,7 @@ class Gateway:
         self.tmp = ""
         self.journal: Journal | None = None
         self.counters: Counters | None = None
+        self.crowd = Crowd(0)
         self.development = False
         self._retiring: dict[Pool, str] = {}  # pools of earlier deployments, and which
         self._cold: deque[Pool] = deque()  # whose function is yet to be imported
@@ -89,6 +91,7 @@ class Gateway:
             self.log.note(f"lampyr {VERSION} has started")
             self.journal = Journal(Path(message["ledger"]) / "journal", self.log.platform)
             self.development = message["development"]
+            self.crowd.most = message["max_concurrency"]
             limit = message["max_connections"]
             if message["snapshot_memory"] is not None:
                 self.base.shelf.most_bytes = message["snapshot_memory"] * MIB
@@ -156,7 +159,8 @@ class Gateway:
         before = self.proxy.site
         # The supervisor tells of the ledger before it tells of control.
         assert self.journal is not None and self.counters is not None
-        site = Site(deployment, self.base, self.log, self.journal, self.counters, self.tmp, self._told, before)
+        ledger = self.journal, self.counters
+        site = Site(deployment, self.base, self.log, *ledger, self.crowd, self.tmp, self._told, before)
         self.log.masker = site.masker
         self.proxy.switch(site)
         if before is None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from math import ceil
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lampyr.core.admission import Rate, client
 from lampyr.gateway import answers
 from lampyr.gateway.budgets import Allowance, Allowances
 from lampyr.types import Settings
 from lampyr.values import parse_rate
+
+if TYPE_CHECKING:
+    from lampyr.gateway.exchange import Exchange
 
 # What holds where a function says nothing (SPEC 2): a page may be read as often as anybody likes.
 DEFAULT_RATE = "60/minute"
@@ -27,6 +31,23 @@ class Refusal(NamedTuple):
     answer: answers.Answer
 
 
+class Crowd:
+    """How many invocations of all functions are under way, those that wait too, and how many there may be."""
+
+    __slots__ = ("inside", "most")
+
+    def __init__(self, most: int) -> None:
+        self.inside = 0
+        self.most = most
+
+    def refusal(self, id: str) -> Refusal | None:
+        """Why there is no room, where there is none."""
+        if self.inside < self.most:
+            return None
+        message = f"The server runs {self.most} invocations at once, and no more."
+        return Refusal("throttled", answers.error("FUNCTION_THROTTLED", message, id, (b"retry-after", b"1")))
+
+
 class Admission:
     """The rules of one function. What is known of its clients goes on under a new deployment with the same rules."""
 
@@ -36,18 +57,39 @@ class Admission:
         self._free = READING if settings.rate_limit is None else ASKING
         rate = parse_rate(settings.rate_limit or DEFAULT_RATE)
         self._rate: Rate | None = Rate(rate.requests, rate.period_s) if rate is not None else None
+        self._by = rate.by if rate is not None else "address"
+        self._name = rate.name.encode() if rate is not None else b""
         if before is not None and before._written == self._written:
             self._rate = before._rate
 
-    def refusal(self, method: str, ip: str, now_s: float, id: str) -> Refusal | None:
-        """Count a request, or say why it is not served."""
-        if self._rate is not None and method not in self._free:
-            wait_s = self._rate.wait_s(client(ip), now_s)
+    def refusal(self, exchange: Exchange, ip: str) -> Refusal | None:
+        """Count a request from `ip`, or say why it is not served."""
+        if self._rate is not None and exchange.method not in self._free:
+            who = client(ip) if self._by == "address" else self._named(exchange) or client(ip)
+            wait_s = self._rate.wait_s(who, exchange.started)
             if wait_s:
-                return Refusal("rate_limited", _rate_limited(self._rate, wait_s, id))
+                return Refusal("rate_limited", _rate_limited(self._rate, wait_s, exchange.id))
         if self._budgets is not None and (spent := self._budgets.spent()):
-            return Refusal("over_budget", _over_budget(*spent, id))
+            return Refusal("over_budget", _over_budget(*spent, exchange.id))
         return None
+
+    def _named(self, exchange: Exchange) -> bytes | None:
+        """Who it is by the header or cookie of the settings, as a hash: of a credential, and of any length."""
+        if self._by == "header":
+            values = [value for name, value in exchange.headers if name == self._name]
+        else:
+            values = _cookies(exchange, self._name)
+        value = b"\0".join(values)
+        return blake2b(value, digest_size=16).digest() if value else None
+
+
+def _cookies(exchange: Exchange, wanted: bytes) -> list[bytes]:
+    found = []
+    for header, line in exchange.headers:
+        if header == b"cookie":
+            pairs = (pair.partition(b"=") for pair in line.split(b";"))
+            found += [value.strip() for name, _, value in pairs if name.strip() == wanted]
+    return found
 
 
 def _rate_limited(rate: Rate, wait_s: float, id: str) -> answers.Answer:

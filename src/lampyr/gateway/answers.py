@@ -13,6 +13,10 @@ Answer = tuple[int, Headers, bytes]
 NO_TIMING = (b"server-timing", b"queue;dur=0, init;dur=0;desc=warm")
 
 
+# An encoder of its own each time costs as much as what it writes.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def error(code: str, message: str | None, id: str, *headers: tuple[bytes, bytes], **more: object) -> Answer:
     """`{"error": {"code", "message", "id", ...}}` with `x-lampyr-error`; `message` None takes the code's own sentence.
 
@@ -20,7 +24,7 @@ def error(code: str, message: str | None, id: str, *headers: tuple[bytes, bytes]
     """
     status, sentence = CODES[code]
     body = {"error": {"code": code, "message": message or sentence, "id": id, **more}}
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    text = _encode(body).encode()
     return status, [(b"content-type", b"application/json"), (b"x-lampyr-error", code.encode()), *headers], text
 
 

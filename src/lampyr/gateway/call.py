@@ -98,6 +98,7 @@ class Call:
         self.parent = exchange.parent
         if self.parent is not None:
             self.parent.inner += 1
+        site.crowd.inside += 1
         self.begun_s = 0.0
         self.cold = False
         self.open = True  # the client still waits for (more of) an answer
@@ -483,6 +484,7 @@ class Call:
     def _over(self) -> None:
         """The invocation has ended: free its place, write its line."""
         self._stop_timers()
+        self._site.crowd.inside -= 1
         if self.parent is not None:
             self.parent.inner -= 1
         if self._booked < 2:

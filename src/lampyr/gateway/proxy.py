@@ -122,7 +122,7 @@ class Proxy:
         if depth > MAX_DEPTH:
             self._answer(exchange, answers.error("INFINITE_LOOP_DETECTED", TOO_DEEP, exchange.id), function.route)
             return
-        refusal = site.admissions[function.route].refusal(method, ip, exchange.started, exchange.id)
+        refusal = site.crowd.refusal(exchange.id) or site.admissions[function.route].refusal(exchange, ip)
         if refusal is not None:
             status, _, body = refusal.answer
             site.books[function.route].refused(exchange, refusal.outcome, status, len(body))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lampyr.core.routing import Router
-from lampyr.gateway.admission import Admission
+from lampyr.gateway.admission import Admission, Crowd
 from lampyr.gateway.budgets import allowances
 from lampyr.gateway.exchange import Lines
 from lampyr.gateway.log import Log
@@ -37,12 +37,14 @@ class Site:
         log: Log,
         journal: Journal,
         counters: Counters,
+        crowd: Crowd,
         tmp: str,
         told: Callable[[Pool], None],
         before: Site | None,
     ) -> None:
         self.id: str = message["id"]
         self.log = log
+        self.crowd = crowd
         self.shows_tracebacks: bool = message["shows_tracebacks"]
         self.masker = Masker(message["secrets"])
         self.files = Files(Path(message["public"])) if message["public"] else None
