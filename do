@@ -12,6 +12,7 @@ usage: ./do COMMAND [ARGUMENTS]
   demo [OPTIONS]   a chat in your browser, answered by a language model on this machine
                    (OPTIONS are those of `lampyr dev`, for instance --port 0)
   test [OPTIONS]   all tests, in a real browser too (OPTIONS are those of pytest)
+  soak [KILLS]     kill -9 of every process under load, 1,000 times unless told otherwise, and what the ledger says then
   check            formatting, lint, types, and who may import whom
   bench [OPTIONS]  measure against other servers, side by side
   docs             test the documentation and retake its pictures
@@ -147,6 +148,11 @@ tests() {
     exec python -m pytest "$@"
 }
 
+soak() {
+    environment dev,local
+    LAMPYR_KILLS=${1:-1000} exec python -m pytest tests/system/test_soak.py -s
+}
+
 check() {
     environment dev,local
     failed=
@@ -172,7 +178,7 @@ docs() {
 }
 
 case ${1-} in
-demo | check | bench | docs)
+demo | check | bench | docs | soak)
     "$@"
     ;;
 test)

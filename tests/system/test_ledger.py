@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import csv
-import http.client
 import io
 import json
-import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +14,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from serving import Serve, Server, until
 
@@ -170,68 +166,6 @@ def test_requests_that_share_an_instance_share_its_memory_and_time(serve: Serve)
     assert total["invocations"] == 5
     assert 0.39 < total["gb_s"] - before < 1.2
     assert total["billed_ms"] > 1900
-
-
-class Client(threading.Thread):
-    """Asks without a pause; `acknowledged` are the ids of whole answers."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__()
-        self.server = server
-        self.acknowledged: list[str] = []
-        self.stopped = False
-
-    def run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)
-        while not self.stopped:
-            try:
-                connection.request("POST", "/work", b"rest")
-                answer = connection.getresponse()
-                answer.read()
-                if answer.status == 200:
-                    self.acknowledged.append(answer.headers["x-lampyr-id"])
-            except (OSError, http.client.HTTPException):
-                connection.close()
-        connection.close()
-
-
-def test_no_kill_loses_or_doubles_an_acknowledged_row(serve: Serve) -> None:
-    """Gateway, control and at last everything: killed with requests under way, then started again."""
-    server = serve(PROJECT)
-    clients = [Client(server) for _ in range(8)]
-    for client in clients:
-        client.start()
-    for kill, module in enumerate(["gateway", "control", "gateway", "gateway", "control", "gateway"]):
-        seen = sum(len(client.acknowledged) for client in clients)
-        until(lambda seen=seen: sum(len(one.acknowledged) for one in clients) > seen + 200, f"answers {kill}", 30)
-        server.find(f"lampyr.{module}").kill()
-    seen = sum(len(client.acknowledged) for client in clients)
-    until(lambda: sum(len(one.acknowledged) for one in clients) > seen + 200, "answers at the end", 30)
-    processes = server.processes()
-    server.process.send_signal(signal.SIGKILL)
-    for client in clients:
-        client.stopped = True
-    psutil.wait_procs(processes, 10)
-    for client in clients:
-        client.join()
-    acknowledged = {id for client in clients for id in client.acknowledged}
-    counted = usage(server.root)["total"]
-    again = Server(server.root, "start")
-    try:
-        until(
-            lambda: not any(one["outcome"] == "running" for one in rows(again.root).values()) and rows(again.root), ""
-        )
-        last = again.request("POST", "/work", "rest").headers["x-lampyr-id"]
-        row(again, last)
-    finally:
-        again.stop()
-    found = rows(server.root)
-    assert acknowledged <= {id for id, one in found.items() if one["outcome"] == "ok"}
-    interrupted = [one for one in found.values() if one["outcome"] == "interrupted"]
-    assert len(interrupted) <= 5 * 8 and not any(one["duration_ms"] for one in interrupted)
-    total = usage(server.root)["total"]
-    assert total["invocations"] == len(found) and os.listdir(server.root / ".lampyr/ledger/journal")
-    assert counted["invocations"] <= total["invocations"] - 1
 
 
 def test_the_usage_command(serve: Serve) -> None:
