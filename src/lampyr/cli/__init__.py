@@ -33,6 +33,7 @@ COMMANDS = {
     "usage": "lampyr.cli.usage",
     "model": "lampyr.cli.model",
     "ps": "lampyr.cli.ps",
+    "logs": "lampyr.cli.logs",
     "console": "lampyr.cli.console",
     "doctor": "lampyr.cli.doctor",
 }

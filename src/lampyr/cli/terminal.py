@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -134,7 +134,15 @@ def _line(kind: str, colour: str, message: str, hint: str) -> None:
         note(f"{_styled('hint:', fg='cyan')} {hint}")
 
 
+def styled(text: str, **style: Any) -> str:
+    """`text` on stdout, in colour for a terminal that shows it and a person who wants it (https://no-color.org)."""
+    return click.style(text, **style) if _has_colours(sys.stdout) else text
+
+
 def _styled(text: str, **style: Any) -> str:
-    """`text` in colour for a terminal that shows it and a person who wants it (https://no-color.org)."""
-    plain = not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return text if plain else click.style(text, **style)
+    """The same on stderr."""
+    return click.style(text, **style) if _has_colours(sys.stderr) else text
+
+
+def _has_colours(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
