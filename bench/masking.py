@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from lampyr.gateway.masking import Masker
+from lampyr.core.masking import Masker
 
 ROUNDS = 7
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Serve, Server, running, until
+from serving import Serve, Server, running, until, write
 
 from lampyr.logs import files, reading
 from lampyr.logs.reading import Query
@@ -115,13 +115,13 @@ COMMON = [
     *[("stderr", level, f"mine:logged {level}") for level in ("debug", "info", "warning", "error", "critical")],
     ("stderr", "error", "mine:caught"),
     ("stderr", "error", "KeyError: 'absent'"),
-    ("stdout", "info", "from a thread"),
 ]
 UNMARKED = [
     ("stdout", "info", "raw to 1"),
     ("stderr", "info", "raw to 2"),
     ("stdout", "info", "from C"),
     ("stdout", "info", "from a child"),
+    ("stdout", "info", "from a thread"),
 ]
 
 
@@ -160,7 +160,7 @@ def test_no_secret_is_written_however_it_is_split(server: Server, name: str) -> 
         assert b"s3cr3t" not in where and b"th=signs" not in where and b"/token" not in where
         assert b"czNjcjN0L3Rva2Vu" not in where  # base64
     long = [one["message"] for one in logs(server.root, "--function", f"/{name}") if "xxxx" in one["message"]]
-    assert long and all(len(one) < 20_000 for one in long)
+    assert long and all(len(one) < 25_000 for one in long)
 
 
 HARMFUL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -330,14 +330,14 @@ def test_a_flood_costs_its_own_function_lines_and_others_none(serve: Serve) -> N
     flooding = subprocess.Popen(
         ["curl", "-s", "-m", "15", f"http://127.0.0.1:{server.port}/flood"], stdout=subprocess.DEVNULL
     )
-    for number in range(40):
+    for number in range(70):
         server.get(f"/x?n={number}")
         time.sleep(0.1)
     flooding.kill()
     flooding.wait()
     until(lambda: logs(server.root, "--function", "/x", "-n", "1")[0]["message"].startswith("GET"), "the last line")
     mine = [one["message"] for one in logs(server.root, "--function", "/x") if one["stream"] == "stdout"]
-    assert mine == [f"said {number}" for number in range(40)]
+    assert mine == [f"said {number}" for number in range(70)]
     marks = [
         one for one in logs(server.root, "--function", "/flood", "--level", "warning") if "missing" in one["message"]
     ]
@@ -359,6 +359,27 @@ def test_lines_survive_the_end_of_any_process(serve: Serve) -> None:
     until(lambda: any(one.message == "said 9" for one in reading.read(root, Query())), "said 9")
     kept = [one.message for one in reading.read(root, Query(function="/x")) if one.stream == "stdout"]
     assert set(kept) == {f"said {number}" for number in (0, 1, 2, 3, 9)}
+
+
+IMPORTS = """
+    import logging, os, sys
+    token = os.environ["MY_TOKEN"]
+    print("x" * 16380 + token)
+    logging.warning("%s", token)
+    print("\\x1b[31mred", flush=True)
+    raise ValueError(f"\\x1b[2J {token}")
+"""
+
+
+@pytest.mark.parametrize("kind", ["build", "start"])
+def test_what_a_trial_import_prints_and_why_it_fails_is_masked_and_harmless(tmp_path: Path, kind: str) -> None:
+    write(tmp_path, {"app/x/route.py": IMPORTS, ".env.local": f"MY_TOKEN='{TOKEN}'\n"})
+    arguments = [sys.executable, "-m", "lampyr", kind, str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert not any(HARMFUL.search(line) for line in (done.stdout + done.stderr).split("\n"))
+    assert "s3cr3t" not in done.stdout + done.stderr and "th=signs" not in done.stdout + done.stderr
+    assert "WARNING:root:***" in done.stderr and r"ValueError: \x1b[2J ***" in done.stderr
 
 
 def test_a_crash_and_what_to_do_about_it_are_one_line_of_their_function(serve: Serve) -> None:

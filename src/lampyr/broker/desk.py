@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lampyr.core.masking import Masker
 from lampyr.gateway.exchange import Exchange
-from lampyr.gateway.masking import Masker
 from lampyr.node.ends import Ends
 
 # The gateway says whose a user id is before the function runs; the way of that through control takes milliseconds.

@@ -11,6 +11,7 @@ from typing import Any
 
 from lampyr.build import environment, frozen, shares, spec
 from lampyr.build.environment import Environment
+from lampyr.build.hearing import Hearing, Pipe
 from lampyr.build.scan import relative
 from lampyr.config import Config
 from lampyr.core import endings
@@ -50,6 +51,8 @@ def imports(
     at once; `begin` is called before each import.
     """
     packages = environment.packages(project.root)
+    hearing = Hearing(env.values.get(name, "") for name in env.secrets)
+    pipe = Pipe(hearing)
     ours, theirs = Channel.pair()
     base = subprocess.Popen(
         [sys.executable, "-P", "-m", "lampyr.runtime.snapshot", str(theirs.fileno())],
@@ -69,24 +72,31 @@ def imports(
                 begin(function)
                 what = {**spec.of(function, project, config, packages), "user": users.of(function.route)}
                 what["trace"] = trace
-                parent = (
-                    _parent(ours, shared[function.route], what, users, parents) if function.route in shared else ours
-                )
-                yield function, _import(parent, what, env.of(function))
+                share, parent = shared.get(function.route), ours
+                if share is not None:
+                    parent = _parent(ours, share, what, users, parents, pipe.writer)
+                yield function, hearing.clean_facts(_import(parent, what, env.of(function), pipe.writer))
     finally:
         for channel in (*parents.values(), ours):
             channel.close()
         base.wait()
+        pipe.finish()
 
 
 def _parent(
-    base: Channel, share: Mapping[str, Any], what: Mapping[str, Any], users: Users, parents: dict[str, Channel]
+    base: Channel,
+    share: Mapping[str, Any],
+    what: Mapping[str, Any],
+    users: Users,
+    parents: dict[str, Channel],
+    out: int,
 ) -> Channel:
     """The shared snapshot that a function comes from, started when it is first needed; the base where it cannot be."""
     if share["key"] not in parents:
         ours, theirs = Channel.pair()
         user = users.of(f"shared {share['key']}")
-        base.send({**what, "packages": share["packages"], "user": user, "users": users.range}, (theirs.fileno(), 2, 2))
+        order = {**what, "packages": share["packages"], "user": user, "users": users.range}
+        base.send(order, (theirs.fileno(), out, out))
         theirs.close()
         ours.send({"env": share["env"]})
         ours.sock.settimeout(IMPORT_TIMEOUT_S)
@@ -101,11 +111,11 @@ def _parent(
     return parents[share["key"]]
 
 
-def _import(base: Channel, what: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
+def _import(base: Channel, what: dict[str, Any], env: dict[str, str], out: int) -> dict[str, Any]:
+    """`out`: for what it prints."""
     ours, theirs = Channel.pair()
     try:
-        # What the import prints goes to stderr, like everything that is not a command's payload.
-        base.send(what, (theirs.fileno(), 2, 2))
+        base.send(what, (theirs.fileno(), out, out))
         theirs.close()
         ours.send({"env": env})
         ours.sock.settimeout(IMPORT_TIMEOUT_S)

@@ -21,6 +21,7 @@ from lampyr.logs.moments import SINCE, moment
 from lampyr.logs.reading import Follower, Query
 
 POLL_S = 0.1
+INTERRUPTED = 130
 # What is shown first of what was said before, where nobody asks for more.
 FOLLOWED_LINES = 10
 _COLOURS = {"debug": "bright_black", "warning": "yellow", "error": "red", "critical": "red"}
@@ -46,7 +47,7 @@ def logs(
     since: str | None,
     state_dir: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Show what the functions of the project in DIR have printed, their requests, and what went wrong.
 
     It reads what is kept, whether a server is running or not.
@@ -54,13 +55,16 @@ def logs(
     root = state_in(folder, state_dir) / "logs"
     query = Query(id=id, function=function, level=level, since=_since(since))
     if follow:
-        _follow(root, query, lines, as_json)
-        return
+        try:
+            _follow(root, query, lines, as_json)
+        except KeyboardInterrupt:  # Click would say something
+            return INTERRUPTED
     found = reading.read(root, query) if lines is None else reading.last(root, query, lines)
     if not _show(found, as_json) and lines != 0:
         _explain_nothing(root, query)
     elif lines is None and not since and id is None and reading.has_forgotten(root, query):
         terminal.note("lampyr: lines before these were let go; [logs] in lampyr.toml says how many are kept")
+    return 0
 
 
 def _since(text: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # A page of a book is 2 KB; a function that writes more than a hundred a second is not read by anybody.
 BYTES_PER_S = 256 * 1024
-BURST_BYTES = 4 * 1024 * 1024
+BURST_BYTES = 2 * 1024 * 1024
 # Once it has said too much, it is not heard for so long; one mark stands for all of that.
 SHUT_S = 1.0
 # What a line costs besides its length.

@@ -13,8 +13,8 @@ from lampyr.node.watch import BLOCKED, REPLACED_AFTER_S
 from lampyr.runtime import wire
 
 if TYPE_CHECKING:
+    from lampyr.core.masking import Masker
     from lampyr.gateway.exchange import Exchange, Lines
-    from lampyr.gateway.masking import Masker
     from lampyr.gateway.site import Site
     from lampyr.node.instance import Instance
     from lampyr.node.pool import Pool

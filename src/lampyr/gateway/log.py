@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from lampyr.core import endings
 from lampyr.core.flow import SHUT_S, Flow
 from lampyr.core.printable import printable
-from lampyr.gateway.masking import MASK
 from lampyr.gateway.terminal import Terminal
 from lampyr.logs.line import Stamps
 
 if TYPE_CHECKING:
+    from lampyr.core.masking import Masker
     from lampyr.gateway.call import Call
     from lampyr.gateway.exchange import Exchange
-    from lampyr.gateway.masking import Masker
     from lampyr.logs.writer import Writer
 
 FLUSH_AFTER_S = 0.02
@@ -231,26 +230,6 @@ def _masked(said: Sequence[Said]) -> list[bytes]:
     for masker in {id(one.masker): one.masker for one in said}.values():
         if masker:
             of_it = [at for at, one in enumerate(said) if one.masker is masker]
-            for at, message in zip(of_it, mask_lines(masker, [messages[at] for at in of_it]), strict=True):
+            for at, message in zip(of_it, masker.lines([messages[at] for at in of_it]), strict=True):
                 messages[at] = message
     return messages
-
-
-def mask_lines(masker: Masker, lines: list[bytes]) -> list[bytes]:
-    """The lines without secrets, those too that go on from one line to the next (base64 is often written so)."""
-    spans = masker.spans(b"\n".join(lines))
-    if not spans:
-        return lines
-    masked = []
-    begin = 0
-    for line in lines:
-        end = begin + len(line)
-        kept, at = [], begin
-        for start, stop in spans:
-            if start < end and stop > begin:
-                kept.append(line[at - begin : max(start - begin, 0)])
-                kept.append(MASK)
-                at = min(stop, end)
-        masked.append(b"".join([*kept, line[at - begin :]]) if kept else line)
-        begin = end + 1
-    return masked

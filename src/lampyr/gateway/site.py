@@ -8,12 +8,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
+from lampyr.core.masking import Masker
 from lampyr.core.routing import Router
 from lampyr.gateway.admission import Admission, Crowd
 from lampyr.gateway.budgets import allowances
 from lampyr.gateway.exchange import Lines
 from lampyr.gateway.log import Log
-from lampyr.gateway.masking import Masker
 from lampyr.gateway.metering import Book
 from lampyr.gateway.static import Files
 from lampyr.gateway.voice import Voice

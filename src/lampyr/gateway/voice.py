@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lampyr.node.logs import unmarked
+from lampyr.runtime.marks import unmarked
 
 if TYPE_CHECKING:
+    from lampyr.core.masking import Masker, MaskStream
     from lampyr.gateway.log import Log
-    from lampyr.gateway.masking import Masker, MaskStream
     from lampyr.node.instance import Instance
 
 

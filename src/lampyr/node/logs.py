@@ -6,8 +6,6 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from lampyr.runtime import wire
-
 READ_BYTES = 8 * 1024
 # Who has more to say than this at once waits in `write` between two reads, the longer the more lines there are: a flood
 # costs the gateway less than a tenth of its time, and a full pipe costs only its function.
@@ -18,19 +16,6 @@ MAX_LINE_BYTES = 16 * 1024
 
 # Takes a line, or a part of one; with True the line has ended.
 Sink = Callable[[bytes, bool], None]
-# What the runtime says of a line's level (runtime/lines.py).
-LEVELS = {b"d": "debug", b"i": "info", b"w": "warning", b"e": "error", b"c": "critical"}
-
-
-def unmarked(line: bytes) -> tuple[str, str, bytes]:
-    """Whose a line says it is ("" where it does not), its level, and the line without its mark."""
-    if line[:1] != wire.MARK:
-        return "", "info", line
-    said, mark, rest = line[1:].partition(wire.MARK)
-    if not mark:
-        return "", "info", line
-    id, _, level = said.partition(wire.LEVEL)
-    return id.decode("ascii", "replace"), LEVELS.get(level, "info"), rest
 
 
 class LogPipe:

@@ -24,8 +24,8 @@ from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
 from lampyr.node.processes import send_signal
 from lampyr.node.snapshots import Base, Snapshot
 from lampyr.node.watch import Watch
-from lampyr.runtime import wire
 from lampyr.runtime.channel import Message
+from lampyr.runtime.marks import says_whose
 from lampyr.types import Function
 
 # Calls that wait for an instance, per function; one more is refused with 503 instead of waiting for nothing.
@@ -234,7 +234,7 @@ class Pool:
         sink = self._sink(stream, instance)
 
         def heard(line: bytes, ended: bool) -> None:
-            self.talks = self.talks or line[:1] != wire.MARK or line[1:2] == wire.LEVEL
+            self.talks = self.talks or not says_whose(line)
             sink(line, ended)
 
         return heard

@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from typing import TextIO
 
 from lampyr.runtime import context
-from lampyr.runtime.wire import LEVEL, MARK
+from lampyr.runtime.marks import LEVEL, MARK
 
 _MARK, _LEVEL = MARK.decode(), LEVEL.decode()
 # From a level of `logging` on: a letter.

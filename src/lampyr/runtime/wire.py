@@ -37,11 +37,6 @@ QUICK_ANSWER = 25  # an answer whose handler never waited and took no time to sp
 BUSY = 26  # the request was read and not begun: this instance serves one at a time, and another one runs
 PONG = 27  # it does
 
-# In front of and behind the id at the beginning of a line of a function's log (runtime/lines.py).
-MARK = b"\x1e"
-# Behind the id, before the letter of a level, where `logging` has said one.
-LEVEL = b"\x1f"
-
 # Fields of a request head; header names and values alternate from HEADERS on.
 ID, METHOD, ORIGIN, PATH, QUERY, PARAMS, IP, DEADLINE, REGION, HEADERS = range(10)
 

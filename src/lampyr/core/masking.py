@@ -73,6 +73,23 @@ class Masker:
         kept.append(data[at:])
         return MASK.join(kept)
 
+    def lines(self, lines: list[bytes]) -> list[bytes]:
+        """As many lines without secrets, those too that go on from one line to the next: base64 is often written so."""
+        spans = self.spans(b"\n".join(lines)) if self._any else []
+        if not spans:
+            return lines
+        masked, begin = [], 0
+        for line in lines:
+            end = begin + len(line)
+            kept, at = [], begin
+            for start, stop in spans:
+                if start < end and stop > begin:
+                    kept += [line[at - begin : max(start - begin, 0)], MASK]
+                    at = min(stop, end)
+            masked.append(b"".join([*kept, line[at - begin :]]) if kept else line)
+            begin = end + 1
+        return masked
+
     def stream(self) -> MaskStream:
         """For a body that comes in pieces."""
         return MaskStream(self)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lampyr.core import masks
-from lampyr.gateway.masking import MASK, SHOWN_CHARS, Masker
+from lampyr.core.masking import MASK, SHOWN_CHARS, Masker
 
 SECRETS = [
     "sk-proj-Abc123_def-456GHI789jklMNO",
