@@ -27,7 +27,8 @@ from lampyr.node import hierarchy
 from lampyr.node.supervisor import Supervisor
 from lampyr.runtime import sandbox
 from lampyr.types import Project, Secret
-from lampyr.vault.place import VARIABLE, Place
+from lampyr.vault import held
+from lampyr.vault.place import Place
 
 # A stop signal waits this long for what runs; in development nobody wants to wait.
 DRAIN_LIMIT_S = {"production": 30.0, "development": 3.0}
@@ -39,14 +40,15 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     root = root.resolve()
     settings = config.load(root)
     project = scan(root, settings)
-    given = _master_text(Place(state_dir))
+    sandbox.close_memory()
+    master = _master_key(Place(state_dir))
 
     broker = _Broker(settings)
     models = [_LocalModel(provider) for provider in settings.providers.values() if provider.kind in ("local", "echo")]
     provided = {name: value for one in models for name, value in one.variables().items()}
 
     def environ() -> environment.Environment:
-        found = environment.read(root, mode, os.environ, _vault(Place(state_dir), given, mode))
+        found = environment.read(root, mode, os.environ, _vault(Place(state_dir), master, mode))
         return found.given(provided, broker.brokered)
 
     _apart(lambda: _tell(environ().judge(project), fatal=mode == "production"))
@@ -81,15 +83,19 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "max_concurrency": settings.server.max_concurrency,
         "snapshot_memory": settings.server.snapshot_memory,
     }
-    vault = {"state": str(state_dir), "environment": mode, "given": given}
+    vault = {
+        "state": str(state_dir),
+        "root": str(root),
+        "mode": mode,
+        "provided": provided,
+        "brokered": broker.brokered.message() if broker.brokered else None,
+    }
     control = {
         "root": str(root),
         "ledger": str(state_dir / "ledger"),
         "ledger_days": settings.server.ledger_days,
         "mode": mode,
         "loopback": all(_is_loopback(sock) for sock in listening),
-        "provided": provided,
-        "brokered": broker.brokered.message() if broker.brokered else None,
         "key": key,
         "console": opening_url,
     }
@@ -98,6 +104,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         listening,
         gateway,
         vault,
+        master,
         control,
         console,
         entrance,
@@ -146,24 +153,25 @@ def _apart(check: Callable[[], None]) -> None:
         raise LampyrError(f"the check of the project ended with status {status}", "the lines above may say why")
 
 
-def _master_text(where: Place) -> str | None:
-    """LAMPYR_MASTER_KEY, or the passphrase that a person types now: nobody can be asked later."""
-    given = os.environ.get(VARIABLE)
-    if given is None and sys.stdin.isatty() and where.exists():
+def _master_key(where: Place) -> int:
+    """In a file (vault.held), LAMPYR_MASTER_KEY or what a person types now: nobody can be asked later."""
+    master = held.of_environment()
+    if held.is_empty(master) and sys.stdin.isatty() and where.exists():
         from lampyr.vault import store
 
         if store.needs_passphrase(where):
-            return getpass.getpass("Passphrase of the vault: ")
-    return given
+            _apart(lambda: held.put(master, [getpass.getpass("Passphrase of the vault: ")]))
+    return master
 
 
-def _vault(where: Place, given: str | None, mode: str) -> dict[str, Secret]:
-    """What is in the vault; what opens one is imported only where there is one."""
+def _vault(where: Place, master: int, mode: str) -> dict[str, Secret]:
+    """What is in the vault; what opens one is imported only where there is one. Only for a check, in a child."""
     if not where.exists():
         return {}
-    from lampyr.vault import acts, master
+    from lampyr.vault import acts
+    from lampyr.vault.master import Keys
 
-    return acts.values(where, master.Keys(given), mode)
+    return acts.values(where, Keys(held.texts(master)[0]), mode)
 
 
 class _Broker:

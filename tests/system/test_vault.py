@@ -18,6 +18,7 @@ import pytest
 from serving import Serve, Server, until, write
 
 CANARY = "sk-canary-0f1e2d3c4b5a"
+FILED = "a-secret-of-a-file-77e1"
 SHOW = """
 import hashlib, os
 
@@ -134,23 +135,63 @@ def test_no_process_was_started_with_it(project: Path, start: Serve) -> None:
     assert "PATH=" in told and CANARY not in told and key not in told
 
 
-def test_the_base_never_holds_it(project: Path, start: Serve) -> None:
+def test_who_holds_it(project: Path, start: Serve) -> None:
+    """The vault process, the gateway, which masks it, and the function's own processes; nobody else's memory."""
     if os.geteuid() != 0:
         pytest.skip("only root reads the memory of others")
     secrets(project, "set", "API_KEY", "--only", "/mine", given=CANARY)
+    write(project, {".env.local": f"SESSION_SECRET={FILED}\n", "app/none/route.py": "secrets = []\n" + SHOW})
     server = start()
-    assert server.get("/mine").json() == seen(CANARY) and server.get("/other").json() == seen("")
-    holders = {" ".join(one.cmdline()[3:5]) for one in server.processes() if holds(one.pid, CANARY)}
-    mine = [one for one in server.processes() if holds(one.pid, CANARY) and "lampyr.runtime.snapshot" in one.cmdline()]
-    assert "lampyr.vault" in str(holders) and "lampyr.gateway" in str(holders)
-    base = server.find("lampyr.runtime.snapshot")
-    assert mine and base.pid not in {one.pid for one in mine}
-    assert not holds(server.process.pid, CANARY)
+    assert server.get("/mine").json() == seen(CANARY)
+    assert server.get("/other").json() == server.get("/none").json() == seen("")
+    ours = {name: server.find(f"lampyr.{name}") for name in ("vault", "gateway", "control", "runtime.snapshot")}
+    functions = {one.pid for one in ours["runtime.snapshot"].children(recursive=True)}
+    assert {name for name, one in ours.items() if holds(one.pid, CANARY)} == {"vault", "gateway"}
+    assert {name for name, one in ours.items() if holds(one.pid, FILED)} == {"vault", "gateway"}
+    assert not holds(server.process.pid, CANARY) and not holds(server.process.pid, FILED)
+    assert {pid for pid in functions if holds(pid, CANARY)} == family(server, "/mine")
+    assert {pid for pid in functions if holds(pid, FILED)} & family(server, "/none") == set()
 
 
-def holds(pid: int, text: str) -> bool:
+def family(server: Server, route: str) -> set[int]:
+    """The processes of a function: its instances and their snapshot."""
+    rows = json.loads(ps(server))["functions"]
+    instances = {one["pid"] for row in rows if row["function"] == route for one in row["instances"]}
+    assert instances
+    return instances | {psutil.Process(pid).ppid() for pid in instances}
+
+
+def ps(server: Server) -> str:
+    command = [sys.executable, "-m", "lampyr", "ps", str(server.root), "--json"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+# Named, because pytest puts the id of a test into its environment.
+@pytest.mark.parametrize("given", ["5a" * 31 + "7c", "a passphrase of some length"], ids=["key", "passphrase"])
+def test_the_key_that_is_given_is_in_the_vault_process_only(project: Path, start: Serve, given: str) -> None:
+    """Not in the memory of its parent either, nor in /proc/PID/environ; a vault process that comes later has it too."""
+    env = {"LAMPYR_MASTER_KEY": given}
+    secrets(project, "set", "API_KEY", given=CANARY, env=env)
+    server = start(env=env)
+    assert server.get("/mine").json() == seen(CANARY)
+    first = server.find("lampyr.vault")
+    first.send_signal(signal.SIGKILL)
+    until(lambda: server.find("lampyr.vault").pid != first.pid, "another vault process")
+    secrets(project, "set", "API_KEY", given="another-value", env=env)
+    until(lambda: server.get("/mine").json() == seen("another-value"), "the new value")
+    everybody = [psutil.Process(server.process.pid), *server.processes()]
+    for one in everybody:
+        assert given.encode() not in Path(f"/proc/{one.pid}/environ").read_bytes(), one
+    if os.geteuid() == 0:
+        vault = server.find("lampyr.vault").pid
+        assert {one.pid for one in everybody if holds(one.pid, given)} <= {vault}
+        if "passphrase" not in given:
+            assert {one.pid for one in everybody if holds(one.pid, bytes.fromhex(given))} == {vault}
+
+
+def holds(pid: int, text: str | bytes) -> bool:
     """Whether a process has `text` in its memory."""
-    wanted = text.encode()
+    wanted = text.encode() if isinstance(text, str) else text
     try:
         maps = Path(f"/proc/{pid}/maps").read_text()
         with open(f"/proc/{pid}/mem", "rb", 0) as memory:
@@ -175,7 +216,7 @@ def test_a_new_value_is_seen_without_a_failed_request(project: Path, start: Serv
     with server.connect() as sock, sock.makefile("rb") as stream:
         sock.sendall(b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n")
         renew(project, server, stream)
-    assert server.log(r"secrets have changed: new snapshots for (.+)")[1].split(", ")[0] == "/environ"
+    assert server.log("lampyr: /environ: it has new secrets")
     secrets(project, "set", "API_KEY", "--only", "/mine", given="for-mine-alone")
     until(lambda: server.get("/other").json() == seen(""), "that it is taken away")
 
@@ -202,7 +243,7 @@ def renew(project: Path, server: Server, stream: BinaryIO) -> None:
     finally:
         done.set()
         asking.join()
-    assert statuses == {200}
+    assert statuses == {200}, server.lines[-60:]
     for _ in range(20):
         line = stream.readline()
         assert line.strip() in (b"", b"9") or seen("the-first-value")[0].encode() in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import socket
 import ssl
@@ -18,8 +19,8 @@ from lampyr.broker.desk import Desk
 from lampyr.broker.log import Log
 from lampyr.gateway.http import Connection, Connections, Exchange
 from lampyr.gateway.ids import Ids
-from lampyr.runtime import kernel
-from lampyr.runtime.channel import Channel, ChannelError, Message
+from lampyr.runtime import sandbox
+from lampyr.runtime.channel import Channel, ChannelError, Message, unpack
 
 MAX_CONNECTIONS = 4096
 # Connections to providers that are kept for the next call, and how long.
@@ -66,9 +67,9 @@ class Broker:
             self._control = Channel.from_fd(fds[0])
             self._loop.add_reader(self._control.fileno(), self._hear, self._control)
         elif "desk" in message:
-            self._desk.told(message["desk"])
+            self._desk.told(json.loads(unpack(fds[0])))
         elif "users" in message:
-            self._desk.told_users(message["users"])
+            self._desk.told_users(json.loads(unpack(fds[0])))
 
     def _keep(self, route: str, text: str) -> None:
         """The gateway keeps the log; while control is away, nobody takes a line there."""
@@ -93,9 +94,7 @@ class Broker:
 
 
 def main() -> None:
-    if sys.platform == "linux":
-        # No core dump, and no other process of this user reads this one's memory (prctl(2)).
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    sandbox.close_memory()
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     gc.set_threshold(50_000, 20, 50)

@@ -64,7 +64,7 @@ def imports(
     )
     theirs.close()
     users = Users(str(project.root))
-    shared = {} if trace else shares.of(project, config, env, packages)
+    shared = {} if trace else shares.of(project, config, env.of_nobody(), env.private, packages)
     parents: dict[str, Channel] = {}
     try:
         for function in project.functions:

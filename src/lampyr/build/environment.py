@@ -108,19 +108,10 @@ class Environment:
         away = {*self.secrets, *self._holders(set(self.secrets)), *(self.brokered.names if self.brokered else ())}
         return {name: value for name, value in self.values.items() if name not in away} | dict(self.provided)
 
-    def sealed(self, function: Function) -> str:
-        """Which versions of which secrets of the vault a function has."""
-        away = self._withheld(function)
-        versions = [f"{name}:{one.version}" for name, one in sorted(self.vault.items()) if name not in away]
-        providers = (
-            [one.name for one in self.brokered.elsewhere if self.may_call(function, one)] if self.brokered else []
-        )
-        return ",".join((*versions, *providers))
-
     @property
-    def names_of_functions(self) -> set[str]:
-        """Every variable that some function may have."""
-        return {*self.values, *(self.brokered.names if self.brokered else ())}
+    def private(self) -> list[str]:
+        """The variables that some functions may have, and others not."""
+        return sorted({*self.values, *(self.brokered.names if self.brokered else ())} - self.of_nobody().keys())
 
     def desk(self, functions: Iterable[Function]) -> dict[str, Any]:
         """What the broker has to know: the keys, and which function may call whom."""

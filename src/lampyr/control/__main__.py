@@ -12,8 +12,8 @@ from itertools import count
 from pathlib import Path
 
 from lampyr import config
-from lampyr.build import check, environment
-from lampyr.build.brokering import Brokered
+from lampyr.build import check
+from lampyr.build.packages import packages
 from lampyr.build.scan import scan
 from lampyr.control import deployment, running, thresholds, tree
 from lampyr.control.bookkeeping import Bookkeeper
@@ -24,8 +24,9 @@ from lampyr.control.thresholds import Notice, Thresholds
 from lampyr.control.webhook import Webhook
 from lampyr.errors import LampyrError
 from lampyr.ledger.counters import Counters
+from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, Message, unpack
-from lampyr.types import Function, Problem, Project, Secret
+from lampyr.types import Function, Problem, Project
 
 # Between requests the disk is looked at this often, so that an import begins while the person still reaches for
 # the browser.
@@ -39,12 +40,11 @@ class Control:
         self.supervisor = supervisor
         self.root = Path(told["root"])
         self.mode = str(told["mode"])
-        self.provided: dict[str, str] = told.get("provided", {})
-        self.brokered = Brokered.told(told["brokered"]) if told.get("brokered") else None
         self.development = self.mode == "development"
         self.shows_tracebacks = self.development and bool(told["loopback"])
         self.gateway: Channel | None = None
         self.deployed: Message | None = None
+        self._handed: int | None = None  # the parcel that goes along with it, for the gateway's eyes only
         self._state: tree.State = {}
         self._public: tree.State = {}
         self._loaded: dict[str, set[str]] = {}
@@ -155,7 +155,7 @@ class Control:
         if self.deployed is None:
             self.freshen()
         else:
-            self._send({"deployment": self.deployed})
+            self._send_deployment()
         for question, _ in self._questions.values():
             self._send(question)
 
@@ -187,7 +187,7 @@ class Control:
             if self.development:  # in production the start has said it
                 self._warn_of_import(message["loaded"], facts)
         elif "users" in message:
-            self._broker.tell("users", json.loads(unpack(fds[0])))
+            self._broker.tell("users", fds[0])
         elif "answer" in message and message["answer"] in self._questions:
             _, reply = self._questions.pop(message["answer"])
             reply(running.ps(json.loads(unpack(fds[0]))))
@@ -211,10 +211,10 @@ class Control:
             case other:
                 raise LampyrError(f"the server does not know how to {other!r}", "it may be older than this command")
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         if self.gateway is not None:
             try:
-                self.gateway.send(message)
+                self.gateway.send(message, fds)
             except OSError:
                 pass  # a new gateway is on its way; it gets the deployment then
 
@@ -240,7 +240,8 @@ class Control:
             self._failed(error)
             return
         except Unreachable:
-            return  # there will be another vault process, and then another look
+            self._state = {}  # there will be another vault process, and then another look
+            return
         if not first:
             self._tell_of_a_restart(settings)
             self._report(judged)
@@ -253,7 +254,6 @@ class Control:
         """The vault may have changed: functions with another secret than before get a new snapshot."""
         if self._project is None or self._settings is None or self.deployed is None:
             return
-        before = {one["route"]: one["version"] for one in self.deployed["functions"]}
         try:
             judged = self._deploy(self._project, self._settings)
         except LampyrError as error:
@@ -263,39 +263,33 @@ class Control:
             return
         self._report(judged)
         self._warned = frozenset(judged.warnings)
-        new = [one["route"] for one in self.deployed["functions"] if one["version"] != before.get(one["route"])]
-        if new:
-            self._send({"log": f"secrets have changed: new snapshots for {', '.join(new)}"})
 
     def _deploy(self, project: Project, settings: config.Config) -> Project:
         """Send the deployment to the gateway; returns the project with all its problems. Raises LampyrError."""
-        env = environment.read(self.root, self.mode, os.environ, self._secrets(project))
-        env = env.given(self.provided, self.brokered)
-        if self.brokered is not None:
-            self._broker.tell("desk", env.desk(project.functions))
+        handed = self._sealed.ask(project)
+        if self._handed is not None:
+            os.close(self._handed)
+        self._handed = handed.private
+        if handed.desk is not None:
+            self._broker.tell("desk", handed.desk)
         self.deployed = deployment.compose(
             f"{time.time_ns() // 1_000_000:011x}",
             project,
             settings,
-            env,
-            environment.packages(self.root),
+            handed.common,
+            packages(self.root),
             shows_tracebacks=self.shows_tracebacks,
-            version_of=lambda function: f"{self._version(function)}/{env.sealed(function)}",
+            version_of=self._version,
         )
-        self._send({"deployment": self.deployed})
+        self._send_deployment()
         self._thresholds.deployed(self.deployed)
-        return env.judge(project)
+        if handed.refused is not None:
+            self._failed(handed.refused)
+        return handed.common.judge(project)
 
-    def _secrets(self, project: Project) -> dict[str, Secret]:
-        """What the vault holds now or, where it cannot be opened any more, what it held. Raises at the first time."""
-        try:
-            return self._sealed.ask(project.functions)
-        except (LampyrError, Unreachable) as error:
-            if self._sealed.secrets is None:
-                raise
-            if isinstance(error, LampyrError):
-                self._failed(error)
-            return self._sealed.secrets
+    def _send_deployment(self) -> None:
+        assert self._handed is not None
+        self._send({"deployment": self.deployed}, (self._handed,))
 
     def _failed(self, error: LampyrError) -> None:
         if self.deployed is None:
@@ -341,6 +335,7 @@ def _for_all(path: str) -> bool:
 
 
 def main() -> None:
+    sandbox.close_memory()
     supervisor = Channel.from_fd(int(sys.argv[1]))
     received = supervisor.receive()
     if received is not None:

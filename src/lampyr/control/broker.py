@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
 
 from lampyr.runtime.channel import Channel, ChannelError, Message
 
 
 class Broker:
-    """Says again to a broker that takes the place of a dead one what the one before knew."""
+    """Says again to a broker that takes the place of a dead one what the one before knew. All of it goes unread."""
 
     def __init__(self) -> None:
         self._channel: Channel | None = None
-        self._said: dict[str, Any] = {}
+        self._said: dict[str, int] = {}
 
     def connect(self, channel: Channel) -> None:
         """There is a broker process, perhaps in place of one that has died."""
         if self._channel is not None:
             self._channel.close()
         self._channel = channel
-        for what, content in self._said.items():
-            self._send(what, content)
+        for what, parcel in self._said.items():
+            self._send(what, parcel)
 
     def fileno(self) -> int:
         """Of the channel; -1 while there is no broker."""
@@ -38,15 +38,16 @@ class Broker:
             self._channel = None
         return [message for message, _ in messages]
 
-    def tell(self, what: str, content: Any) -> None:
-        """Say "desk" or "users" (broker/__main__.py)."""
-        if self._said.get(what) != content:
-            self._said[what] = content
-            self._send(what, content)
+    def tell(self, what: str, parcel: int) -> None:
+        """Say "desk" or "users" (broker/__main__.py). The parcel is ours from now on."""
+        if what in self._said:
+            os.close(self._said[what])
+        self._said[what] = parcel
+        self._send(what, parcel)
 
-    def _send(self, what: str, content: Any) -> None:
+    def _send(self, what: str, parcel: int) -> None:
         if self._channel is not None:
             try:
-                self._channel.send({what: content})
+                self._channel.send({what: True}, (parcel,))
             except OSError:
                 pass  # it has died; the next one is told

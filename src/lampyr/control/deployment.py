@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
-from lampyr.build import environment, shares, spec
+from lampyr.build import shares, spec
+from lampyr.build.handout import Common
+from lampyr.build.packages import Packages
 from lampyr.config import Config
 from lampyr.runtime.channel import Message
-from lampyr.types import Project
+from lampyr.types import Function, Project
 
 
 def compose(
     id: str,
     project: Project,
     config: Config,
-    env: environment.Environment,
-    packages: environment.Packages,
+    common: Common,
+    packages: Packages,
     *,
     shows_tracebacks: bool,
-    version_of: Any,
+    version_of: Callable[[Function], str],
 ) -> Message:
-    """The message. `version_of(function)` names a state of its code: an equal version keeps the snapshot it has."""
-    shared = shares.of(project, config, env, packages)
+    """The message, without what is secret: that goes along in a parcel (build.handout.private).
+
+    `version_of(function)` names a state of its code: an equal version keeps the snapshot it has.
+    """
+    shared = shares.of(project, config, common.plain, common.private, packages)
     functions = [
         {
             "route": function.route,
@@ -33,7 +38,6 @@ def compose(
             "settings": asdict(function.settings),
             "problem": asdict(function.problem) if function.problem else None,
             "spec": {**spec.of(function, project, config, packages), "shared": shared.get(function.route)},
-            "env": env.of(function),
             "version": version_of(function),
         }
         for function in project.functions
@@ -42,8 +46,7 @@ def compose(
         "id": id,
         "functions": functions,
         "public": str(project.public) if project.public else None,
-        "secrets": sorted({env.values[name] for name in env.secrets if env.values.get(name)}),
-        "env_js": environment.env_js(env.public),
+        "env_js": common.env_js,
         "budgets": list(config.budget.limit),
         "trusted_proxies": list(config.server.trusted_proxies),
         "shows_tracebacks": shows_tracebacks,

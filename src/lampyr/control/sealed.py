@@ -1,27 +1,40 @@
-"""What the vault process says the functions may have: control asks it at every deployment."""
+"""What the vault process says of the functions' environments: control asks it at every deployment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
+from lampyr.build.handout import Common
 from lampyr.errors import VaultError
 from lampyr.runtime.channel import Channel, ChannelError, Message
-from lampyr.types import Function, Secret
+from lampyr.types import Project
 
-# It answers in milliseconds, or after a passphrase was stretched, or never.
-PATIENCE_S = 10.0
+# It answers in milliseconds, or when a passphrase is stretched, or public/ looked through for the first time, or never.
+PATIENCE_S = 60.0
 
 
 class Unreachable(Exception):
     """There is no vault process at the moment, and there will be another."""
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """`private` is a parcel for the gateway and `desk`, where there is a broker, one for that. They are not read here.
+
+    `refused`: the vault cannot be opened any more; the values are those that were in it before.
+    """
+
+    common: Common
+    private: int
+    desk: int | None
+    refused: VaultError | None
+
+
 class Sealed:
-    """Our end of the channel to the vault process. `secrets` is what it said last; None: nothing yet."""
+    """Our end of the channel to the vault process."""
 
     def __init__(self) -> None:
         self.channel: Channel | None = None
-        self.secrets: dict[str, Secret] | None = None
         self._asked = 0
         self._news = False
 
@@ -31,22 +44,33 @@ class Sealed:
         self.channel = channel
 
     def close(self) -> None:
-        """Forget the process; what it said stays."""
+        """Forget the process."""
         if self.channel is not None:
             self.channel.close()
             self.channel = None
 
-    def ask(self, functions: Iterable[Function]) -> dict[str, Secret]:
-        """What these functions may have, as the vault is now. Raises VaultError or Unreachable."""
+    def ask(self, project: Project) -> Handed:
+        """What its functions get, as the vault and the .env files are now. Raises VaultError or Unreachable."""
         self._asked += 1
-        wanted = {one.route: one.settings.secrets for one in functions}
-        answer = self._answer({"ask": self._asked, "functions": wanted})
+        functions = [(one.route, str(one.file), one.settings.secrets) for one in project.functions]
+        public = str(project.public) if project.public else None
+        answer, fds = self._answer({"ask": self._asked, "functions": functions, "public": public})
         if "error" in answer:
             raise VaultError(answer["error"], answer["hint"])
-        self.secrets = {name: Secret(value, _routes(who), version) for name, (value, who, version) in _told(answer)}
-        return self.secrets
+        refused = VaultError(*answer["refused"]) if answer["refused"] else None
+        return Handed(Common.told(answer["common"]), fds[0], fds[1] if len(fds) > 1 else None, refused)
 
-    def _answer(self, question: Message) -> Message:
+    def pass_on(self, visitor: int) -> None:
+        """Have the vault process speak with a visitor itself. Raises Unreachable."""
+        try:
+            if self.channel is not None:
+                self.channel.send({"visitor": True}, (visitor,))
+                return
+        except OSError:
+            pass
+        raise Unreachable
+
+    def _answer(self, question: Message) -> tuple[Message, list[int]]:
         if self.channel is None:
             raise Unreachable
         try:
@@ -55,7 +79,7 @@ class Sealed:
             while (received := self.channel.receive()) is not None:
                 if received[0].get("answer") == question["ask"]:
                     self.channel.sock.settimeout(None)
-                    return received[0]
+                    return received
                 self._news = True
         except (OSError, ChannelError):
             pass
@@ -73,12 +97,3 @@ class Sealed:
             self.close()
         news, self._news = bool(messages) or self._news, False
         return news
-
-
-def _told(answer: Message) -> Iterable[tuple[str, tuple[str, list[str] | None, int]]]:
-    secrets: dict[str, tuple[str, list[str] | None, int]] = answer["secrets"]
-    return secrets.items()
-
-
-def _routes(who: list[str] | None) -> tuple[str, ...] | None:
-    return None if who is None else tuple(who)

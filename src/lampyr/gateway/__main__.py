@@ -28,7 +28,8 @@ from lampyr.logs.writer import Writer
 from lampyr.node.pool import Pool
 from lampyr.node.shelf import MIB
 from lampyr.node.snapshots import Base
-from lampyr.runtime.channel import Channel, ChannelError, Message, parcel
+from lampyr.runtime import sandbox
+from lampyr.runtime.channel import Channel, ChannelError, Message, parcel, unpack
 from lampyr.version import VERSION
 
 # Functions that are imported at the same time ahead of any call: with all of them at once the first call would wait
@@ -145,7 +146,7 @@ class Gateway:
 
     def _from_control(self, message: Message, fds: list[int]) -> None:
         if "deployment" in message:
-            self._switch(message["deployment"])
+            self._switch(message["deployment"], json.loads(unpack(fds[0])))
         elif "checked" in message:
             self._checked(message["checked"])
         elif "log" in message:
@@ -155,29 +156,33 @@ class Gateway:
         elif "ps" in message:
             self._tell_in_a_parcel({"answer": message["ps"]}, running.functions(self.proxy.site, self._retiring))
 
-    def _switch(self, deployment: Message) -> None:
+    def _switch(self, deployment: Message, private: Message) -> None:
         before = self.proxy.site
         # The supervisor tells of the ledger before it tells of control.
         assert self.journal is not None and self.counters is not None
         ledger = self.journal, self.counters
-        site = Site(deployment, self.base, self.log, *ledger, self.crowd, self.tmp, self._told, before)
-        self.log.masker = site.masker
+        site = Site(deployment, private, self.base, self.log, *ledger, self.crowd, self.tmp, self._told, before)
         self.proxy.switch(site)
+        self.log.masker = site.masker
         if before is None:
             # What start-up allocated lives as long as the process: no collection needs to look at it again.
             gc.collect()
             gc.freeze()
             self.supervisor.send({"ready": True})
         else:
-            kept = {id(pool) for pool in site.pools.values()}
-            for pool in before.pools.values():
-                if id(pool) not in kept:
-                    self._retiring[pool] = before.id
-                    pool.retire(partial(self._retired, pool))
+            kept = {*site.pools.values(), *site.coming.values()}
+            for pool in (*before.pools.values(), *before.coming.values()):
+                if pool not in kept:
+                    self._retire(pool, before.id)
         self._tell_users()
-        self._cold = deque(pool for pool in site.pools.values() if pool.function.problem is None)
+        coming = sorted(site.coming.values(), key=lambda pool: not site.pools[pool.function.route].instances)
+        self._cold = deque(one for one in (*coming, *site.pools.values()) if one.function.problem is None)
         for _ in range(AT_ONCE):
             self._warm_next()
+
+    def _retire(self, pool: Pool, deployment: str) -> None:
+        self._retiring[pool] = deployment
+        pool.retire(partial(self._retired, pool))
 
     def _tell_users(self) -> None:
         """For the broker: whose processes have which user id."""
@@ -198,19 +203,32 @@ class Gateway:
 
     def _told(self, pool: Pool) -> None:
         """The snapshot of `pool` has changed its state."""
-        snapshot = pool.snapshot
+        snapshot, site = pool.snapshot, self.proxy.site
         if snapshot.state in ("ready", "failed"):
             self._warm_next()
+        is_coming = site is not None and site.coming.get(pool.function.route) is pool
         if snapshot.state == "failed":
             failure = snapshot.failure
             where = f"{failure['file'] or pool.function.file}:{failure['line'] or 1}"
             hint = f"\nhint: {failure['hint']}" if failure.get("hint") else ""
             route = pool.function.route
-            self.log.platform(f"error: it cannot be imported: {where}: {failure['message']}{hint}", route)
+            how = " with its new secrets, and goes on with the old ones" if is_coming else ""
+            self.log.platform(f"error: it cannot be imported{how}: {where}: {failure['message']}{hint}", route)
             self.log.unimportable(route, failure["traceback"])
+        if site is not None and is_coming and snapshot.state in ("ready", "failed"):
+            self._settle(site, pool)
         if self.control is not None and snapshot.state in ("ready", "failed"):
             facts = {name: snapshot.facts.get(name) for name in ("files", "warnings")}
             self._tell_in_a_parcel({"loaded": pool.function.route}, facts)
+
+    def _settle(self, site: Site, pool: Pool) -> None:
+        """A function has been imported with other secrets: it serves with them from now on, or not at all."""
+        if pool.snapshot.state == "ready":
+            self.log.platform("it has new secrets", pool.function.route)
+            self._retire(site.take_over(pool), site.id)
+        else:
+            del site.coming[pool.function.route]
+            self._retire(pool, site.id)
 
     def _freshen(self, then: Callable[[], None]) -> None:
         """Have control compare the disk with what is deployed; a new deployment, if any, arrives before the answer."""
@@ -240,6 +258,7 @@ class Gateway:
 
 
 def main() -> None:
+    sandbox.close_memory()
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     gc.set_threshold(50_000, 20, 50)

@@ -158,7 +158,7 @@ class Log:
 
     def _make_lines(self) -> None:
         said, self._said = self._said, []
-        messages = _masked(said)
+        messages = _masked(said, self.masker)
         kept: dict[str | None, list[str]] = {}
         for one, message in zip(said, messages, strict=True):
             text = message.decode(errors="replace")
@@ -224,12 +224,19 @@ class Log:
             self._writer.close()
 
 
-def _masked(said: Sequence[Said]) -> list[bytes]:
-    """The messages without secrets; those of one masker are looked at together, as there is hardly ever a secret."""
+def _masked(said: Sequence[Said], latest: Masker | None) -> list[bytes]:
+    """The messages without secrets; those of one masker are looked at together, as there is hardly ever a secret.
+
+    What a function says that began under an earlier deployment is looked at with its masker and with the latest.
+    """
     messages = [one.message for one in said]
-    for masker in {id(one.masker): one.masker for one in said}.values():
+    for masker in {id(one): one for one in (*(one.masker for one in said), latest)}.values():
         if masker:
-            of_it = [at for at, one in enumerate(said) if one.masker is masker]
+            of_it = [
+                at
+                for at, one in enumerate(said)
+                if one.masker is masker or (masker is latest and one.masker is not None)
+            ]
             for at, message in zip(of_it, masker.lines([messages[at] for at in of_it]), strict=True):
                 messages[at] = message
     return messages

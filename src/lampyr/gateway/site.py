@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lampyr.core.masking import Masker
 from lampyr.core.routing import Router
@@ -27,12 +27,28 @@ from lampyr.runtime.channel import Message
 from lampyr.types import Function, Problem, Settings
 
 
+class Made(NamedTuple):
+    """What a pool was made of: the state of its code, its variables, and what was secret in the project then."""
+
+    version: str
+    env: dict[str, str]
+    secrets: list[str]
+
+    def like(self, other: Made) -> bool:
+        return self.version == other.version and self.env == other.env
+
+
 class Site:
-    """Immutable but for its pools. `shows_tracebacks`: development on loopback only (SPEC 3)."""
+    """Immutable but for its pools. `shows_tracebacks`: development on loopback only (SPEC 3).
+
+    `private` is what only some may see (build.handout). A function whose code is as it was, and whose variables are
+    others, goes on with its pool until that of the new values is ready: `coming` has these.
+    """
 
     def __init__(
         self,
         message: Message,
+        private: Message,
         base: Base,
         log: Log,
         journal: Journal,
@@ -46,15 +62,16 @@ class Site:
         self.log = log
         self.crowd = crowd
         self.shows_tracebacks: bool = message["shows_tracebacks"]
-        self.masker = Masker(message["secrets"])
         self.files = Files(Path(message["public"])) if message["public"] else None
         self.env_js: bytes = message["env_js"].encode()
         self.trusted: list[IPv4Network | IPv6Network] = [ip_network(one) for one in message["trusted_proxies"]]
         self.functions = [_function(one) for one in message["functions"]]
         self.router = Router(self.functions)
         self.known_heads: dict[bytes, Lines] = {}  # of responses, as handlers wrote them
-        self._versions: dict[str, str] = {one["route"]: one["version"] for one in message["functions"]}
         self.pools: dict[str, Pool] = {}
+        self.coming: dict[str, Pool] = {}
+        self._made: dict[Pool, Made] = {}
+        self._secrets: frozenset[str]
         budgets = {
             one.route: allowances(one.route, one.settings.budget, message["budgets"], counters)
             for one in self.functions
@@ -65,13 +82,41 @@ class Site:
             one.route: Admission(one.settings, budgets[one.route], known.get(one.route)) for one in self.functions
         }
         for function, one in zip(self.functions, message["functions"], strict=True):
-            old = before.pools.get(function.route) if before else None
-            if old is not None and before is not None and before._versions[function.route] == one["version"]:
-                self.pools[function.route] = old
+            route, spec = function.route, {**one["spec"], "route": function.route}
+            made = Made(one["version"], private["env"][route], private["secrets"])
+            old = before.pools.get(route) if before else None
+            new = before.like(route, made) if before else None
+            if new is None:
+                new = Pool(function, base, spec, made.env, tmp, partial(self._sink, route), told)
+            self._made[new] = made
+            if before is not None and old is not None and old is not new and before.may_go_on(old, made):
+                self._made[old] = before._made[old]
+                self.pools[route], self.coming[route] = old, new
             else:
-                sink = partial(self._sink, function.route)
-                spec = {**one["spec"], "route": function.route}
-                self.pools[function.route] = Pool(function, base, spec, one["env"], tmp, sink, told)
+                self.pools[route] = new
+        # What runs on with values that are old by now may still write them.
+        self._secrets = frozenset(private["secrets"]).union(*(made.secrets for made in self._made.values()))
+        self.masker: Masker = Masker(self._secrets) if before is None else before.masker_of(self._secrets)
+
+    def masker_of(self, secrets: frozenset[str]) -> Masker:
+        """One that masks these: making it takes time, and mostly they are those of the deployment before."""
+        return self.masker if secrets == self._secrets else Masker(secrets)
+
+    def like(self, route: str, made: Made) -> Pool | None:
+        """The pool of a function that was made of the same."""
+        pools = (self.coming.get(route), self.pools.get(route))
+        return next((one for one in pools if one is not None and self._made[one].like(made)), None)
+
+    def may_go_on(self, pool: Pool, made: Made) -> bool:
+        """Whether `pool` may serve until one made of `made` can: other values, the same code, nothing taken away."""
+        own = self._made[pool]
+        return own.version == made.version and own.env.keys() <= made.env.keys() and pool.snapshot.state != "failed"
+
+    def take_over(self, pool: Pool) -> Pool:
+        """Calls go to `pool`, which was coming; returns that to which they went before."""
+        route = pool.function.route
+        before, self.pools[route] = self.pools[route], self.coming.pop(route)
+        return before
 
     def _sink(self, route: str, stream: str, instance: Instance | None) -> Sink:
         return Voice(self.log, self.masker, route, stream, instance).say

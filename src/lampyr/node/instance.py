@@ -157,7 +157,11 @@ class Instance:
             return
         self.step("retire")
         self.reason = reason
+        # What waits in the socket goes elsewhere now: taken out later, it could be put back behind the end.
+        behind = self.take_back() if len(self.running) > 1 and self._link.packets else []
         self.send(wire.frame(0, wire.RETIRE))
+        for caller in behind:
+            caller.returned()
 
     def print_stack(self) -> None:
         """Have the process write its Python stacks to its log, whatever it is doing (faulthandler)."""

@@ -16,7 +16,6 @@ from lampyr.build import environment
 from lampyr.errors import LampyrError
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message
-from lampyr.vault.place import VARIABLE
 
 # A process that ended more often than this within a minute will not be cured by another start. One that was killed has
 # not ended of itself: whoever did that, the next one may live.
@@ -71,9 +70,9 @@ class Socketed:
 class Supervisor:
     """Runs until it is told to stop. `listening`: the public sockets; `settings`: what the gateway is told about them.
 
-    `vault`, `control`, `console`: what they are told; `door`: where control is asked; `desk`: where people reach the
-    console; `broker`: where functions reach it, if there is one; `ready()` is called once the first deployment is
-    served.
+    `vault`, `control`, `console`: what they are told; `master`: the file with the vault's key (vault.held); `door`:
+    where control is asked; `desk`: where people reach the console; `broker`: where functions reach it, if there is
+    one; `ready()` is called once the first deployment is served.
     """
 
     def __init__(
@@ -81,6 +80,7 @@ class Supervisor:
         listening: list[socket.socket],
         settings: Message,
         vault: Message,
+        master: int,
         control: Message,
         console: Message,
         door: socket.socket,
@@ -92,6 +92,7 @@ class Supervisor:
         self._listening = listening
         self._settings = settings
         self._vault = vault
+        self._master = master
         self._control = control
         self._console = console
         self._door = door
@@ -209,8 +210,8 @@ class Supervisor:
     def _find(self, module: str) -> Child | None:
         return next((child for child in self._children.values() if child.module == module), None)
 
-    def _start(self, module: str, env: dict[str, str] | None = None) -> Child:
-        child = Child(module, self._env if env is None else env)
+    def _start(self, module: str) -> Child:
+        child = Child(module, self._env)
         self._children[child.pid] = child
         return child
 
@@ -225,16 +226,15 @@ class Supervisor:
         base.channel.close()
 
     def _start_vault(self) -> None:
-        self._start("lampyr.vault").say(self._vault)
+        # What functions get of the process environment it hears here: it would be in /proc/PID/environ for ever.
+        self._start("lampyr.vault").say({**self._vault, "process": dict(os.environ)}, (self._master,))
 
     def _start_broker(self) -> None:
         if self._broker is not None:
             self._start("lampyr.broker").say({"listen": True}, (self._broker.fileno(),))
 
     def _start_control(self) -> None:
-        # Control reads the process environment for the functions, so it alone gets all of it, but for the master key.
-        env = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        self._start("lampyr.control", env).say(self._control, (self._door.fileno(),))
+        self._start("lampyr.control").say(self._control, (self._door.fileno(),))
         for name in ("broker", "vault", "gateway", "console"):
             self._introduce(name)
 

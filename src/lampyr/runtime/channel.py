@@ -34,9 +34,18 @@ def parcel(data: bytes) -> int:
 
 def unpack(fd: int) -> bytes:
     """What a parcel holds; closes it."""
-    with open(fd, "rb") as file:
-        file.seek(0)
-        return file.read()
+    try:
+        return read_parcel(fd)
+    finally:
+        os.close(fd)
+
+
+def read_parcel(fd: int) -> bytes:
+    """What a parcel holds, for every holder of a copy of the descriptor alike: they share one position in it."""
+    data = bytearray()
+    while part := os.pread(fd, 1 << 20, len(data)):
+        data += part
+    return bytes(data)
 
 
 class ChannelError(Exception):

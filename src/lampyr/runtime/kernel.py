@@ -6,9 +6,11 @@ import ctypes
 import os
 import platform
 import struct
+import sys
 from collections.abc import Iterable
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.getenv.restype = ctypes.c_void_p
 
 # unshare(2)
 NEW_MOUNTS, NEW_IPC, NEW_USERS, NEW_PIDS, NEW_NETWORK = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
@@ -47,6 +49,21 @@ def _syscall(name: str, number: int, *arguments: object) -> int:
 def prctl(option: int, value: int) -> None:
     """prctl(2)."""
     _call("prctl", option, ctypes.c_ulong(value), 0, 0, 0)
+
+
+def wipe_variable(name: str) -> None:
+    """Write zeros over the value of a variable of this process, in its first environment too (proc_pid_environ(5)).
+
+    Deleting it would only take it off a list. It is deleted as well.
+    """
+    key = os.fsencode(name)
+    if (address := _libc.getenv(key)) is not None:
+        ctypes.memset(address, 0, len(ctypes.string_at(address)))
+    value = os.environb[key]
+    # The bytes object of CPython has its bytes at its end. Short ones are shared with others.
+    if sys.implementation.name == "cpython" and len(value) > 1:
+        ctypes.memset(id(value) + bytes.__basicsize__ - 1, 0, len(value))
+    del os.environb[key]
 
 
 def unshare(flags: int) -> None:

@@ -54,6 +54,14 @@ class Means:
         return asdict(self)
 
 
+def close_memory() -> None:
+    """No core dump, and no other process of this user reads this one's memory or descriptors (prctl(2))."""
+    if LINUX:
+        from lampyr.runtime import kernel
+
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
 def adopt_orphans() -> None:
     """Descendants whose parent ends become children of this process (prctl(2), PR_SET_CHILD_SUBREAPER)."""
     if LINUX:

@@ -1,16 +1,28 @@
-"""The vault process: the only one of a server that has the master key. Control asks it for what functions may have."""
+"""The vault process: opens the sealed file, and makes of it and the .env files what each function gets.
+
+Of a server's processes it alone has the master key, and it alone puts environments together. What is secret in them
+leaves it in parcels, which control passes on unread: one for the gateway, which masks values and starts functions with
+them, and one for the broker.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import select
+import socket
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lampyr.errors import VaultError
-from lampyr.runtime import kernel
-from lampyr.runtime.channel import Channel, ChannelError, Message
-from lampyr.types import Secret
+from lampyr.build import environment, handout
+from lampyr.build.brokering import Brokered
+from lampyr.errors import LampyrError, VaultError
+from lampyr.runtime import sandbox
+from lampyr.runtime.channel import Channel, ChannelError, Message, parcel
+from lampyr.types import Function, Project, Secret, Settings
+from lampyr.vault import held
 from lampyr.vault.place import Place, Stamp
 
 if TYPE_CHECKING:
@@ -18,18 +30,28 @@ if TYPE_CHECKING:
 
 # A new value is with the functions within two seconds, of which this is the first part.
 LOOK_EVERY_S = 0.25
+# Keys that somebody has announced and then not used.
+MAX_ANNOUNCED = 4
+# A visitor sends one short line.
+MAX_LINE_BYTES = 64 * 1024
 
 
 class Keeper:
-    """Answers `{"ask": number, "functions": {route: names or None}}` and says `{"changed": True}` when there is news.
+    """Answers `{"ask": number, "functions": [...], "public": folder}` and says `{"changed": True}` when there is news.
 
-    The answer is `{"answer": number, "secrets": {name: [value, functions, version]}}`, or has "error" and "hint".
+    The answer is `{"answer": number, "common": {...}, "refused": [message, hint] or None}` (build.handout) and a parcel
+    or two; or it has "error" and "hint". "refused" is why the vault cannot be opened any more; the values are then
+    those that were in it before.
     """
 
-    def __init__(self, told: Message) -> None:
+    def __init__(self, told: Message, master: int) -> None:
+        self._root = Path(told["root"])
+        self._mode = str(told["mode"])
+        self._process: dict[str, str] = told["process"]
+        self._provided: dict[str, str] = told["provided"]
+        self._brokered = Brokered.told(told["brokered"]) if told["brokered"] else None
         self._where = Place.of(told["state"])
-        self._environment = str(told["environment"])
-        self._given: str | None = told["given"]
+        self._locks = Locks(self._where, master)
         self._asker: Channel | None = None
         self._stamp: Stamp = None
         self._opened: tuple[Stamp, Vault, dict[str, Secret]] | None = None
@@ -59,8 +81,11 @@ class Keeper:
     def _hear_asker(self, asker: Channel, poll: select.poll) -> None:
         try:
             messages, alive = asker.drain()
-            for message, _ in messages:
-                asker.send({"answer": message["ask"], **self._answer(message["functions"])})
+            for message, fds in messages:
+                if "visitor" in message:
+                    self._locks.hear(socket.socket(fileno=fds[0]))
+                else:
+                    self._tell(asker, message)
         except (ChannelError, OSError):
             alive = False
         if not alive:
@@ -82,36 +107,81 @@ class Keeper:
             except OSError:
                 pass  # it is gone, which is about to be noticed, or has enough to read
 
-    def _answer(self, functions: dict[str, list[str] | None]) -> Message:
+    # --- answering
+
+    def _tell(self, asker: Channel, question: Message) -> None:
+        answer: Message = {"answer": question["ask"]}
+        fds: list[int] = []
+        try:
+            project = self._project(question)
+            secrets, refused = self._secrets({one.route: one.settings.secrets for one in project.functions})
+            env = environment.read(self._root, self._mode, self._process, secrets).given(self._provided, self._brokered)
+            answer |= {"common": handout.common(env, project).message(), "refused": refused}
+            fds.append(_parcel(handout.private(env, project)))
+            if self._brokered is not None:
+                fds.append(_parcel(env.desk(project.functions)))
+        except LampyrError as error:
+            answer |= {"error": error.message, "hint": error.hint}
+        try:
+            asker.send(answer, tuple(fds))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _project(self, question: Message) -> Project:
+        """As much of the project as environments depend on."""
+        functions = [
+            Function(
+                route=route,
+                parts=(),
+                file=Path(file),
+                methods=(),
+                asgi=False,
+                settings=Settings(secrets=None if names is None else tuple(names)),
+            )
+            for route, file, names in question["functions"]
+        ]
+        public = Path(question["public"]) if question["public"] else None
+        return Project(root=self._root, app=self._root, public=public, functions=tuple(functions))
+
+    # --- opening
+
+    def _secrets(self, functions: Mapping[str, tuple[str, ...] | None]) -> tuple[dict[str, Secret], list[str] | None]:
+        """What these functions may have, and why that is not what is in the file now. Raises VaultError.
+
+        Who gets which is in the trail before it happens.
+        """
         self._stamp = self._where.stamp()
         if not self._where.exists():
-            return {"secrets": {}}  # what opens a vault is not even imported
-        try:
-            secrets = self._secrets(functions)
-        except VaultError as error:
-            return {"error": error.message, "hint": error.hint}
-        granted = {name: one for name, one in secrets.items() if any(_may(one, route) for route in functions)}
-        return {"secrets": {name: [one.value, one.functions, one.version] for name, one in granted.items()}}
-
-    def _secrets(self, functions: dict[str, list[str] | None]) -> dict[str, Secret]:
-        """All of them, opened anew where the file is another one. Who gets which is in the trail before it happens."""
+            return {}, None  # what opens a vault is not even imported
         from lampyr.vault import audit, store
-        from lampyr.vault.master import Keys
 
-        if self._opened is None or self._opened[0] != self._stamp:
-            self._opened = None
-            vault = store.load(self._where, Keys(self._given))
-            if vault is None:
-                return {}
-            self._opened = (self._stamp, vault, vault.reveal(self._environment))
+        refused = self._open()
+        if self._opened is None:
+            return {}, refused
         _, vault, secrets = self._opened
-        if news := self._news(secrets, functions):
+        if refused is None and (news := self._news(secrets, functions)):
             with self._where.locked(alone=True):
                 store.note(self._where, vault, [audit.entry("read", **one) for one in news])
             self._handed_out.update((one["name"], one["version"], one["functions"][0]) for one in news)
-        return secrets
+        return {name: one for name, one in secrets.items() if any(_may(one, route) for route in functions)}, refused
 
-    def _news(self, secrets: dict[str, Secret], functions: dict[str, list[str] | None]) -> list[dict[str, Any]]:
+    def _open(self) -> list[str] | None:
+        """Open the vault where it is another than before; why it cannot be. Raises VaultError where none was before."""
+        if self._opened is not None and self._opened[0] == self._stamp:
+            return None
+        try:
+            vault = self._locks.open()
+            self._opened = None if vault is None else (self._stamp, vault, vault.reveal(self._mode))
+        except VaultError as error:
+            if self._opened is None:
+                raise
+            return [error.message, error.hint]
+        return None
+
+    def _news(
+        self, secrets: Mapping[str, Secret], functions: Mapping[str, tuple[str, ...] | None]
+    ) -> list[dict[str, Any]]:
         """What the trail has not heard yet: who gets which version, and who names what it may not have."""
         found = []
         for name, one in secrets.items():
@@ -120,23 +190,64 @@ class Keeper:
                 allowed = _may(one, route)
                 if wanted and (allowed or names) and (name, one.version, route) not in self._handed_out:
                     what = {"name": name, "allowed": allowed, "version": one.version}
-                    found.append({**what, "environments": [self._environment], "functions": [route]})
+                    found.append({**what, "environments": [self._mode], "functions": [route]})
         return found
+
+
+class Locks:
+    """The master keys that may open the vault: the one that does, and those that a rotation has announced."""
+
+    def __init__(self, where: Place, master: int) -> None:
+        self._where = where
+        self._master = master  # the file that holds them (held)
+
+    def open(self) -> Vault | None:
+        """The vault, opened with the newest key that fits. Raises VaultError."""
+        from lampyr.vault import store
+        from lampyr.vault.master import Keys
+
+        texts = held.texts(self._master)
+        for text in reversed(texts[1:]):
+            try:
+                vault = store.load(self._where, Keys(text))
+            except VaultError:
+                continue
+            held.put(self._master, [text])
+            return vault
+        return store.load(self._where, Keys(texts[0]))
+
+    def hear(self, visitor: socket.socket) -> None:
+        """Take the key that somebody who is about to rotate announces: `{"master": text, or null for the key file}`."""
+        with visitor, visitor.makefile("rwb") as lines:
+            try:
+                visitor.settimeout(1.0)
+                lines.write(b'{"version":1,"result":"the vault process"}\n')
+                lines.flush()
+                told = json.loads(lines.readline(MAX_LINE_BYTES))["master"]
+                if told is None or (isinstance(told, str) and "\0" not in told):
+                    first, *announced = held.texts(self._master)
+                    held.put(self._master, [first, *announced[1 - MAX_ANNOUNCED :], told])
+                    lines.write(b'{"version":1,"result":true}\n')
+                    lines.flush()
+            except (OSError, ValueError, KeyError, TypeError):
+                pass  # it has left, or is none of ours; the key that is known stays
 
 
 def _may(secret: Secret, route: str) -> bool:
     return secret.functions is None or route in secret.functions
 
 
+def _parcel(content: object) -> int:
+    return parcel(json.dumps(content, separators=(",", ":")).encode())
+
+
 def main() -> None:
-    if sys.platform == "linux":
-        # No core dump, and no other process of this user reads this one's memory (prctl(2)).
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    sandbox.close_memory()
     supervisor = Channel.from_fd(int(sys.argv[1]))
     received = supervisor.receive()
     if received is not None:
-        keeper = Keeper(received[0])
-        keeper.run(supervisor)
+        told, fds = received
+        Keeper(told, fds[0]).run(supervisor)
 
 
 if __name__ == "__main__":
