@@ -98,6 +98,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "loopback": all(_is_loopback(sock) for sock in listening),
         "key": key,
         "console": opening_url,
+        "broker": broker.brokered.address.removeprefix("http://") if broker.brokered else None,
     }
     console = {"root": str(root), "state": str(state_dir), "url": url, "mode": mode, "token": console_token}
     supervisor = Supervisor(

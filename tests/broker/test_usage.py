@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lampyr.broker.usage import Trim, Usage
+from lampyr.broker.usage import Tokens, Trim, Usage
 
 TOLD = {"id": "c", "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
 CHUNK = {"id": "c", "choices": [{"index": 0, "delta": {"content": "Fire"}}], "usage": None}
@@ -39,13 +39,46 @@ def read(body: bytes, kind: bytes, size: int) -> Usage:
     ],
 )
 def test_tokens(kind: bytes, body: bytes, tokens: tuple[int, int], size: int) -> None:
-    assert read(body, kind, size).estimate(400) == (*tokens, False)
+    found = read(body, kind, size).tokens(100)
+    assert (found.read, found.written, found.guessed) == (*tokens, False)
 
 
 def test_a_stream_that_does_not_say_it_is_guessed() -> None:
     usage = Usage(b"text/event-stream")
     usage.feed(STREAM[: STREAM.index(b"data", 5)])
-    assert usage.estimate(400) == (100, 1, True)
+    assert usage.tokens(100) == Tokens(100, 1, guessed=True)
+
+
+def test_tokens_that_a_cache_has_read_or_written() -> None:
+    """OpenAI counts them within the prompt, Anthropic beside it."""
+    openai = (
+        b'{"usage": {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 80}}}'
+    )
+    assert read(openai, b"application/json", 7).tokens(1) == Tokens(100, 5, cached=80)
+    responses = b'{"usage": {"input_tokens": 100, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 80}}}'
+    assert read(responses, b"application/json", 7).tokens(1) == Tokens(100, 5, cached=80)
+    anthropic = (
+        b'{"usage": {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 80, '
+        b'"cache_creation_input_tokens": 7}}'
+    )
+    assert read(anthropic, b"application/json", 7).tokens(1) == Tokens(97, 5, cached=80, written_to_cache=7)
+
+
+def test_an_answer_that_was_cut_off_is_guessed() -> None:
+    begun = Usage(b"text/event-stream")
+    begun.feed(b'data: {"message": {"usage": {"input_tokens": 11, "output_tokens": 1}}}\n\n')
+    begun.feed(b'data: {"type": "content_block_delta", "delta": {"text": "a"}}\n\n' * 3)
+    assert begun.tokens(100) == Tokens(11, 3, guessed=True)
+    whole = Usage(b"application/json")
+    whole.feed(b'{"choices"')
+    assert whole.tokens(100) == Tokens(100, 0, guessed=True)
+
+
+@pytest.mark.parametrize(
+    "usage", ['{"prompt_tokens": -1}', '{"prompt_tokens": true}', '{"prompt_tokens": 1e300}', "[1]"]
+)
+def test_what_is_no_count_is_none(usage: str) -> None:
+    assert read(b'{"usage": %b}' % usage.encode(), b"application/json", 7).tokens(5) == Tokens(0, 0)
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])

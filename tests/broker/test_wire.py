@@ -71,9 +71,13 @@ def test_the_key_takes_the_place_of_the_placeholder() -> None:
         assert b"lampyr-1" not in b"".join(value for _, value in headers)
 
 
+def ask(body: bytes, path: str = "/chat/completions") -> wire.Question:
+    return wire.Question.of("POST", path, [], body)
+
+
 def test_a_model_that_is_said_twice_is_none() -> None:
     one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **{**PLAIN, "models": ("small",)})  # type: ignore[arg-type]
-    assert wire.question(one, b'{"model": "small"}') == {"model": "small"}
+    wire.allow(one, ask(b'{"model": "small"}'))
     for body in (
         b'{"model": "large"}',
         b'{"model": "small", "model": "large"}',
@@ -81,7 +85,7 @@ def test_a_model_that_is_said_twice_is_none() -> None:
         b'[{"model": "small"}]',
     ):
         with pytest.raises(Refused):
-            wire.question(one, body)
+            wire.allow(one, ask(body))
 
 
 def test_only_what_was_tried_again_is_not_to_be_tried_again() -> None:
@@ -90,9 +94,33 @@ def test_only_what_was_tried_again_is_not_to_be_tried_again() -> None:
 
 
 def test_openai_is_asked_for_the_tokens_of_a_stream() -> None:
-    body = wire.with_usage(OPENAI, "/chat/completions", {"model": "m", "stream": True})
-    assert body is not None and json.loads(body)["stream_options"] == {"include_usage": True}
-    told = {"model": "m", "stream": True, "stream_options": {"include_usage": True}}
-    assert wire.with_usage(OPENAI, "/chat/completions", told) is None
-    assert wire.with_usage(OPENAI, "/chat/completions", {"model": "m"}) is None
-    assert wire.with_usage(OPENAI, "/responses", {"model": "m", "stream": True}) is None
+    def told(asked: object, path: str = "/chat/completions") -> tuple[object, bool]:
+        ((_, question),) = wire.plan(OPENAI, (), ask(json.dumps(asked).encode(), path))
+        return json.loads(question.body), question.trimmed
+
+    stream = {"model": "m", "stream": True}
+    assert told(stream) == ({**stream, "stream_options": {"include_usage": True}}, True)
+    asked = {**stream, "stream_options": {"include_usage": True}}
+    assert told(asked) == (asked, False)
+    assert told({"model": "m"}) == ({"model": "m"}, False)
+    assert told(stream, "/responses") == (stream, False)
+
+
+def test_others_are_asked_in_their_order_for_a_model_that_they_have() -> None:
+    own = {**PLAIN, "models": ("their-large", "their-small")}
+    second = Provider(name="second", kind="openai-compatible", base_url="https://x/v1", paths=None, **own)  # type: ignore[arg-type]
+    plan = wire.plan(OPENAI, (second, ANTHROPIC), ask(b'{"model": "large", "n": 2}'))
+    assert [(one.name, question.asked) for one, question in plan] == [
+        ("openai", {"model": "large", "n": 2}),
+        ("second", {"model": "their-large", "n": 2}),
+    ]
+    assert [question.model for _, question in wire.plan(second, (), ask(b'{"model": "their-small"}'))] == [
+        "their-small"
+    ]
+
+
+def test_an_invocation_is_named_by_a_whole_id_or_not_at_all() -> None:
+    id = b"0198c0ffee0" + b"a" * 13
+    assert wire.invocation([(b"x-lampyr-id", id)]) == id.decode()
+    for value in (b"", b"x" * 24, id + b"0", id.upper()):
+        assert wire.invocation([(b"x-lampyr-id", value)]) == ""

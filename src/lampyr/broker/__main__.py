@@ -9,11 +9,13 @@ import os
 import socket
 import ssl
 import sys
+from pathlib import Path
 
 import anyio
 import httpcore2
 import uvloop
 
+from lampyr.broker.bills import Bills
 from lampyr.broker.call import Call
 from lampyr.broker.desk import Desk
 from lampyr.broker.log import Log
@@ -37,6 +39,7 @@ class Broker:
         self._desk = Desk()
         self._log = Log(loop, self._keep)
         self._host = ""
+        self._bills: Bills | None = None
         # Of the environment it takes none but OpenSSL's own variables: no proxy is between the key and the provider.
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=ssl.create_default_context(),
@@ -62,12 +65,16 @@ class Broker:
 
     def _act(self, message: Message, fds: list[int]) -> None:
         if "listen" in message:
+            self._bills = Bills(Path(message["ledger"]), self._log.platform)
             self._loop.create_task(self._listen(socket.socket(fileno=fds[0])))
         elif "control" in message:
             self._control = Channel.from_fd(fds[0])
             self._loop.add_reader(self._control.fileno(), self._hear, self._control)
         elif "desk" in message:
             self._desk.told(json.loads(unpack(fds[0])))
+        elif "terms" in message:
+            assert self._bills is not None  # the supervisor tells of the ledger before it tells of control
+            self._bills.told(json.loads(unpack(fds[0])))
         elif "users" in message:
             self._desk.told_users(json.loads(unpack(fds[0])))
 
@@ -90,7 +97,8 @@ class Broker:
         await self._loop.create_server(lambda: Connection(self._serve, ids.new, connections), sock=sock, backlog=2048)
 
     def _serve(self, exchange: Exchange) -> None:
-        Call(exchange, self._host, self._desk, self._pool, self._log)
+        assert self._bills is not None
+        Call(exchange, self._host, self._desk, self._pool, self._bills, self._log)
 
 
 def main() -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import httpcore2
 
 from lampyr.broker import wire
-from lampyr.broker.desk import Caller, Desk, Refused
-from lampyr.broker.usage import Trim, Usage
+from lampyr.broker.desk import Caller, Desk, Provider, Refused
+from lampyr.broker.estimate import Estimate, estimate
+from lampyr.broker.usage import Tokens, Trim, Usage
 from lampyr.gateway.exchange import Exchange
 
 if TYPE_CHECKING:
+    from lampyr.broker.bills import Bill, Bills
     from lampyr.broker.log import Log
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -24,26 +26,35 @@ _FAILURES = (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.Proto
 _UNPRINTABLE = re.compile(r"[^!-~]")
 
 
+class Broken(Exception):
+    """A provider has not begun to answer; another one may."""
+
+
 class Call:
     """The receiver of an exchange. When its function leaves, the connection to the provider is closed at once."""
 
     def __init__(
-        self, exchange: Exchange, host: str, desk: Desk, pool: httpcore2.AsyncConnectionPool, log: Log
+        self, exchange: Exchange, host: str, desk: Desk, pool: httpcore2.AsyncConnectionPool, bills: Bills, log: Log
     ) -> None:
         self._exchange = exchange
         self._host = host
         self._desk = desk
         self._pool = pool
+        self._bills = bills
         self._log = log
         self._pieces = [exchange.body]
         self._bytes = len(exchange.body)
         self._whole = asyncio.Event()
         self._drained = asyncio.Event()
         self._caller: Caller | None = None
-        self._model = "-"
-        self._usage = Usage(b"")
-        self._trim: Trim | None = None
+        self._asked: Provider | None = None  # the one that has been asked last
+        self._model = ""
+        self._estimate = Estimate(0, 0, 0)
+        self._bill: Bill | None = None
+        self._usage: Usage | None = None  # of an answer that has begun
+        self._sent = False  # a provider may be reading the prompt
         self._status = 0
+        self._closed = False
         if exchange.complete:
             self._whole.set()
         exchange.receiver = self
@@ -76,14 +87,14 @@ class Call:
             await self._go()
         except Refused as refused:
             self._refuse(refused)
-        except _FAILURES as error:
+        except (Broken, *_FAILURES) as error:
             self._fail(error)
         except asyncio.CancelledError:
             ended = " client_closed"
         except Exception as error:
             self._fail(error)
         finally:
-            self._tell(ended)
+            self._close(ended)
 
     async def _go(self) -> None:
         exchange = self._exchange
@@ -91,8 +102,8 @@ class Call:
         if exchange.host != self._host:
             raise Refused(421, "invalid_request_error", "The broker answers at its own address only.")
         self._caller = await self._desk.caller(exchange, name)
-        provider = self._caller.provider
-        scheme, host, port, target = wire.address(provider, exchange.method, rest)
+        provider = self._asked = self._caller.provider
+        wire.address(provider, exchange.method, rest)
         if provider.secret and not provider.key:
             message = (
                 f"There is no {provider.secret}, which holds the key of {name}: lampyr secrets set {provider.secret}"
@@ -102,49 +113,73 @@ class Call:
         await self._whole.wait()
         if self._bytes > MAX_BODY_BYTES:
             raise Refused(413, "request_too_large", f"The request is larger than {MAX_BODY_BYTES} bytes.")
-        body = b"".join(self._pieces)
-        asked = wire.question(provider, body)
-        model = asked.get("model")
-        self._model = _UNPRINTABLE.sub("?", model[:80]) if isinstance(model, str) and model else "-"
-        if (fuller := wire.with_usage(provider, rest.partition("?")[0], asked)) is not None:
-            body, self._trim = fuller, Trim()
-        url = httpcore2.URL(scheme=scheme, host=host, port=port, target=target)
-        headers = wire.request_headers(provider, exchange.headers)
-        async with asyncio.timeout(provider.timeout):
-            await self._try(httpcore2.Request(exchange.method, url, headers=_framed(headers, url, body), content=body))
+        await self._ask(wire.Question.of(exchange.method, rest, exchange.headers, b"".join(self._pieces)))
 
-    async def _try(self, request: httpcore2.Request) -> None:
-        """Send it, again where nothing of an answer has come."""
+    async def _ask(self, question: wire.Question) -> None:
+        """Ask one provider after the other until one has begun to answer."""
         assert self._caller is not None
-        request.extensions["timeout"] = {"connect": CONNECT_TIMEOUT_S}
-        for attempt in range(self._caller.provider.retries, -1, -1):
+        wire.allow(self._caller.provider, question)
+        self._model = question.model
+        self._estimate = estimate(question.path, question.asked, self._bytes)
+        plan = wire.plan(self._caller.provider, self._desk.others(self._caller), question)
+        kept = [(provider, one.model) for provider, one in plan]
+        self._bill = await self._bills.open(self._caller, kept, self._estimate)
+        for left, (provider, asked) in zip(range(len(plan) - 1, -1, -1), plan, strict=True):
+            self._asked, self._model = provider, asked.model
             try:
+                async with asyncio.timeout(provider.timeout):
+                    await self._try(provider, asked, last=not left)
+                    return
+            except (Broken, *_FAILURES):
+                if not left or self._exchange.begun:
+                    raise
+            self._sent = False  # nobody has answered, so nobody is paid
+
+    async def _try(self, provider: Provider, question: wire.Question, *, last: bool) -> None:
+        """Send it, again where nothing of an answer has come."""
+        request = self._request(provider, question)
+        for attempt in range(provider.retries, -1, -1):
+            try:
+                self._sent = True
                 response = await self._pool.handle_async_request(request)
             except _FAILURES:
                 if not attempt:
                     raise
             else:
                 try:
-                    if not attempt or response.status not in wire.PASSING:
-                        await self._pass_on(response)
+                    if response.status not in wire.PASSING and (last or response.status != wire.TOO_MANY):
+                        await self._pass_on(response, question)
                         return
+                    if not attempt and last:
+                        await self._pass_on(response, question)
+                        return
+                    if not attempt or response.status == wire.TOO_MANY:
+                        raise Broken
                 finally:
                     await response.aclose()
-            await asyncio.sleep(FIRST_RETRY_S * 2 ** (self._caller.provider.retries - attempt))
+            await asyncio.sleep(FIRST_RETRY_S * 2 ** (provider.retries - attempt))
 
-    async def _pass_on(self, response: httpcore2.Response) -> None:
+    def _request(self, provider: Provider, question: wire.Question) -> httpcore2.Request:
+        scheme, host, port, target = wire.address(provider, question.method, question.rest)
+        url = httpcore2.URL(scheme=scheme, host=host, port=port, target=target)
+        body = question.body
+        headers = _framed(wire.request_headers(provider, question.headers), url, body)
+        timeouts = {"timeout": {"connect": CONNECT_TIMEOUT_S}}
+        return httpcore2.Request(question.method, url, headers=headers, content=body, extensions=timeouts)
+
+    async def _pass_on(self, response: httpcore2.Response, question: wire.Question) -> None:
         headers = {name.lower(): value for name, value in response.headers}
         if 300 <= response.status < 400 or headers.get(b"content-encoding", b"identity") != b"identity":
             what = "a redirect, which is not followed" if response.status < 400 else "something compressed"
             raise Refused(502, "api_error", f"The provider has answered with {what}.")
         self._status = response.status
-        self._usage = Usage(headers.get(b"content-type", b""))
+        usage = self._usage = Usage(headers.get(b"content-type", b""))
         masker, exchange = self._desk.masker, self._exchange
         lines = [(name, masker.mask(value)) for name, value in wire.response_headers(response.status, response.headers)]
-        stream, trim = masker.stream(), self._trim if response.status == 200 else None
+        stream, trim = masker.stream(), Trim() if question.trimmed and response.status == 200 else None
         exchange.start(response.status, lines)
         async for piece in response.aiter_stream():
-            self._usage.feed(piece)
+            usage.feed(piece)
             exchange.write(stream.feed(trim.feed(piece) if trim else piece))
             while not exchange.writable:
                 self._drained.clear()
@@ -152,31 +187,60 @@ class Call:
         if trim:
             exchange.write(stream.feed(trim.end()))
         exchange.write(stream.end())
-        self._usage.end()
+        usage.end()
+        self._close("")  # before the last byte leaves: who has the whole answer finds it in the ledger
         exchange.end()
 
     def _refuse(self, refused: Refused) -> None:
         self._status = refused.status
+        self._close("")
         if self._exchange.begun:
             self._exchange.cut()
         else:
-            self._exchange.answer(refused.status, _JSON, wire.error(refused))
+            self._exchange.answer(refused.status, [*_JSON, *refused.headers], wire.error(refused))
 
     def _fail(self, error: Exception) -> None:
         """Said by its kind only: what else it says may hold what was sent."""
         late = isinstance(error, TimeoutError | httpcore2.TimeoutException)
-        name = self._caller.provider.name if self._caller else "the provider"
+        name = self._asked.name if self._asked else "the provider"
         what = "has not answered in time" if late else f"cannot be reached ({type(error).__name__})"
         self._refuse(Refused(504 if late else 502, "api_error", f"{name} {what}."))
 
-    def _tell(self, ended: str) -> None:
-        """A line for each call: who, what, how it ended, tokens and time."""
+    # --- what it has cost
+
+    def _close(self, ended: str) -> None:
+        """Settle and write a line for the call: who, what, how it ended, tokens and time; once."""
+        if self._closed:
+            return
+        self._closed = True
+        route = self._caller.route if self._caller else ""
+        name = self._asked.name if self._caller and self._asked else "-"
+        tokens = self._tokens(ended)
+        usd = self._settle(tokens)
         took_ms = (monotonic() - self._exchange.started) * 1000
-        route, provider = (self._caller.route, self._caller.provider.name) if self._caller else ("", "-")
-        read, written, guessed = self._usage.estimate(self._bytes)
-        tokens = f"tokens {'~' if guessed else ''}{read} in, {written} out"
-        model = self._desk.masker.mask(self._model.encode()).decode()
-        self._log.call(route, f"{provider} {model} {self._status or '-'}{ended} {tokens}, {took_ms:.1f} ms")
+        cost = f", {usd:.6f} USD" if usd else ""
+        model = self._desk.masker.mask(_UNPRINTABLE.sub("?", self._model or "-").encode()).decode()
+        said = f"tokens {'~' if tokens.guessed else ''}{tokens.read} in, {tokens.written} out{cost}"
+        self._log.call(route, f"{name} {model} {self._status or '-'}{ended} {said}, {took_ms:.1f} ms")
+
+    def _tokens(self, ended: str) -> Tokens:
+        """What the provider has said, or what it will want to be paid where nobody has waited for its answer."""
+        if self._usage is not None:
+            return self._usage.tokens(self._estimate.prompt)
+        if self._sent and ended:
+            return Tokens(self._estimate.prompt, 0, guessed=True)
+        return Tokens(0, 0)
+
+    def _settle(self, tokens: Tokens) -> float:
+        bill, self._bill = self._bill, None
+        if bill is None:
+            return 0.0
+        if not self._sent or self._asked is None:
+            bill.void()
+            return 0.0
+        answered = 0 < self._status < 400
+        invocation = wire.invocation(self._exchange.headers)
+        return bill.close(self._asked, self._model, tokens, self._exchange.id, invocation, answered=answered)
 
 
 _JSON = [(b"content-type", b"application/json"), wire.TRIED]

@@ -28,23 +28,35 @@ class Provider:
     models: tuple[str, ...] | None
     timeout: float
     retries: int
+    fallback: tuple[str, ...] = ()
 
 
 class Refused(Exception):
     """A call that is not made: the status of its answer, the kind of error, and a sentence without any secret."""
 
-    def __init__(self, status: int, kind: str, message: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        *,
+        code: str | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
         self.message = message
+        self.code = code
+        self.headers = headers
 
 
 class Caller(NamedTuple):
-    """The function that makes a call, and the provider it is for."""
+    """The function that makes a call, the provider it is for, and the names of all that it may call."""
 
     route: str
     provider: Provider
+    names: frozenset[str]
 
 
 class Desk:
@@ -86,7 +98,12 @@ class Desk:
                 raise _not_you()
         if name not in names or name not in self._providers:
             raise Refused(403, "permission_error", f"{route} may not call a provider named {name[:40]!r}.")
-        return Caller(route, self._providers[name])
+        return Caller(route, self._providers[name], names)
+
+    def others(self, caller: Caller) -> list[Provider]:
+        """Who may be asked where the provider of a call does not answer."""
+        found = (self._providers.get(name) for name in caller.provider.fallback if name in caller.names)
+        return [one for one in found if one is not None and (one.key or not one.secret)]
 
     def _function(self, exchange: Exchange) -> tuple[str, frozenset[str]]:
         tokens = {value.decode("latin-1") for key, value in exchange.headers if key in (b"x-api-key", b"api-key")}

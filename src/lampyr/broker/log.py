@@ -22,7 +22,15 @@ class Log:
 
     def call(self, route: str, text: str) -> None:
         """What became of a call; secrets are masked already."""
-        self._terminal.line(printable(f"broker | {route or '-'} {text}"))
+        self._say(route, text, f"broker | {route or '-'} {text}")
+
+    def platform(self, text: str) -> None:
+        """A line of the platform's own."""
+        self._say("", text, f"lampyr: {text}")
+
+    def _say(self, route: str, text: str, shown: str) -> None:
+        for line in shown.split("\n"):
+            self._terminal.line(printable(line))
         self._keep(route, text)
         if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_AFTER_S, self._flush)

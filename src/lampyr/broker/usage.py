@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 # An answer whose usage does not come within so much JSON, or an event that is longer, is not read.
 MOST_BYTES = 4 * 1024 * 1024
-# About so many characters of a request are a token, where the provider has not said how many it read.
-CHARS_A_TOKEN = 4
+
+
+class Tokens(NamedTuple):
+    """`read` holds all of the prompt, also what a cache of the provider's has read or written of it."""
+
+    read: int
+    written: int
+    cached: int = 0
+    written_to_cache: int = 0
+    guessed: bool = False
 
 
 class Usage:
-    """Tokens in and out, None until the provider has said them."""
+    """Reads an answer that begins with these headers."""
 
     def __init__(self, content_type: bytes) -> None:
         self._events = content_type.startswith(b"text/event-stream")
         self._pending = b""
         self._lost = False
+        self._ended = False
         self._deltas = 0
-        self.tokens_in: int | None = None
-        self.tokens_out: int | None = None
+        self._read_tokens: int | None = None
+        self._written: int | None = None
+        self._cached = 0
+        self._written_to_cache = 0
 
     def feed(self, data: bytes) -> None:
         """Look at more of the answer."""
@@ -32,16 +43,18 @@ class Usage:
             *lines, self._pending = self._pending.split(b"\n")
             for line in lines:
                 self._line(line)
-        self._lost = len(self._pending) > MOST_BYTES
+        if len(self._pending) > MOST_BYTES:
+            self._lost, self._pending = True, b""
 
     def end(self) -> None:
         """The answer is complete."""
+        self._ended = True
         if not self._lost:
             self._line(self._pending) if self._events else self._read(self._pending)
 
     def _line(self, line: bytes) -> None:
         if line.startswith(b"data:"):
-            self._deltas += 1
+            self._deltas += b'"delta"' in line or b'"text"' in line
             if b'"usage"' in line:
                 self._read(line[5:])
 
@@ -57,20 +70,29 @@ class Usage:
                     self._note(one["usage"])
 
     def _note(self, usage: dict[str, Any]) -> None:
-        # Anthropic counts what its cache has read and written beside the rest.
-        cached = _count(usage, "cache_read_input_tokens", "cache_creation_input_tokens") or 0
         read = _count(usage, "prompt_tokens", "input_tokens")
         written = _count(usage, "completion_tokens", "output_tokens")
-        self.tokens_in = self.tokens_in if read is None else read + cached
-        self.tokens_out = self.tokens_out if written is None else written
+        self._written = self._written if written is None else written
+        if read is None:
+            return
+        # Of OpenAI's count the cached are a part; Anthropic counts what its cache has read and written beside the rest.
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+        part = _count(details, "cached_tokens") or 0 if isinstance(details, dict) else 0
+        beside = _count(usage, "cache_read_input_tokens") or 0
+        self._written_to_cache = _count(usage, "cache_creation_input_tokens") or 0
+        self._read_tokens = read + beside + self._written_to_cache
+        self._cached = min(part + beside, self._read_tokens - self._written_to_cache)
 
-    def estimate(self, request_bytes: int) -> tuple[int, int, bool]:
-        """Tokens in and out, and whether any of them is a guess."""
-        guessed = self._events and (self.tokens_in is None or self.tokens_out is None)
-        if not guessed:
-            return self.tokens_in or 0, self.tokens_out or 0, False
-        read = self.tokens_in if self.tokens_in is not None else request_bytes // CHARS_A_TOKEN
-        return read, max(self.tokens_out or 0, self._deltas), True
+    def tokens(self, prompt: int) -> Tokens:
+        """What has been said so far, or a guess: of an answer that was cut off, or of a stream that does not say it.
+
+        `prompt` is a guess at how many tokens the request has.
+        """
+        silent = self._read_tokens is None or self._written is None
+        if self._ended and not (silent and (self._events or self._lost)):
+            return Tokens(self._read_tokens or 0, self._written or 0, self._cached, self._written_to_cache)
+        read = self._read_tokens if self._read_tokens is not None else prompt
+        return Tokens(read, max(self._written or 0, self._deltas), self._cached, self._written_to_cache, guessed=True)
 
 
 class Trim:
@@ -106,5 +128,6 @@ def _only_tells_tokens(event: bytes) -> bool:
 
 
 def _count(usage: dict[str, Any], *names: str) -> int | None:
-    found = [usage[name] for name in names if isinstance(usage.get(name), int)]
-    return sum(found) if found else None
+    """The first of these that is a sane number."""
+    found = (usage.get(name) for name in names)
+    return next((one for one in found if type(one) is int and 0 <= one < 2**53), None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from lampyr.broker.desk import Provider, Refused
@@ -25,11 +26,16 @@ PATHS = {
 }
 # The provider, or what stands before it, has done nothing with the request; another attempt may fare better.
 PASSING = frozenset((500, 502, 503, 504, 529))
+TOO_MANY = 429
+# Kinds that tell the tokens of a stream to who asks for them, and do not mind being asked.
+TOLD_WHEN_ASKED = ("openai",)
 # The SDKs would try again what has been tried again here.
 TRIED = (b"x-should-retry", b"false")
 
 # No percent, no empty segment, no dots alone: a path is read in one way by whoever reads it.
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~:@+-]+)+")
+
+_ID = re.compile(rb"[0-9a-f]{24}")
 
 # Not the caller's to say: where a message ends, who it is from, and what another reader might take for the key.
 _DROPPED = re.compile(
@@ -94,25 +100,87 @@ def response_headers(status: int, headers: Headers) -> Headers:
     return [*(one for one in kept if one[0] != b"x-should-retry"), TRIED]
 
 
-def question(provider: Provider, body: bytes) -> dict[str, Any]:
-    """The JSON of a request, {} where it is none. Raises Refused where it asks for a model that is not allowed."""
-    try:
-        asked = json.loads(body, object_pairs_hook=_said_once) if body[:1] == b"{" else {}
-    except (ValueError, RecursionError):
-        asked = {}
-    if provider.models is not None and body and asked.get("model") not in provider.models:
+class Question(NamedTuple):
+    """A request for a provider. `asked` is its JSON, {} where it is none; `rest` its path and query.
+
+    `trimmed`: the answer brings an event with the tokens that nobody has asked for.
+    """
+
+    method: str
+    rest: str
+    headers: Headers
+    body: bytes
+    asked: dict[str, Any]
+    trimmed: bool = False
+
+    @classmethod
+    def of(cls, method: str, rest: str, headers: Headers, body: bytes) -> Question:
+        """What a function has sent."""
+        try:
+            asked = json.loads(body, object_pairs_hook=_said_once) if body[:1] == b"{" else {}
+        except (ValueError, RecursionError):
+            asked = {}
+        return cls(method, rest, headers, body, asked)
+
+    @property
+    def path(self) -> str:
+        """Without the query."""
+        return self.rest.partition("?")[0]
+
+    @property
+    def model(self) -> str:
+        """The model that is asked for, "" where none is."""
+        model = self.asked.get("model")
+        return model[:80] if isinstance(model, str) else ""
+
+    def asking(self, **values: Any) -> Question:
+        """The same with other values in its JSON."""
+        asked = {**self.asked, **values}
+        return self._replace(asked=asked, body=json.dumps(asked).encode())
+
+
+def allow(provider: Provider, question: Question) -> None:
+    """Raises Refused where it asks for a model that is not allowed."""
+    if provider.models is not None and question.body and question.asked.get("model") not in provider.models:
         allowed = ", ".join(provider.models)
         raise Refused(403, "permission_error", f"{provider.name} may be asked for these models: {allowed}.")
-    return asked
 
 
-def with_usage(provider: Provider, path: str, asked: dict[str, Any]) -> bytes | None:
-    """The body of a request that asks for the tokens too, where OpenAI tells them only then and nobody has asked."""
+def plan(first: Provider, others: Iterable[Provider], question: Question) -> list[tuple[Provider, Question]]:
+    """Whom to ask what, one after the other: those of `others` too that may be asked this.
+
+    Who has a list of models, without the one that is wanted, is asked for the first of them.
+    """
+    found = [(first, _telling(first, question))]
+    for provider in others:
+        asked = question
+        if provider.models is not None and question.body and question.asked.get("model") not in provider.models:
+            if not question.asked:
+                continue  # not ours to rewrite
+            asked = question.asking(model=provider.models[0])
+        try:
+            address(provider, question.method, question.rest)
+        except Refused:
+            continue
+        found.append((provider, _telling(provider, asked)))
+    return found
+
+
+def _telling(provider: Provider, question: Question) -> Question:
+    """The question that asks for the tokens too, where OpenAI tells them only then and nobody has asked."""
+    asked = question.asked
     options = asked.get("stream_options") or {}
     silent = isinstance(options, dict) and not options.get("include_usage")
-    if provider.kind == "openai" and path == "/chat/completions" and asked.get("stream") is True and silent:
-        return json.dumps({**asked, "stream_options": {**options, "include_usage": True}}).encode()
-    return None
+    streams = question.path.endswith("/completions") and asked.get("stream") is True
+    if provider.kind in TOLD_WHEN_ASKED and streams and silent:
+        return question.asking(stream_options={**options, "include_usage": True})._replace(trimmed=True)
+    return question
+
+
+def invocation(headers: Headers) -> str:
+    """The invocation that makes a call, as its function says it (runtime/outgoing.py); "" where it does not."""
+    said = next((value for name, value in headers if name == b"x-lampyr-id"), b"")
+    return said.decode() if _ID.fullmatch(said) else ""
 
 
 def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -124,5 +192,5 @@ def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def error(refused: Refused) -> bytes:
     """An error that the SDKs of OpenAI and Anthropic both read."""
-    inner = {"type": refused.kind, "message": refused.message, "code": None, "param": None}
+    inner = {"type": refused.kind, "message": refused.message, "code": refused.code, "param": None}
     return json.dumps({"type": "error", "error": inner}).encode()

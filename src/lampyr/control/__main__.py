@@ -25,7 +25,7 @@ from lampyr.control.webhook import Webhook
 from lampyr.errors import LampyrError
 from lampyr.ledger.counters import Counters
 from lampyr.runtime import sandbox
-from lampyr.runtime.channel import Channel, Message, unpack
+from lampyr.runtime.channel import Channel, Message, parcel, unpack
 from lampyr.types import Function, Problem, Project
 
 # Between requests the disk is looked at this often, so that an import begins while the person still reaches for
@@ -59,6 +59,7 @@ class Control:
         self._webhook = Webhook()
         self._door = Door(entrance, told["key"], self._asked)
         self._console_url = str(told["console"])
+        self._brokers_at: str | None = told["broker"]
         self._questions: dict[int, tuple[Message, Reply]] = {}  # what the gateway has yet to answer
         self._numbers = count(1)
 
@@ -270,6 +271,8 @@ class Control:
         if self._handed is not None:
             os.close(self._handed)
         self._handed = handed.private
+        # First what may be spent, then who may spend it.
+        self._broker.tell("terms", parcel(json.dumps(deployment.terms(project, settings)).encode()))
         if handed.desk is not None:
             self._broker.tell("desk", handed.desk)
         self.deployed = deployment.compose(
@@ -278,6 +281,7 @@ class Control:
             settings,
             handed.common,
             packages(self.root),
+            broker=self._brokers_at,
             shows_tracebacks=self.shows_tracebacks,
             version_of=self._version,
         )

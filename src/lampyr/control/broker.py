@@ -39,7 +39,7 @@ class Broker:
         return [message for message, _ in messages]
 
     def tell(self, what: str, parcel: int) -> None:
-        """Say "desk" or "users" (broker/__main__.py). The parcel is ours from now on."""
+        """Say "desk", "users" or "terms" (broker/__main__.py). The parcel is ours from now on."""
         if what in self._said:
             os.close(self._said[what])
         self._said[what] = parcel

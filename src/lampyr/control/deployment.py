@@ -20,14 +20,16 @@ def compose(
     common: Common,
     packages: Packages,
     *,
+    broker: str | None,
     shows_tracebacks: bool,
     version_of: Callable[[Function], str],
 ) -> Message:
     """The message, without what is secret: that goes along in a parcel (build.handout.private).
 
-    `version_of(function)` names a state of its code: an equal version keeps the snapshot it has.
+    `broker` is its host and port, where there is one. `version_of(function)` names a state of its code: an equal version keeps the snapshot it has.
     """
     shared = shares.of(project, config, common.plain, common.private, packages)
+    reaches = {"broker": broker} if broker else {}
     functions = [
         {
             "route": function.route,
@@ -37,7 +39,7 @@ def compose(
             "asgi": function.asgi,
             "settings": asdict(function.settings),
             "problem": asdict(function.problem) if function.problem else None,
-            "spec": {**spec.of(function, project, config, packages), "shared": shared.get(function.route)},
+            "spec": {**spec.of(function, project, config, packages), "shared": shared.get(function.route), **reaches},
             "version": version_of(function),
         }
         for function in project.functions
@@ -50,4 +52,13 @@ def compose(
         "budgets": list(config.budget.limit),
         "trusted_proxies": list(config.server.trusted_proxies),
         "shows_tracebacks": shows_tracebacks,
+    }
+
+
+def terms(project: Project, config: Config) -> Message:
+    """What calls to providers cost, and what may be spent on them: for the broker."""
+    return {
+        "budgets": list(config.budget.limit),
+        "budgets_of": [[one.route, one.settings.budget] for one in project.functions],
+        "prices": {model: asdict(price) for model, price in config.prices.items()},
     }

@@ -231,7 +231,8 @@ class Supervisor:
 
     def _start_broker(self) -> None:
         if self._broker is not None:
-            self._start("lampyr.broker").say({"listen": True}, (self._broker.fileno(),))
+            told = {"listen": True, "ledger": self._settings["ledger"]}
+            self._start("lampyr.broker").say(told, (self._broker.fileno(),))
 
     def _start_control(self) -> None:
         self._start("lampyr.control").say(self._control, (self._door.fileno(),))

@@ -1,13 +1,17 @@
-"""Connections to the gateway say how deep the invocation is that makes them, so that loops can be told from fans.
+"""What functions send says which invocation sends it: connections to the gateway, requests to the broker.
+
+Connections to the gateway say how deep the invocation is that makes them, so that loops can be told from fans.
 
 The gateway would find out which process a connection belongs to, but not which of the many requests that an edge
 instance serves at a time. The mark is the socket's type of service, which the kernel shows the gateway (node/ends.py):
-no client has to send anything, and all that are written in Python connect here.
+no client has to send anything, and all that are written in Python connect here. Connections to the broker are kept from
+one invocation to the next, so there each request has a header, where the client is one of those that are known here.
 """
 
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -45,3 +49,41 @@ def _mark(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, service)
     except OSError:
         pass  # a socket of another kind, or of a system that wants it otherwise
+
+
+# The broker takes it out. What it says counts only if that invocation is one of the function that calls.
+ID_HEADER = "x-lampyr-id"
+
+
+def name_invocations(broker: str | None) -> None:
+    """Have the HTTP clients that a function has imported say in requests to the broker, at host:port, who calls."""
+    if broker is None:
+        return
+    for name in ("httpx2", "httpx"):  # the SDKs of OpenAI and Anthropic
+        if (module := sys.modules.get(name)) is not None:
+            module.Request.__init__ = _naming(module.Request.__init__, broker.encode())
+    if (module := sys.modules.get("http.client")) is not None:  # urllib, urllib3, requests
+        connection = module.HTTPConnection
+        connection.putrequest = _putting(connection.putrequest, broker)
+
+
+def _naming(init: Callable[..., None], broker: bytes) -> Callable[..., None]:
+    @wraps(init)
+    def named(self: Any, *arguments: Any, **keywords: Any) -> None:
+        init(self, *arguments, **keywords)
+        invocation = context.current.get(None)
+        if invocation is not None and self.url.netloc == broker:
+            self.headers[ID_HEADER] = invocation.request.id
+
+    return named
+
+
+def _putting(put: Callable[..., None], broker: str) -> Callable[..., None]:
+    @wraps(put)
+    def named(self: Any, *arguments: Any, **keywords: Any) -> None:
+        put(self, *arguments, **keywords)
+        invocation = context.current.get(None)
+        if invocation is not None and f"{self.host}:{self.port}" == broker:
+            self.putheader(ID_HEADER, invocation.request.id)
+
+    return named

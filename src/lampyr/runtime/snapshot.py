@@ -250,6 +250,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         known = len(sys.modules)
         started = time.perf_counter()
         program, warnings = _import(spec)
+        outgoing.name_invocations(spec.get("broker"))
         instance = Instance(program)
     except BaseException as error:
         channel.send({"failed": load.failure(error, spec["root"])})
