@@ -282,6 +282,29 @@ def test_what_is_spent_at_providers(tmp_path: Path, journal: Journal, most_rows:
         assert db.execute("SELECT count(*), sum(settled) FROM calls").fetchone() == (6, 6)
 
 
+@pytest.mark.parametrize("closed", ["before the call is taken", "after it"])
+def test_no_function_spends_for_another(tmp_path: Path, journal: Journal, closed: str) -> None:
+    """Which invocation makes a call its function says, and may name one of another function's."""
+    key, calls = journal.origin(Origin("/b", "d", "")), Journal(tmp_path / "calls", print, 4096)
+    journal.write(records.opened(Opened(id_at(0), key)))
+    if closed == "before the call is taken":
+        journal.write(records.closed(row(0, key)))
+    with closing(Store(tmp_path)) as keeper:
+        keeper.absorb(1000)
+        calls.write(records.spent(call(7, id_at(0))))  # of /a
+        keeper.absorb(1000)
+        if closed == "after it":
+            journal.write(records.closed(row(0, key)))
+            keeper.absorb(1000)
+    by_function = {one["function"]: one for one in report(tmp_path, "function")["groups"]}
+    assert {name: (one["invocations"], one["calls"]) for name, one in by_function.items()} == {
+        "/a": (0, 1),
+        "/b": (1, 0),
+    }
+    with closing(sqlite3.connect(tmp_path / store.DATABASE)) as db:
+        assert db.execute("SELECT tokens_in, provider FROM invocations").fetchall() == [(0, "")]
+
+
 def test_since_counts_from_an_hour_on_also_where_the_hours_are_forgotten(tmp_path: Path, journal: Journal) -> None:
     key = journal.origin(Origin("/a", "d", ""))
     for number in range(96):

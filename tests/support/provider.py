@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -27,7 +28,10 @@ class Sent:
 
 @dataclass
 class Fake:
-    """`with Fake() as provider`. `statuses` are answered first; "hold" as a model streams until its caller leaves."""
+    """`with Fake() as provider`. `statuses` are answered first.
+
+    As a model "hold" streams until its caller leaves, "slow" takes 0.3 s, "sleep" does not answer.
+    """
 
     sent: list[Sent] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
@@ -78,6 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._whole(401, {"error": {"message": f"bad key: {shown}"}}, ("x-seen", str(shown)))
         elif asked["model"] == "sleep":
             self._until_gone()
+        elif asked["model"].startswith("slow"):
+            time.sleep(0.3)
+            self._completion(asked)
         elif asked["model"] == "hold":
             self._hold()
         elif self.path.endswith("/messages"):

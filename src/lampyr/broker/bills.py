@@ -26,7 +26,7 @@ class Bills:
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
         self._journal = Journal(folder / "calls", tell, SEGMENT_BYTES)
-        self._purses = Purses(Counters(folder / "budgets", tell), tell)
+        self._purses = Purses(Counters(folder / "budgets", tell))
         self._prices = Prices({})
         self._tell = tell
         self._warned: set[tuple[str, str]] = set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import NamedTuple
 
@@ -55,6 +55,11 @@ class Purse:
         """What nobody has used or reserved."""
         return self.allowance.left() - self._reserved.used(self.allowance.begin_s())
 
+    def has(self, amount: float) -> bool:
+        """Whether a call may be made that uses as much; or is the only one, and something is left."""
+        left = self.left()
+        return left > NOTHING and (amount <= left + NOTHING or not self.open)
+
     def reserve(self, amount: float) -> int:
         """Keep it for a call; the period it is taken from."""
         begin_s = self.allowance.begin_s()
@@ -93,9 +98,8 @@ class Reservation:
 class Purses:
     """The budgets of all functions and of the project, as control has said them last."""
 
-    def __init__(self, counters: Counters, tell: Callable[[str], None]) -> None:
+    def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._tell = tell
         self._known: dict[tuple[str, str], Purse] = {}
         self._closed: set[tuple[str, str, str]] = set()  # whose earlier reservations have been counted
         self._of: dict[str, list[Purse]] = {}
@@ -113,7 +117,7 @@ class Purses:
             budget = parse_budget(text)
             if budget is None or budget.unit not in UNITS:
                 return None
-            allowance = Allowance(budget, route, self._counters, self._tell)
+            allowance = Allowance(budget, route, self._counters)
             reserved = self._counters.counter(route, f"{budget.unit} reserved", budget.period)
             purse = self._known[route, text] = Purse(allowance, reserved)
             if (key := (route, budget.unit, budget.period)) not in self._closed:
@@ -122,20 +126,20 @@ class Purses:
         return self._known[route, text]
 
     async def reserve(self, route: str, most: Amount) -> Reservation:
-        """Keep `most` of each budget, or what is left where that is less: so each is used up, by one call at most over.
+        """Keep `most` of each budget. A call that may go over what is left is made when no other is under way.
 
-        Raises Refused where one is spent.
+        So each is used up, and one call at most goes over. Raises Refused where one is spent.
         """
         purses = self._of.get(route, [])
         deadline_s = time.monotonic() + WAIT_S
-        while empty := next((one for one in purses if one.left() <= NOTHING), None):
+        while short := next((one for one in purses if not one.has(most.of(one.allowance.budget.unit))), None):
             try:
-                if empty.allowance.left() <= NOTHING or not empty.open:
+                if short.allowance.left() <= NOTHING or not short.open:
                     raise TimeoutError
                 async with asyncio.timeout(deadline_s - time.monotonic()):
-                    await empty.news()
+                    await short.news()
             except TimeoutError:
-                raise _spent(empty) from None
+                raise _spent(short) from None
         kept = []
         for one in purses:
             amount = min(most.of(one.allowance.budget.unit), one.left())
@@ -146,7 +150,9 @@ class Purses:
 def _spent(purse: Purse) -> Refused:
     allowance = purse.allowance
     whose = "this function" if allowance.route else "all functions together"
-    message = f"The budget of {whose}, {allowance.written()}, is spent."
-    retry_s = allowance.wait_s() or 1.0  # where it is reserved and not spent, somebody else's call will be over
+    spent_s = allowance.wait_s()
+    how = "spent" if spent_s else "kept for calls that are under way"
+    message = f"The budget of {whose}, {allowance.budget.written()}, is {how}."
+    retry_s = spent_s or 1.0
     headers = ((b"retry-after", b"%d" % ceil(retry_s)), (b"x-lampyr-error", b"BUDGET_EXCEEDED"))
     return Refused(429, "rate_limit_error", message, code="BUDGET_EXCEEDED", headers=headers)

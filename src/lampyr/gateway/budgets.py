@@ -52,16 +52,6 @@ class Allowance:
         spent = budgets.spent(self.budget.unit, self._counter.used(self._begin_s), self.budget.amount)
         return max(self._end_s - now_s, 1.0) if spent else 0.0
 
-    def begin_s(self) -> int:
-        """When the period began that is now."""
-        self._now()
-        return self._begin_s
-
-    def left(self) -> float:
-        """What is not used of it."""
-        self._now()
-        return self.budget.amount - self._counter.used(self._begin_s)
-
     def use(self, amount: float) -> None:
         """Some of it is used."""
         self._now()

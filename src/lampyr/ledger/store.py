@@ -67,6 +67,7 @@ class Store:
         """Take up to about `most_rows` records from the journals into the database; how many there were."""
         tally = Tally(running=dict(self._running), called={id: [*calls] for id, calls in self._called.items()})
         tally.home = lambda id: _home(self._db, id)
+        tally.function_of = lambda origin: _function(self._db, origin)
         # Calls first: by then their invocations stand in the other journal.
         calls, called_to = _read_calls(self._calls, self._called_to)
         tally.call(calls)
@@ -163,6 +164,7 @@ def _totals(folder: Path, by: str, since_hour: int) -> Totals:
         first_hour, asked, since = _question(db, by, since_hour)
         found = Totals({group: sums for group, *sums in db.execute(asked, (since,))}, first_hour)
         tally = Tally(running=_running(db), called=_called(db), home=lambda id: _home(db, id))
+        tally.function_of = lambda origin: _function(db, origin)
         if by == "function":
             rows = db.execute("SELECT key, function, deployment, region FROM origins")
             tally.origins = {key: Origin(*rest) for key, *rest in rows}
@@ -254,6 +256,11 @@ def _called(db: sqlite3.Connection) -> dict[str, list[Spent]]:
     for *call, _ in db.execute("SELECT * FROM calls WHERE settled = 0"):
         found.setdefault(call[1], []).append(Spent(*call))
     return found
+
+
+def _function(db: sqlite3.Connection, origin: int) -> str | None:
+    found = db.execute("SELECT function FROM origins WHERE key = ?", (origin,)).fetchone()
+    return str(found[0]) if found else None
 
 
 def _home(db: sqlite3.Connection, id: str) -> Key | None:

@@ -26,6 +26,10 @@ def _nobody(id: str) -> Key | None:
     return None
 
 
+def _no_function(origin: int) -> str | None:
+    return None
+
+
 @dataclass(slots=True)
 class Tally:
     """Takes records in their order. `running`: rows that are open, with their origin.
@@ -37,6 +41,7 @@ class Tally:
     running: dict[str, int] = field(default_factory=dict)
     called: dict[str, list[Spent]] = field(default_factory=dict)
     home: Callable[[str], Key | None] = _nobody
+    function_of: Callable[[int], str | None] = _no_function  # of an origin that was known earlier
     origins: dict[int, Origin] = field(default_factory=dict)
     closed: list[Closed] = field(default_factory=list)
     amended: list[Amended] = field(default_factory=list)
@@ -72,12 +77,7 @@ class Tally:
         for id in [id for id in self.called if id not in self.running]:
             home = self._home(id)
             for one in self.called.pop(id):
-                if home is not None:
-                    self._spend(one, home)
-                else:
-                    origin = Origin(one.function, "", "")
-                    self.origins[origin.key] = origin
-                    self._spend(one, (started_ms(one.id) // HOUR_MS, origin.key, "", "", ""))
+                self._spend(one, home if home is not None and self._is_of(home[1], one) else None)
 
     def _close(self, row: Closed) -> None:
         self.closed.append(row)
@@ -109,13 +109,25 @@ class Tally:
     def _end(self, id: str, origin: int, outcome: str) -> list[float]:
         """The sums of an invocation that is over."""
         calls = self.called.pop(id, ()) if self.called else ()
-        provider, model = (calls[0].provider, calls[0].model) if calls else ("", "")
+        own = [one for one in calls if self._is_of(origin, one)]
+        provider, model = (own[0].provider, own[0].model) if own else ("", "")
         key = self.keys[id] = (started_ms(id) // HOUR_MS, origin, outcome, provider, model)
         for one in calls:
-            self._spend(one, key)
+            self._spend(one, key if one in own else None)
         return self._sums(key)
 
-    def _spend(self, call: Spent, home: Key) -> None:
+    def _is_of(self, origin: int, call: Spent) -> bool:
+        """Whether an invocation is one of the function that says so: it could name another's."""
+        known = self.origins.get(origin)
+        return call.function == (known.function if known is not None else self.function_of(origin))
+
+    def _spend(self, call: Spent, home: Key | None) -> None:
+        """Add a call to its invocation, which ended there, or to no invocation of its function."""
+        if home is None:
+            origin = Origin(call.function, "", "")
+            self.origins[origin.key] = origin
+            home = (started_ms(call.id) // HOUR_MS, origin.key, "", "", "")
+            call = call._replace(invocation="")
         self.settled.append(call)
         sums = self._sums((*home[:3], call.provider, call.model))
         sums[9] += call.tokens_in
