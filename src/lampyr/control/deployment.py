@@ -26,7 +26,8 @@ def compose(
 ) -> Message:
     """The message, without what is secret: that goes along in a parcel (build.handout.private).
 
-    `broker` is its host and port, where there is one. `version_of(function)` names a state of its code: an equal version keeps the snapshot it has.
+    `broker` is its host and port, where there is one. `version_of(function)` names a state of its code: an equal
+    version keeps the snapshot it has.
     """
     shared = shares.of(project, config, common.plain, common.private, packages)
     reaches = {"broker": broker} if broker else {}
