@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lampyr.types import Problem
+
 
 class LampyrError(Exception):
     """Anything Lampyr reports to a person: a message that names what was attempted on what, and a hint.
 
-    `code` is the stable word of the CLI's JSON errors (SPEC 5).
+    `code` is the stable word of the CLI's JSON errors (SPEC 5); `problems` are the places in a project that are to
+    blame, where there are such.
     """
 
     code = "ERROR"
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.problems = problems
 
 
 class UsageError(LampyrError):

@@ -21,6 +21,7 @@ from lampyr.build import brokering, check, environment
 from lampyr.build.scan import scan
 from lampyr.console import token
 from lampyr.control import door
+from lampyr.control.registry import Registry
 from lampyr.errors import BuildError, LampyrError, PortError, StateError
 from lampyr.model import catalog, choice
 from lampyr.node import hierarchy
@@ -56,7 +57,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     tmp = _fresh_tmp(state_dir)
     listening = _listen(host, port)
     if mode == "production":
-        _apart(lambda: _try_imports(project, settings, environ()))
+        _deployed(Registry(state_dir, root), environ)
     entrance, key = door.build(state_dir)
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening[0].getsockname()[1]}"
@@ -95,6 +96,8 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "ledger": str(state_dir / "ledger"),
         "ledger_days": settings.server.ledger_days,
         "mode": mode,
+        "state": str(state_dir),
+        "url": url,
         "loopback": all(_is_loopback(sock) for sock in listening),
         "key": key,
         "console": opening_url,
@@ -229,6 +232,26 @@ def _tell(project: Project, *, fatal: bool) -> None:
 
 def _count(errors: int) -> str:
     return f"the project cannot be served: {errors} error{'s' if errors > 1 else ''}"
+
+
+def _deployed(registry: Registry, environ: Callable[[], environment.Environment]) -> None:
+    """Make a deployment of the project if its files are none yet; what serves is checked. Raises LampyrError."""
+    index = registry.read()
+    copy = registry.copy()
+    id = index.active if index.active and copy in index.deployments else copy
+    if id != copy:
+        print(f"lampyr: serving the deployment {id}; the project's files are those of {copy}", file=sys.stderr)
+        print(f"hint: `lampyr deploy` switches to {copy}", file=sys.stderr)
+    root = registry.folder(id)
+    settings = config.load(root)
+    project = scan(root, settings, registry.root)
+    try:
+        _apart(lambda: _try_imports(project, settings, environ()))
+    except LampyrError:
+        registry.discard(id)
+        raise
+    if id != index.active:
+        registry.add(id, preview=False)
 
 
 def _try_imports(project: Project, settings: config.Config, env: environment.Environment) -> None:

@@ -79,9 +79,13 @@ class Function:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """What the syntax trees of a project say, before any of its code has run."""
+    """What the syntax trees of a project say, before any of its code has run.
+
+    `home` is the project's folder where `root` is a copy of it: its .venv is only there.
+    """
 
     root: Path
+    home: Path
     app: Path
     public: Path | None
     functions: tuple[Function, ...] = ()

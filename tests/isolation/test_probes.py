@@ -38,15 +38,15 @@ def test_files_of_others_and_of_the_platform_are_not_there(server: Server) -> No
 def test_a_file_with_secrets_that_appears_later_is_not_there_either(server: Server) -> None:
     server.get("/attacker/descriptors")
     server.write(".env.production.local", f"LATER_TOKEN={SECRET}\n")
-    server.write("app/later.txt", "for everybody")
-    paths = [str(server.root / ".env.production.local"), str(server.root / "app/later.txt")]
+    (server.live / "app/later.txt").write_text("for everybody")
+    paths = [str(server.root / ".env.production.local"), str(server.live / "app/later.txt")]
     found = server.get(f"/attacker/files?path={paths[0]}&path={paths[1]}").json()
     assert found == {paths[0]: "refused ENOENT", paths[1]: "got b'for everybody'"}
 
 
 @needs("room")
 def test_the_project_is_read_only_and_so_is_everything_else(server: Server) -> None:
-    own = [str(server.root / name) for name in ("app/attacker/[how]/route.py", "notes.txt", "new.py", "app/new.py")]
+    own = [str(server.live / name) for name in ("app/attacker/[how]/route.py", "notes.txt", "new.py", "app/new.py")]
     paths = [
         *own,
         "/usr/bin/new",

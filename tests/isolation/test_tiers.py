@@ -114,7 +114,7 @@ def test_the_servers_door_stays_shut(tier: tuple[str, Server]) -> None:
 
 def test_nothing_can_be_written_but_temporary_files(tier: tuple[str, Server]) -> None:
     _, server = tier
-    for path in (server.root / "helper.py", server.root / "new.py", "/new", "/var/tmp/new", "/usr/new"):
+    for path in (server.live / "helper.py", server.live / "new.py", "/new", "/var/tmp/new", "/usr/new"):
         answer = server.get(f"/attacker/writes?path={path}")
         assert next(iter(answer.json().values())).startswith("refused"), answer.body
 

@@ -158,7 +158,7 @@ class Both:
 def test_an_instance_serves_as_many_requests_at_a_time_as_concurrency_says(server: Server) -> None:
     both = Both(server, "/shared")
     until(lambda: len(marks(server, "shared")) == 2, "both to be in their handlers")
-    (server.root / "app/shared-go").touch()
+    (server.live / "app/shared-go").touch()
     first, second = both.bodies()
     assert first == second
 
@@ -167,7 +167,7 @@ def test_there_are_never_more_instances_than_max_instances(server: Server) -> No
     both = Both(server, "/one")
     until(lambda: marks(server, "one"), "the first to be in its handler")
     assert len(marks(server, "one")) == 1  # the second has nowhere to run
-    (server.root / "app/one-go").touch()
+    (server.live / "app/one-go").touch()
     first, second = both.bodies()
     assert first == second
 
@@ -194,7 +194,7 @@ def test_a_handler_that_wants_to_go_on_is_not_cancelled_when_its_client_leaves(s
     with server.connect() as sock:
         sock.sendall(b"GET /goes-on HTTP/1.1\r\nHost: x\r\n\r\n")
         until(lambda: marks(server, "goes-on-begun"), "the handler to begin")
-    (server.root / "app/goes-on-go").touch()
+    (server.live / "app/goes-on-go").touch()
     until(lambda: marks(server, "goes-on-done"), "the handler to finish")
 
 
@@ -215,7 +215,7 @@ def test_after_survives_scale_down(server: Server) -> None:
     who = server.get("/scaled-down").body.decode()
     other = server.get("/scaled-down").body.decode()  # the first is not idle: its work is not done
     assert other != who and server.who_is(who)
-    (server.root / "app/scaled-down-go").touch()
+    (server.live / "app/scaled-down-go").touch()
     until(lambda: not server.who_is(who) and not server.who_is(other), "both to finish and end")
     until(lambda: len(marks(server, "scaled-down-done")) == 2, "the work of both to be done")
 
@@ -236,7 +236,7 @@ def test_after_survives_a_deployment(serve: Serve) -> None:
     assert server.get("/scaled-down").status == 200
     server.write("app/scaled-down/route.py", "def GET(): return 'new'\n")
     assert server.get("/scaled-down").body == b"new"
-    (server.root / "app/scaled-down-go").touch()
+    (server.live / "app/scaled-down-go").touch()
     until(lambda: marks(server, "scaled-down-done"), "the old deployment's work")
 
 

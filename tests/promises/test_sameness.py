@@ -79,7 +79,7 @@ def test_200_instances_draw_no_equal_value(serve: Serve) -> None:
     with ThreadPoolExecutor(200) as clients:
         answers = [clients.submit(server.get, f"/draw?n={number}") for number in range(200)]
         until(lambda: sum("drawn in" in line for line in server.lines) == 200, "200 instances at once", 120)
-        (server.root / "app/draw/go").touch()
+        (server.live / "app/draw/go").touch()
         drawn = [answer.result().json() for answer in answers]
     assert len(drawn) == 200
     for name in drawn[0]:

@@ -76,6 +76,14 @@ class Server:
         self.ready_line = line.rstrip("\n")
         self.port = int(found[1])
 
+    @property
+    def live(self) -> Path:
+        """Where the code that serves lies: `start` serves a copy of the project."""
+        index = self.root / ".lampyr" / "deployments" / "index.json"
+        if self.command == "dev":
+            return self.root
+        return index.parent / str(json.loads(index.read_text())["history"][-1])
+
     def _read_log(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:

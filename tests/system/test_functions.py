@@ -272,7 +272,7 @@ def test_every_chunk_arrives_when_it_is_yielded(serve: Serve) -> None:
         data = b""
         while b"first" not in data:
             data += sock.recv(4096)
-        (server.root / "app/go").touch()  # only now may the second chunk be made
+        (server.live / "app/go").touch()  # only now may the second chunk be made
         while not data.endswith(b"0\r\n\r\n"):
             data += sock.recv(4096)
     assert b"second" in data

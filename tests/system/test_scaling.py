@@ -108,7 +108,7 @@ def test_a_busy_function_has_a_spare_instance_and_the_next_call_is_warm(server: 
         await asyncio.to_thread(until, lambda: processes(server) == before + 2, "one instance, and a spare one")
         second = asyncio.create_task(ask(server, "/gate"))
         await asyncio.to_thread(until, lambda: processes(server) == before + 3, "another spare one")
-        (server.root / "open").write_text("")
+        (server.live / "open").write_text("")
         return [await first, await second]
 
     first, second = asyncio.run(calls())

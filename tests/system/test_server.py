@@ -75,7 +75,7 @@ def test_sigterm_drains(serve: Serve) -> None:
         server.log(r"\| began")
         server.process.send_signal(signal.SIGTERM)
         server.log(r"^lampyr: finishing what runs; a second signal ends it$")
-        server.write("app/go", "")
+        (server.live / "app/go").touch()
         data = b""
         while piece := sock.recv(4096):
             data += piece

@@ -144,6 +144,6 @@ def test_what_runs_in_an_edge_instance_that_is_followed_by_another_ends_in_peace
     stream.start()
     grow(server)
     assert not streamed
-    server.write("app/x/go", "")
+    (server.live / "app/x/go").touch()
     stream.join(20)
     assert b"end" in streamed[0]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lampyr.build import environment, frozen, shares, spec
+from lampyr.build import environment, frozen, packages, shares, spec
 from lampyr.build.environment import Environment
 from lampyr.build.hearing import Hearing, Pipe
 from lampyr.build.scan import relative
@@ -50,7 +50,7 @@ def imports(
     With `trace` there is also what it loads, as "trace" (runtime.trace), and nothing is imported for several functions
     at once; `begin` is called before each import.
     """
-    packages = environment.packages(project.root)
+    found = packages.of(project)
     hearing = Hearing(env.values.get(name, "") for name in env.secrets)
     pipe = Pipe(hearing)
     ours, theirs = Channel.pair()
@@ -64,13 +64,13 @@ def imports(
     )
     theirs.close()
     users = Users(str(project.root))
-    shared = {} if trace else shares.of(project, config, env.of_nobody(), env.private, packages)
+    shared = {} if trace else shares.of(project, config, env.of_nobody(), env.private, found)
     parents: dict[str, Channel] = {}
     try:
         for function in project.functions:
             if function.problem is None:
                 begin(function)
-                what = {**spec.of(function, project, config, packages), "user": users.of(function.route)}
+                what = {**spec.of(function, project, config, found), "user": users.of(function.route)}
                 what["trace"] = trace
                 share, parent = shared.get(function.route), ours
                 if share is not None:

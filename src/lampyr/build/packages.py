@@ -8,10 +8,10 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lampyr.types import Problem
+from lampyr.types import Problem, Project
 
 _VENV = ".venv"
 
@@ -27,6 +27,23 @@ class Packages:
     python: str
     isolated: bool = False
     warnings: tuple[Problem, ...] = ()
+
+
+def of(project: Project) -> Packages:
+    """The packages of a project. What of its own folder is on the import path is read from the copy, if it is one."""
+    found = packages(project.home)
+    if project.home == project.root:
+        return found
+    home, venv = f"{project.home}/", f"{project.home / _VENV}/"
+    return replace(
+        found,
+        paths=tuple(
+            f"{project.root}{path[len(home) - 1 :]}".rstrip("/")
+            if f"{path}/".startswith(home) and not path.startswith(venv)
+            else path
+            for path in found.paths
+        ),
+    )
 
 
 def packages(root: Path, process: Mapping[str, str] | None = None) -> Packages:

@@ -14,8 +14,10 @@ from lampyr.settings import did_you_mean
 from lampyr.types import Function, Problem, Project
 
 
-def scan(root: Path, config: Config) -> Project:
+def scan(root: Path, config: Config, home: Path | None = None) -> Project:
     """Read the syntax trees of all route files below `root`. Goes on after errors and reports them all.
+
+    `home`: the project that `root` is a copy of.
 
     A function whose file has an error is listed all the same, with its first error as `problem`. Raises ProjectError
     where there is no project.
@@ -43,6 +45,7 @@ def scan(root: Path, config: Config) -> Project:
         warnings.append(_no_functions(relative(root, app)))
     return Project(
         root=root,
+        home=home or root,
         app=app,
         public=public,
         functions=tuple(functions.values()),

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -68,8 +69,13 @@ def note(text: str) -> None:
 def report(error: LampyrError, *, as_json: bool) -> None:
     """An error, to stderr; with `as_json` on stdout as well, where a script looks for it (SPEC 5)."""
     if as_json:
-        payload_json({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        told = {"code": error.code, "message": error.message, "hint": error.hint}
+        payload_json(
+            {"error": {**told, "problems": [asdict(one) for one in error.problems]} if error.problems else told}
+        )
         sys.stdout.flush()
+    for one in error.problems:
+        problem("error", one)
     _line("error", "red", error.message, error.hint)
 
 

@@ -8,21 +8,25 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from lampyr import config
-from lampyr.build import check
-from lampyr.build.packages import packages
+from lampyr.build import check, packages
 from lampyr.build.scan import scan
 from lampyr.control import deployment, running, thresholds, tree
 from lampyr.control.bookkeeping import Bookkeeper
 from lampyr.control.broker import Broker
 from lampyr.control.door import Door, Reply
+from lampyr.control.registry import Registry
+from lampyr.control.releases import Release, Releases
 from lampyr.control.sealed import Sealed, Unreachable
 from lampyr.control.thresholds import Notice, Thresholds
 from lampyr.control.webhook import Webhook
-from lampyr.errors import LampyrError
+from lampyr.errors import LampyrError, StateError
 from lampyr.ledger.counters import Counters
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, Message, parcel, unpack
@@ -43,20 +47,21 @@ class Control:
         self.development = self.mode == "development"
         self.shows_tracebacks = self.development and bool(told["loopback"])
         self.gateway: Channel | None = None
-        self.deployed: Message | None = None
-        self._handed: int | None = None  # the parcel that goes along with it, for the gateway's eyes only
+        self.serving: Release | None = None
         self._state: tree.State = {}
         self._public: tree.State = {}
         self._loaded: dict[str, set[str]] = {}
         self._generation: dict[str, int] = {}
         self._unshared: dict[str, frozenset[Problem]] = {}  # by route
         self._warned: frozenset[Problem] = frozenset()
-        self._settings: config.Config | None = None
-        self._project: Project | None = None
         self._sealed = Sealed()
         self._broker = Broker()
         self._thresholds = Thresholds(Counters(Path(told["ledger"]) / "budgets", lambda line: None))
         self._webhook = Webhook()
+        self._releases: Releases | None = None
+        if not self.development:
+            registry = Registry(Path(told["state"]), self.root)
+            self._releases = Releases(registry, told["url"], partial(self._copy, registry), self._send, self._take_over)
         self._door = Door(entrance, told["key"], self._asked)
         self._console_url = str(told["console"])
         self._brokers_at: str | None = told["broker"]
@@ -98,9 +103,9 @@ class Control:
 
     def _say(self, notice: Notice) -> None:
         self._send({"log": notice.line()})
-        url = self._settings.budget.webhook if self._settings else None
-        if url is not None and self.deployed is not None:
-            self._webhook.tell(url, notice.event(), self.deployed["secrets"])
+        url = self.serving.settings.budget.webhook if self.serving else None
+        if url is not None:
+            self._webhook.tell(url, notice.event(), ())  # no secret comes here that could be in it
 
     def _hear_supervisor(self, poll: select.poll) -> None:
         messages, alive = self.supervisor.drain()
@@ -122,7 +127,7 @@ class Control:
             poll.unregister(self._sealed.channel.fileno())
         self._sealed.connect(vault)
         poll.register(vault.fileno(), select.POLLIN)
-        if self.deployed is not None:
+        if self.serving is not None:
             self._renew()
         elif self.gateway is not None:
             self.freshen()
@@ -131,7 +136,7 @@ class Control:
         news = self._sealed.heard()
         if self._sealed.channel is None:
             poll.unregister(fd)
-        if news and self.deployed is not None:
+        if news and self.serving is not None:
             self._renew()
 
     def _meet_broker(self, poll: select.poll, broker: Channel) -> None:
@@ -153,10 +158,12 @@ class Control:
         self._forget_gateway(poll)
         self.gateway = gateway
         poll.register(gateway.fileno(), select.POLLIN)
-        if self.deployed is None:
+        if self.serving is None:
             self.freshen()
         else:
-            self._send_deployment()
+            self._deploy(self.serving)
+            if self._releases is not None:
+                self._releases.meet_gateway()
         for question, _ in self._questions.values():
             self._send(question)
 
@@ -192,6 +199,10 @@ class Control:
         elif "answer" in message and message["answer"] in self._questions:
             _, reply = self._questions.pop(message["answer"])
             reply(running.ps(json.loads(unpack(fds[0]))))
+        elif "prepared" in message and self._releases is not None:
+            self._releases.prepared(message["prepared"], json.loads(unpack(fds[0])))
+        elif "switched" in message and self._releases is not None:
+            self._releases.switched(message["switched"])
 
     def _warn_of_import(self, route: str, facts: Message) -> None:
         """Say what instances of a function cannot share, once, until its import is without it."""
@@ -209,6 +220,10 @@ class Control:
                 self._send({"ps": number})
             case "console":
                 reply({"url": self._console_url})
+            case "deploy" | "deployments" | "rollback" | "promote" as do:
+                if self._releases is None:
+                    raise StateError("`lampyr dev` deploys at every save", "`lampyr start` keeps deployments")
+                self._releases.ask(do, request, reply)
             case other:
                 raise LampyrError(f"the server does not know how to {other!r}", "it may be older than this command")
 
@@ -223,9 +238,12 @@ class Control:
 
     def freshen(self) -> None:
         """Deploy if the disk is not what was deployed. A project that cannot be deployed leaves the old one serving."""
+        if self._releases is not None:
+            self._begin(self._releases)
+            return
         state = tree.look(self.root)
         public = tree.files_in(self.root / "public")
-        if self.deployed is not None and state == self._state and public == self._public:
+        if self.serving is not None and state == self._state and public == self._public:
             return
         touched = tree.changed(self._state, state)
         added = {path for path in touched if (path in state) != (path in self._state)}
@@ -235,68 +253,123 @@ class Control:
             settings = config.load(self.root)
             project = scan(self.root, settings)
             self._age(project, touched, everything=bool(added) or any(_for_all(path) for path in touched))
-            first = self.deployed is None
-            judged = self._deploy(project, settings)
+            before = self.serving
+            release = self._release(f"{time.time_ns() // 1_000_000:011x}", project, settings, self._version)
         except LampyrError as error:
             self._failed(error)
             return
         except Unreachable:
             self._state = {}  # there will be another vault process, and then another look
             return
-        if not first:
-            self._tell_of_a_restart(settings)
-            self._report(judged)
+        self._serve(release)
+        self._deploy(release)
+        if before is not None:
+            self._tell_of_a_restart(before.settings, settings)
+            self._report(release.judged)
             took_ms = (time.perf_counter() - started) * 1000
             self._send({"log": f"reloaded, {len(project.functions)} functions, {took_ms:.0f} ms"})
-        self._project, self._settings = project, settings
-        self._warned = frozenset(judged.warnings)
+        self._warned = frozenset(release.judged.warnings)
 
-    def _renew(self) -> None:
-        """The vault may have changed: functions with another secret than before get a new snapshot."""
-        if self._project is None or self._settings is None or self.deployed is None:
+    def _begin(self, releases: Releases) -> None:
+        """In production: have what is written down as active served."""
+        if self.serving is not None:
             return
         try:
-            judged = self._deploy(self._project, self._settings)
+            release = releases.begin()
         except LampyrError as error:
             self._failed(error)
             return
         except Unreachable:
             return
-        self._report(judged)
-        self._warned = frozenset(judged.warnings)
+        self._serve(release)
+        self._deploy(release)
+        releases.meet_gateway()
 
-    def _deploy(self, project: Project, settings: config.Config) -> Project:
-        """Send the deployment to the gateway; returns the project with all its problems. Raises LampyrError."""
+    def _renew(self) -> None:
+        """The vault may have changed: functions with another secret than before get a new snapshot."""
+        if self.serving is None:
+            return
+        before = self.serving
+        try:
+            if self._releases is not None:
+                release = self._releases.renew(before.id)
+            else:
+                id = f"{time.time_ns() // 1_000_000:011x}"
+                release = self._release(id, before.project, before.settings, self._version)
+        except LampyrError as error:
+            self._failed(error)
+            return
+        except Unreachable:
+            return
+        self._serve(release)
+        self._deploy(release)
+        self._report(release.judged)
+        self._warned = frozenset(release.judged.warnings)
+
+    def _copy(self, registry: Registry, id: str) -> Release:
+        """The deployment `id` with the variables and secrets of now. Raises LampyrError or Unreachable."""
+        root = registry.folder(id)
+        settings = config.load(root)
+        return self._release(id, scan(root, settings, self.root), settings, lambda _: id)
+
+    def _release(
+        self, id: str, project: Project, settings: config.Config, version_of: Callable[[Function], str]
+    ) -> Release:
+        """What the gateway has to know. The broker knows it then as well. Raises LampyrError or Unreachable."""
         handed = self._sealed.ask(project)
-        if self._handed is not None:
-            os.close(self._handed)
-        self._handed = handed.private
-        # First what may be spent, then who may spend it.
-        self._broker.tell("terms", parcel(json.dumps(deployment.terms(project, settings)).encode()))
-        if handed.desk is not None:
-            self._broker.tell("desk", handed.desk)
-        self.deployed = deployment.compose(
-            f"{time.time_ns() // 1_000_000:011x}",
+        self._tell_broker(project, settings, handed.desk)
+        message = deployment.compose(
+            id,
             project,
             settings,
             handed.common,
-            packages(self.root),
+            packages.of(project),
             broker=self._brokers_at,
             shows_tracebacks=self.shows_tracebacks,
-            version_of=self._version,
+            version_of=version_of,
         )
-        self._send_deployment()
-        self._thresholds.deployed(self.deployed)
         if handed.refused is not None:
             self._failed(handed.refused)
-        return handed.common.judge(project)
+        return Release(project, handed.common.judge(project), settings, message, handed.private)
 
-    def _send_deployment(self) -> None:
-        assert self._handed is not None
-        self._send({"deployment": self.deployed}, (self._handed,))
+    def _tell_broker(self, project: Project, settings: config.Config, desk: int | None) -> None:
+        """What may be spent, then who may spend it: for `project` and, in production, for what else can be called."""
+        others = self._releases.projects() if self._releases is not None else []
+        if self._releases is not None and self.serving is not None:
+            others.append(self.serving.project)  # last: what it says of a function holds
+            settings = self.serving.settings
+        if any(one.functions != project.functions for one in others):
+            functions = {one.route: one for each in (project, *others) for one in each.functions}
+            project = replace(project, public=None, functions=tuple(functions.values()))
+            if desk is not None:
+                handed = self._sealed.ask(project)
+                os.close(handed.private)
+                os.close(desk)
+                desk = handed.desk
+        self._broker.tell("terms", parcel(json.dumps(deployment.terms(project, settings)).encode()))
+        if desk is not None:
+            self._broker.tell("desk", desk)
+
+    def _serve(self, release: Release) -> None:
+        """This is what serves from now on."""
+        self.serving = release
+        self._thresholds.deployed(release.message)
+
+    def _take_over(self, release: Release) -> None:
+        """Another deployment serves from now on: what it says of its functions holds at the broker too."""
+        self._serve(release)
+        try:
+            handed = self._sealed.ask(release.project)
+        except (LampyrError, Unreachable):
+            return  # the next news of the vault brings it
+        os.close(handed.private)
+        self._tell_broker(release.project, release.settings, handed.desk)
+
+    def _deploy(self, release: Release) -> None:
+        self._send({"deployment": release.message}, (release.private,))
 
     def _failed(self, error: LampyrError) -> None:
-        if self.deployed is None:
+        if self.serving is None:
             self.supervisor.send({"refused": error.message, "hint": error.hint})
         else:
             self._send({"log": f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else "")})
@@ -313,9 +386,9 @@ class Control:
     def _version(self, function: Function) -> str:
         return f"{self._generation.get(function.route, 0)}/{function.settings!r}/{function.problem!r}"
 
-    def _tell_of_a_restart(self, settings: config.Config) -> None:
+    def _tell_of_a_restart(self, before: config.Config, settings: config.Config) -> None:
         """Sockets and models are made once, when the server starts."""
-        if self._settings is not None and _at_start(settings) != _at_start(self._settings):
+        if _at_start(settings) != _at_start(before):
             what = "[server] or [providers] has changed; who listens and which model answers is settled at the start"
             self._send({"log": f"warning: {what}\nhint: restart `lampyr dev`"})
 

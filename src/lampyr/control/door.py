@@ -1,8 +1,8 @@
 """The door of a running server: a Unix socket in its state directory, at which the command line asks control.
 
 Both sides write one JSON object a line: `{"version": 1, "key": "...", "do": "ps", ...}` is answered with
-`{"version": 1, "result": ...}` or `{"version": 1, "error": {"code", "message", "hint"}}`. Where a request has a
-"number", its answer has it too: answers come as they are ready.
+`{"version": 1, "result": ...}` or `{"version": 1, "error": {"code", "message", "hint", "problems"}}`. Where a request
+has a "number", its answer has it too: answers come as they are ready.
 
 The socket is its owner's alone (0600), and the functions' rooms do not have it. Where there are no rooms Landlock hides
 files but no sockets, and an ordinary user's functions are that user too: so whoever comes in shows a key, which is
@@ -19,12 +19,14 @@ import selectors
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lampyr.errors import LampyrError, StateError
 from lampyr.runtime.channel import Message
+from lampyr.types import Problem
 
 VERSION = 1
 SOCKET, KEY = "door", "door.key"
@@ -196,7 +198,8 @@ class Visitor:
         if self._closed:
             return
         if isinstance(result, LampyrError):
-            told: Message = {"error": {"code": result.code, "message": result.message, "hint": result.hint}}
+            error = {"code": result.code, "message": result.message, "hint": result.hint}
+            told: Message = {"error": {**error, "problems": [asdict(one) for one in result.problems]}}
         else:
             told = {"result": result}
         if number is not None:
@@ -224,9 +227,10 @@ class Visitor:
 # --- knocking at it (the command line)
 
 
-def ask(state_dir: Path, do: str, **more: Any) -> Any:
+def ask(state_dir: Path, do: str, *, patience_s: float | None = PATIENCE_S, **more: Any) -> Any:
     """The result of one request to the server that runs on `state_dir`. Raises LampyrError."""
     with _knock(state_dir) as (sock, key):
+        sock.settimeout(patience_s)
         try:
             sock.sendall(json.dumps({"version": VERSION, "key": key, "do": do, **more}).encode() + b"\n")
             with sock.makefile("rb") as lines:
@@ -239,7 +243,7 @@ def ask(state_dir: Path, do: str, **more: Any) -> Any:
         raise StateError(f"the server on {state_dir} hung up", "ask again; its log says what happened")
     answer = json.loads(line)
     if (error := answer.get("error")) is not None:
-        told = LampyrError(error["message"], error["hint"])
+        told = LampyrError(error["message"], error["hint"], [Problem(**one) for one in error.get("problems", ())])
         told.code = error["code"]
         raise told
     return answer["result"]

@@ -54,7 +54,8 @@ class Sealed:
         self._asked += 1
         functions = [(one.route, str(one.file), one.settings.secrets) for one in project.functions]
         public = str(project.public) if project.public else None
-        answer, fds = self._answer({"ask": self._asked, "functions": functions, "public": public})
+        question = {"ask": self._asked, "root": str(project.root), "functions": functions, "public": public}
+        answer, fds = self._answer(question)
         if "error" in answer:
             raise VaultError(answer["error"], answer["hint"])
         refused = VaultError(*answer["refused"]) if answer["refused"] else None

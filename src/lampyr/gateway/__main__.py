@@ -8,10 +8,9 @@ import json
 import os
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -22,6 +21,7 @@ from lampyr.gateway.ids import Ids
 from lampyr.gateway.log import Log
 from lampyr.gateway.proxy import Proxy
 from lampyr.gateway.site import Site
+from lampyr.gateway.sites import Sites
 from lampyr.ledger.counters import Counters
 from lampyr.ledger.journal import Journal
 from lampyr.logs.writer import Writer
@@ -32,9 +32,6 @@ from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message, parcel, unpack
 from lampyr.version import VERSION
 
-# Functions that are imported at the same time ahead of any call: with all of them at once the first call would wait
-# for everybody's import (5 s with 130 functions on two cores).
-AT_ONCE = max(1, (os.cpu_count() or 1) - 1)
 # A stop that takes longer than this says why.
 TELL_AFTER_S = 0.3
 
@@ -58,8 +55,7 @@ class Gateway:
         self.counters: Counters | None = None
         self.crowd = Crowd(0)
         self.development = False
-        self._retiring: dict[Pool, str] = {}  # pools of earlier deployments, and which
-        self._cold: deque[Pool] = deque()  # whose function is yet to be imported
+        self.sites = Sites(loop, self.proxy, self._site)
         self._checks: dict[int, Callable[[], None]] = {}  # what goes on once control has answered
         self._asked = 0
         self._draining = False
@@ -81,6 +77,7 @@ class Gateway:
             if channel is self.control:  # and not one before it, whose end is heard only now
                 self.control = None
                 self._checked(self._asked)
+                self.sites.forget_candidates()
 
     # --- the supervisor says
 
@@ -103,6 +100,7 @@ class Gateway:
             self.base.connect(Channel.from_fd(fds[0]))
         elif "control" in message:
             self.control = Channel.from_fd(fds[0])
+            self.sites.forget_candidates()  # of the one before
             self.loop.add_reader(self.control.fileno(), self._hear, self.control, self._from_control)
             if self.development:
                 self.proxy.freshen = self._freshen
@@ -139,14 +137,26 @@ class Gateway:
         os._exit(0)
 
     def _busy(self) -> bool:
-        pools = [*self._retiring, *(self.proxy.site.pools.values() if self.proxy.site else ())]
-        return any(instance.running for pool in pools for instance in pool.instances.values())
+        return any(instance.running for pool in self.sites.pools() for instance in pool.instances.values())
 
     # --- control says
 
     def _from_control(self, message: Message, fds: list[int]) -> None:
         if "deployment" in message:
-            self._switch(message["deployment"], json.loads(unpack(fds[0])))
+            self._deploy(message["deployment"], json.loads(unpack(fds[0])))
+        elif "prepare" in message:
+            self._prepare(message["prepare"], json.loads(unpack(fds[0])), message["patience_s"])
+        elif "switch" in message or "show" in message:
+            id = message.get("switch") or message["show"]
+            done = self.sites.switch(id) if "switch" in message else self.sites.show(id)
+            self._tell_control({"switched": id, "done": done})
+        elif "preview" in message:
+            self.sites.preview(message["preview"], json.loads(unpack(fds[0])))
+            self._tell_users()
+        elif "drop" in message:
+            self.sites.drop(message["drop"])
+        elif "forget" in message:
+            self.sites.forget(message["forget"])
         elif "checked" in message:
             self._checked(message["checked"])
         elif "log" in message:
@@ -154,81 +164,62 @@ class Gateway:
         elif "kept" in message:
             self.log.note(message["kept"], message["function"])
         elif "ps" in message:
-            self._tell_in_a_parcel({"answer": message["ps"]}, running.functions(self.proxy.site, self._retiring))
+            self._tell_in_a_parcel({"answer": message["ps"]}, running.functions(self.sites.shown, self.sites.retiring))
 
-    def _switch(self, deployment: Message, private: Message) -> None:
-        before = self.proxy.site
-        # The supervisor tells of the ledger before it tells of control.
-        assert self.journal is not None and self.counters is not None
-        ledger = self.journal, self.counters
-        site = Site(deployment, private, self.base, self.log, *ledger, self.crowd, self.tmp, self._told, before)
-        self.proxy.switch(site)
-        self.log.masker = site.masker
-        if before is None:
+    def _deploy(self, deployment: Message, private: Message) -> None:
+        first = self.proxy.site is None
+        self.sites.deploy(deployment, private)
+        if first:
             # What start-up allocated lives as long as the process: no collection needs to look at it again.
             gc.collect()
             gc.freeze()
             self.supervisor.send({"ready": True})
-        else:
-            kept = {*site.pools.values(), *site.coming.values()}
-            for pool in (*before.pools.values(), *before.coming.values()):
-                if pool not in kept:
-                    self._retire(pool, before.id)
         self._tell_users()
-        coming = sorted(site.coming.values(), key=lambda pool: not site.pools[pool.function.route].instances)
-        self._cold = deque(one for one in (*coming, *site.pools.values()) if one.function.problem is None)
-        for _ in range(AT_ONCE):
-            self._warm_next()
 
-    def _retire(self, pool: Pool, deployment: str) -> None:
-        self._retiring[pool] = deployment
-        pool.retire(partial(self._retired, pool))
+    def _site(
+        self, deployment: Message, private: Message, serving: Site | None, others: list[Site], goes_on: bool
+    ) -> Site:
+        # The supervisor tells of the ledger before it tells of control.
+        assert self.journal is not None and self.counters is not None
+        what = deployment, private, self.base, self.log, self.journal, self.counters, self.crowd, self.tmp, self._told
+        site = Site(*what, serving, others, goes_on=goes_on)
+        self.log.masker = site.masker  # the newest: it has the variables and secrets of now
+        return site
+
+    def _prepare(self, deployment: Message, private: Message, patience_s: float | None) -> None:
+        def judged(failures: list[dict[str, Any]]) -> None:
+            self._tell_in_a_parcel({"prepared": deployment["id"]}, failures)
+
+        self.sites.prepare(deployment, private, patience_s, judged)
+        self._tell_users()
 
     def _tell_users(self) -> None:
         """For the broker: whose processes have which user id."""
         if self.proxy.site is not None and self.control is not None:
-            users = self.base.users(self.proxy.site.pools)
+            users = self.base.users(route for site in self.sites.all for route in site.pools)
             if users is not None:
                 self._tell_in_a_parcel({"users": True}, users)
 
-    def _retired(self, pool: Pool) -> None:
-        self._retiring.pop(pool, None)
-
-    def _warm_next(self) -> None:
-        """Import the next function that nobody has called yet; who is called does not wait for its turn."""
-        while self._cold:
-            pool = self._cold.popleft()
-            if not pool.retired and pool.warm():
-                return
-
     def _told(self, pool: Pool) -> None:
         """The snapshot of `pool` has changed its state."""
-        snapshot, site = pool.snapshot, self.proxy.site
+        snapshot, awaiting = pool.snapshot, self.sites.coming(pool)
         if snapshot.state in ("ready", "failed"):
-            self._warm_next()
-        is_coming = site is not None and site.coming.get(pool.function.route) is pool
+            self.sites.warm_next()
         if snapshot.state == "failed":
             failure = snapshot.failure
             where = f"{failure['file'] or pool.function.file}:{failure['line'] or 1}"
             hint = f"\nhint: {failure['hint']}" if failure.get("hint") else ""
             route = pool.function.route
-            how = " with its new secrets, and goes on with the old ones" if is_coming else ""
+            how = " with its new secrets, and goes on with the old ones" if awaiting else ""
             self.log.platform(f"error: it cannot be imported{how}: {where}: {failure['message']}{hint}", route)
             self.log.unimportable(route, failure["traceback"])
-        if site is not None and is_coming and snapshot.state in ("ready", "failed"):
-            self._settle(site, pool)
+        if awaiting is not None and snapshot.state in ("ready", "failed"):
+            if snapshot.state == "ready":
+                self.log.platform("it has new secrets", pool.function.route)
+            self.sites.settle(awaiting, pool)
         if self.control is not None and snapshot.state in ("ready", "failed"):
             facts = {name: snapshot.facts.get(name) for name in ("files", "warnings")}
             self._tell_in_a_parcel({"loaded": pool.function.route}, facts)
-
-    def _settle(self, site: Site, pool: Pool) -> None:
-        """A function has been imported with other secrets: it serves with them from now on, or not at all."""
-        if pool.snapshot.state == "ready":
-            self.log.platform("it has new secrets", pool.function.route)
-            self._retire(site.take_over(pool), site.id)
-        else:
-            del site.coming[pool.function.route]
-            self._retire(pool, site.id)
 
     def _freshen(self, then: Callable[[], None]) -> None:
         """Have control compare the disk with what is deployed; a new deployment, if any, arrives before the answer."""

@@ -29,6 +29,7 @@ class Proxy:
 
     def __init__(self, base: Base) -> None:
         self.site: Site | None = None
+        self.previews: dict[str, Site] = {}  # by id, which is the first label of their hosts
         self._loops = Loops(base)
         self.freshen: Callable[[Callable[[], None]], None] | None = None
         self._early: list[Exchange] = []
@@ -46,7 +47,8 @@ class Proxy:
             parked = Parked(exchange)
             self.freshen(lambda: self._unpark(parked))
         elif self.site is not None:
-            self._serve_from(self.site, exchange)
+            site = self.previews.get(exchange.host.partition(".")[0], self.site) if self.previews else self.site
+            self._serve_from(site, exchange)
         else:
             self._unpark(Parked(exchange))
 

@@ -1,8 +1,8 @@
-"""What runs, as `lampyr ps` shows it: the pools of the deployment that serves, and what others still have to finish."""
+"""What runs, as `lampyr ps` shows it: the pools of deployments that serve, and what others still have to finish."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lampyr.gateway.site import Site
@@ -11,9 +11,9 @@ from lampyr.node.pool import Pool
 from lampyr.node.shelf import MIB
 
 
-def functions(site: Site | None, retiring: Mapping[Pool, str]) -> list[dict[str, Any]]:
-    """Each function of `site`; then those of earlier deployments (pool → its id) that something still runs in."""
-    rows = [_function(pool, site.id) for pool in site.pools.values()] if site is not None else []
+def functions(sites: Iterable[Site], retiring: Mapping[Pool, str]) -> list[dict[str, Any]]:
+    """Each function of `sites`; then those of earlier deployments (pool → its id) that something still runs in."""
+    rows = [_function(pool, site.id) for site in sites for pool in site.pools.values()]
     return rows + [_function(pool, deployment) for pool, deployment in retiring.items()]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -42,7 +42,8 @@ class Site:
     """Immutable but for its pools. `shows_tracebacks`: development on loopback only (SPEC 3).
 
     `private` is what only some may see (build.handout). A function whose code is as it was, and whose variables are
-    others, goes on with its pool until that of the new values is ready: `coming` has these.
+    others, goes on with its pool until that of the new values is ready: `coming` has these, where it `goes_on`. What is
+    the same `before`, in what serves, or in one of the `others` keeps its pool.
     """
 
     def __init__(
@@ -57,6 +58,9 @@ class Site:
         tmp: str,
         told: Callable[[Pool], None],
         before: Site | None,
+        others: Iterable[Site] = (),
+        *,
+        goes_on: bool = True,
     ) -> None:
         self.id: str = message["id"]
         self.log = log
@@ -85,11 +89,12 @@ class Site:
             route, spec = function.route, {**one["spec"], "route": function.route}
             made = Made(one["version"], private["env"][route], private["secrets"])
             old = before.pools.get(route) if before else None
-            new = before.like(route, made) if before else None
+            sites = (before, *others) if before else ()
+            new = next((pool for site in sites if (pool := site.like(route, made))), None)
             if new is None:
                 new = Pool(function, base, spec, made.env, tmp, partial(self._sink, route), told)
             self._made[new] = made
-            if before is not None and old is not None and old is not new and before.may_go_on(old, made):
+            if goes_on and before is not None and old is not None and old is not new and before.may_go_on(old, made):
                 self._made[old] = before._made[old]
                 self.pools[route], self.coming[route] = old, new
             else:
@@ -97,6 +102,11 @@ class Site:
         # What runs on with values that are old by now may still write them.
         self._secrets = frozenset(private["secrets"]).union(*(made.secrets for made in self._made.values()))
         self.masker: Masker = Masker(self._secrets) if before is None else before.masker_of(self._secrets)
+
+    @property
+    def all_pools(self) -> set[Pool]:
+        """Those that serve, and those that are coming."""
+        return {*self.pools.values(), *self.coming.values()}
 
     def masker_of(self, secrets: frozenset[str]) -> Masker:
         """One that masks these: making it takes time, and mostly they are those of the deployment before."""

@@ -18,6 +18,7 @@ from lampyr.core.autoscale import BUSY_AFTER_S, Bounds, Load, pause_s, scale, st
 from lampyr.node.ahead import Ahead
 from lampyr.node.alarm import Alarm
 from lampyr.node.caller import Caller
+from lampyr.node.health import Health, Verdict
 from lampyr.node.instance import CRASHED, OUT_OF_MEMORY, Instance
 from lampyr.node.link import Link
 from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
@@ -78,6 +79,7 @@ class Pool:
         self.open: list[Instance] = []  # those with room for a call, longest unused first
         self.waiting: deque[Caller] = deque()
         self.retired = False
+        self.health: Health | None = None  # while somebody asks for it
         self.talks = False  # its instances write lines that do not say whose they are
         self.ahead = Ahead(self)
         self.watch = Watch(self)
@@ -175,7 +177,7 @@ class Pool:
                 self._refuse_waiting("FUNCTION_INVOCATION_FAILED", self.snapshot.failure)
             if self.snapshot.state != "ready":
                 return  # `_snapshot_changed` goes on
-            self._start()
+            self.start()
         if plan.end:
             self._end_idle(plan.end)
         if plan.look_s is not None:
@@ -204,7 +206,13 @@ class Pool:
             self._scale()
         return absent
 
-    def _start(self) -> None:
+    def prove(self, told: Callable[[Verdict], None]) -> None:
+        """Import the function and have its snapshot serve a health fork, before anybody calls."""
+        self.health = Health(self, told)
+        self.health.look()
+
+    def start(self) -> Instance:
+        """Fork an instance from the snapshot, which is ready."""
         number = next(_numbers)
         link = Link(self.loop, one_at_a_time=self.concurrency == 1)
         pipes: list[LogPipe] = []
@@ -220,6 +228,7 @@ class Pool:
         self.loop.call_later(START_TIMEOUT_S, self._check_started, instance)
         if not sent:
             self.loop.call_soon(self.ended, instance)
+        return instance
 
     def _forked(self, instance: Instance, pid: int, pidfd: int) -> None:
         if pidfd < 0:
@@ -251,6 +260,9 @@ class Pool:
         instance.step("hello")
         if instance.state != "idle":
             return
+        if self.health is not None and self.health.takes(instance):
+            self._retire(instance, "healthy")
+            return
         self.open.append(instance)
         self._serve_waiting()
         if instance.state == "idle":
@@ -267,6 +279,8 @@ class Pool:
                 self.ended(instance)  # it died with its snapshot before anybody could watch it
             self._restore_soon()
         self._told(self)
+        if self.health is not None:
+            self.health.look()
 
     def _restore_soon(self) -> None:
         if self._restoring is None and not self.retired:
@@ -305,6 +319,8 @@ class Pool:
         fence.release(instance.number)
         if instance.reason is None and not instance.running:
             instance.ask_status(self._tell_end)
+        if self.health is not None:
+            self.health.ended(instance)
         for caller in list(instance.running.values()):
             caller.lost(why)
         instance.running.clear()
@@ -386,6 +402,19 @@ class Pool:
     def tell(self, text: str) -> None:
         """Say something about this function in the log."""
         self._base.tell(text, self.function.route)
+
+    def stand_by(self) -> None:
+        """Another deployment has taken over, and this one may again: its snapshot stays, what runs may finish."""
+        self._bounds = replace(self._bounds, min_instances=0)
+        if not self.waiting:
+            for instance in list(self.instances.values()):
+                self._retire(instance, "replaced")
+
+    def take_over(self) -> None:
+        """Its deployment has taken over."""
+        self._bounds = replace(self._bounds, min_instances=self.function.settings.min_instances)
+        if self.snapshot.state == "ready":
+            self._scale()
 
     def retire(self, emptied: Callable[[], None]) -> None:
         """Another deployment has taken over: what runs may finish; `emptied` is called when nothing is left."""

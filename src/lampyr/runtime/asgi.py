@@ -36,6 +36,7 @@ class Application:
 
     def __init__(self, app: App, mount: int | None, loop: asyncio.AbstractEventLoop) -> None:
         self.failure: StartupFailed | None = None
+        self.failure_told = False  # to a request
         self._app = app
         self._mount = mount
         self._loop = loop
@@ -90,6 +91,7 @@ class Application:
         if self.failure is not None:
             # The next instance may have more luck; this one takes nothing more.
             invocation.instance.retiring = True
+            self.failure_told = True
             raise self.failure
         scope = self._scope(invocation)
         cycle = Cycle(invocation, self._loop)

@@ -80,6 +80,9 @@ class Instance:
             leave(1)
         if self.application is not None:
             self.loop.run_until_complete(self.application.shutdown())
+            if self.application.failure is not None and not self.application.failure_told:  # a health fork
+                print(f"the application has not started: {self.application.failure}", file=sys.stderr)
+                leave(1)
         atexit._run_exitfuncs()
         leave(0)
 

@@ -37,7 +37,7 @@ MAX_LINE_BYTES = 64 * 1024
 
 
 class Keeper:
-    """Answers `{"ask": number, "functions": [...], "public": folder}` and says `{"changed": True}` when there is news.
+    """Answers `{"ask": number, "root": folder, "functions": [...], "public": folder}`; news is `{"changed": True}`.
 
     The answer is `{"answer": number, "common": {...}, "refused": [message, hint] or None}` (build.handout) and a parcel
     or two; or it has "error" and "hint". "refused" is why the vault cannot be opened any more; the values are then
@@ -142,7 +142,8 @@ class Keeper:
             for route, file, names in question["functions"]
         ]
         public = Path(question["public"]) if question["public"] else None
-        return Project(root=self._root, app=self._root, public=public, functions=tuple(functions))
+        root = Path(question["root"])
+        return Project(root=root, home=self._root, app=root, public=public, functions=tuple(functions))
 
     # --- opening
 

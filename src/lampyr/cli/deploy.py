@@ -1,0 +1,89 @@
+"""`lampyr deploy`, `deployments`, `rollback` and `promote`: what a running server serves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lampyr.cli import terminal
+from lampyr.cli.place import folder_argument, project_in, state_in, state_option
+
+COLUMNS = ("DEPLOYMENT", "MADE", "STATE", "URL")
+# Its functions are imported, and that may take a minute each.
+PATIENCE_S = 3600.0
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+@click.command
+@click.option("--preview", is_flag=True, help="Give it a URL of its own and leave what serves as it is.")
+@state_option
+@json_option
+@folder_argument
+def deploy(folder: Path, preview: bool, state_dir: Path | None, as_json: bool) -> None:
+    """Make a deployment of the project in DIR on the server that runs for it, and switch to it.
+
+    It serves once each of its functions has been imported and has proved its health. One that cannot changes nothing.
+    """
+    root = project_in(folder)
+    _tell(_ask(root, state_dir, "deploy", root=str(root), preview=preview), as_json)
+
+
+@click.command
+@state_option
+@json_option
+@folder_argument
+def deployments(folder: Path, state_dir: Path | None, as_json: bool) -> None:
+    """List the deployments of the server that runs for DIR, the newest first."""
+    found = _ask(folder, state_dir, "deployments")
+    if as_json:
+        terminal.payload_json(found)
+    else:
+        terminal.table(COLUMNS, [(one["id"], one["created_at"], _state(one), one["url"] or "-") for one in found])
+
+
+@click.command
+@click.argument("id", required=False)
+@click.argument("folder", type=click.Path(path_type=Path), metavar="[DIR]", required=False)
+@state_option
+@json_option
+def rollback(id: str | None, folder: Path | None, state_dir: Path | None, as_json: bool) -> None:
+    """Go back to the deployment ID, or to the one that served before, on the server that runs for DIR."""
+    where = folder or Path()
+    if id is not None and folder is None and os.path.isdir(id):
+        where, id = Path(id), None
+    _tell(_ask(where, state_dir, "rollback", id=id), as_json)
+
+
+@click.command
+@click.argument("id")
+@folder_argument
+@state_option
+@json_option
+def promote(id: str, folder: Path, state_dir: Path | None, as_json: bool) -> None:
+    """Switch the server that runs for DIR to the preview ID."""
+    _tell(_ask(folder, state_dir, "promote", id=id), as_json)
+
+
+def _ask(folder: Path, state_dir: Path | None, do: str, **more: Any) -> Any:
+    from lampyr.control import door
+
+    return door.ask(state_in(folder, state_dir), do, patience_s=PATIENCE_S, **more)
+
+
+def _tell(done: dict[str, Any], as_json: bool) -> None:
+    for text in done["warnings"]:
+        terminal.note(f"lampyr: warning: {text}")
+    state = "serves" if done["active"] else "is a preview"
+    terminal.note(f"lampyr: the deployment {done['id']} {state}")
+    if as_json:
+        terminal.payload_json(done)
+    else:
+        terminal.payload(done["url"])
+
+
+def _state(one: dict[str, Any]) -> str:
+    return "active" if one["active"] else "preview" if one["preview"] else ""
