@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import sys
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -39,7 +40,9 @@ class Broker:
         self._desk = Desk()
         self._log = Log(loop, self._keep)
         self._host = ""
+        self._ids, self._connections = Ids(), Connections(MAX_CONNECTIONS)
         self._bills: Bills | None = None
+        self._hatches: dict[int, asyncio.Task[asyncio.Server]] = {}
         # Of the environment it takes none but OpenSSL's own variables: no proxy is between the key and the provider.
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=ssl.create_default_context(),
@@ -68,6 +71,8 @@ class Broker:
             self._bills = Bills(Path(message["ledger"]), self._log.platform)
             self._loop.create_task(self._listen(socket.socket(fileno=fds[0])))
         elif "control" in message:
+            for number in list(self._hatches):  # the next control says which there are
+                self._open_hatch(number, "", [])
             self._control = Channel.from_fd(fds[0])
             self._loop.add_reader(self._control.fileno(), self._hear, self._control)
         elif "desk" in message:
@@ -75,6 +80,8 @@ class Broker:
         elif "terms" in message:
             assert self._bills is not None  # the supervisor tells of the ledger before it tells of control
             self._bills.told(json.loads(unpack(fds[0])))
+        elif "hatch" in message:
+            self._open_hatch(message["hatch"], message["function"], fds)
         elif "users" in message:
             self._desk.told_users(json.loads(unpack(fds[0])))
 
@@ -87,18 +94,31 @@ class Broker:
                 pass
 
     async def _listen(self, sock: socket.socket) -> None:
-        ids, connections = Ids(), Connections(MAX_CONNECTIONS)
         host, port = sock.getsockname()[:2]
         self._host = f"{host}:{port}"
         await anyio.sleep(0)  # httpcore2 waits with it; its first use imports for 40 ms
         # What start-up allocated lives as long as the process: no collection needs to look at it again.
         gc.collect()
         gc.freeze()
-        await self._loop.create_server(lambda: Connection(self._serve, ids.new, connections), sock=sock, backlog=2048)
+        await self._server(sock, None)
 
-    def _serve(self, exchange: Exchange) -> None:
+    async def _server(self, sock: socket.socket, function: str | None) -> asyncio.Server:
+        """Serve a socket at which only `function` can be; None: whoever is on this machine's loopback."""
+        serve = partial(self._serve, function=function)
+        return await self._loop.create_server(
+            lambda: Connection(serve, self._ids.new, self._connections), sock=sock, backlog=2048
+        )
+
+    def _open_hatch(self, number: int, function: str, fds: list[int]) -> None:
+        """Serve inside a room that has no network; without a descriptor: not any more."""
+        if (before := self._hatches.pop(number, None)) is not None:
+            before.add_done_callback(lambda done: done.result().close())
+        if fds:
+            self._hatches[number] = self._loop.create_task(self._server(socket.socket(fileno=fds[0]), function))
+
+    def _serve(self, exchange: Exchange, *, function: str | None) -> None:
         assert self._bills is not None
-        Call(exchange, self._host, self._desk, self._pool, self._bills, self._log)
+        Call(exchange, self._host, self._desk, self._pool, self._bills, self._log, function)
 
 
 def main() -> None:

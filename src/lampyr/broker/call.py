@@ -34,10 +34,19 @@ class Call:
     """The receiver of an exchange. When its function leaves, the connection to the provider is closed at once."""
 
     def __init__(
-        self, exchange: Exchange, host: str, desk: Desk, pool: httpcore2.AsyncConnectionPool, bills: Bills, log: Log
+        self,
+        exchange: Exchange,
+        host: str,
+        desk: Desk,
+        pool: httpcore2.AsyncConnectionPool,
+        bills: Bills,
+        log: Log,
+        function: str | None = None,
     ) -> None:
+        """`function`: the only one that can have sent it; None: whoever is on this machine's loopback."""
         self._exchange = exchange
         self._host = host
+        self._function = function
         self._desk = desk
         self._pool = pool
         self._bills = bills
@@ -101,7 +110,7 @@ class Call:
         name, rest = wire.provider_of(exchange.target)
         if exchange.host != self._host:
             raise Refused(421, "invalid_request_error", "The broker answers at its own address only.")
-        self._caller = await self._desk.caller(exchange, name)
+        self._caller = await self._desk.caller(exchange, name, self._function)
         provider = self._asked = self._caller.provider
         wire.address(provider, exchange.method, rest)
         if provider.secret and not provider.key:

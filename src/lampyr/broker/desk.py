@@ -88,11 +88,14 @@ class Desk:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def caller(self, exchange: Exchange, name: str) -> Caller:
-        """Who calls the provider `name`. Raises Refused."""
+    async def caller(self, exchange: Exchange, name: str, function: str | None = None) -> Caller:
+        """Who calls the provider `name`; `function` is the only one it can be. Raises Refused."""
         route, names = self._function(exchange)
-        end = self._ends.find(*exchange.ends)  # at once: who has gone meanwhile could not be asked any more
-        if self._ends.asks:
+        if function is not None and function != route:
+            raise _not_you()
+        # At once: who has gone meanwhile could not be asked any more.
+        end = self._ends.find(*exchange.ends) if function is None else None
+        if function is None and self._ends.asks:
             user = await self._user(route)
             if end is None or end.user != (os.geteuid() if user is None else user):
                 raise _not_you()

@@ -156,6 +156,7 @@ class Control:
     def _meet_gateway(self, poll: select.poll, gateway: Channel) -> None:
         """There is a gateway, perhaps in place of one that has died: it gets what is deployed."""
         self._forget_gateway(poll)
+        self._broker.shut_hatches()  # with the snapshots of the one before
         self.gateway = gateway
         poll.register(gateway.fileno(), select.POLLIN)
         if self.serving is None:
@@ -196,6 +197,8 @@ class Control:
                 self._warn_of_import(message["loaded"], facts)
         elif "users" in message:
             self._broker.tell("users", fds[0])
+        elif "hatch" in message:
+            self._broker.hatch(message["hatch"], message["function"], fds[0] if fds else None)
         elif "answer" in message and message["answer"] in self._questions:
             _, reply = self._questions.pop(message["answer"])
             reply(running.ps(json.loads(unpack(fds[0]))))

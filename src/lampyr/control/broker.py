@@ -13,6 +13,7 @@ class Broker:
     def __init__(self) -> None:
         self._channel: Channel | None = None
         self._said: dict[str, int] = {}
+        self._hatches: dict[int, tuple[str, int]] = {}
 
     def connect(self, channel: Channel) -> None:
         """There is a broker process, perhaps in place of one that has died."""
@@ -20,7 +21,9 @@ class Broker:
             self._channel.close()
         self._channel = channel
         for what, parcel in self._said.items():
-            self._send(what, parcel)
+            self._send({what: True}, parcel)
+        for number, (route, fd) in self._hatches.items():
+            self._send({"hatch": number, "function": route}, fd)
 
     def fileno(self) -> int:
         """Of the channel; -1 while there is no broker."""
@@ -43,11 +46,24 @@ class Broker:
         if what in self._said:
             os.close(self._said[what])
         self._said[what] = parcel
-        self._send(what, parcel)
+        self._send({what: True}, parcel)
 
-    def _send(self, what: str, parcel: int) -> None:
+    def hatch(self, number: int, route: str, fd: int | None) -> None:
+        """A function without a network reaches it there (node/hatches.py); None: not any more."""
+        if number in self._hatches:
+            os.close(self._hatches.pop(number)[1])
+        if fd is not None:
+            self._hatches[number] = route, fd
+        self._send({"hatch": number, "function": route}, *(() if fd is None else (fd,)))
+
+    def shut_hatches(self) -> None:
+        """There is another gateway, and none of them is left."""
+        for number, (route, _) in list(self._hatches.items()):
+            self.hatch(number, route, None)
+
+    def _send(self, message: Message, *fds: int) -> None:
         if self._channel is not None:
             try:
-                self._channel.send({what: True}, (parcel,))
+                self._channel.send(message, fds)
             except OSError:
                 pass  # it has died; the next one is told

@@ -46,6 +46,7 @@ class Gateway:
         self.log = Log(loop)
         self.base = Base(loop, self.log.platform)
         self.base.users_known = self._tell_users
+        self.base.hatches.told = self._tell_hatch
         self.proxy = Proxy(self.base)
         self.connections = Connections()
         self.connections.refused = self.log.turned_away
@@ -102,6 +103,7 @@ class Gateway:
             self.control = Channel.from_fd(fds[0])
             self.sites.forget_candidates()  # of the one before
             self.loop.add_reader(self.control.fileno(), self._hear, self.control, self._from_control)
+            self.base.hatches.say_again()
             if self.development:
                 self.proxy.freshen = self._freshen
         elif "drain" in message:
@@ -199,6 +201,11 @@ class Gateway:
             users = self.base.users(route for site in self.sites.all for route in site.pools)
             if users is not None:
                 self._tell_in_a_parcel({"users": True}, users)
+
+    def _tell_hatch(self, number: int, route: str, fd: int) -> None:
+        """For the broker: where a function without a network reaches it."""
+        if self.control is not None:
+            self._tell_control({"hatch": number, "function": route}, (fd,) if fd >= 0 else ())
 
     def _told(self, pool: Pool) -> None:
         """The snapshot of `pool` has changed its state."""

@@ -11,7 +11,16 @@ from collections.abc import Callable
 
 from lampyr.runtime.channel import Channel, ChannelError, Message
 
-SHAPES = {"forked": int, "exited": int, "status": int, "failed": dict, "ready": list, "asked": list, "warnings": list}
+SHAPES = {
+    "forked": int,
+    "exited": int,
+    "status": int,
+    "failed": dict,
+    "ready": list,
+    "asked": list,
+    "warnings": list,
+    "hatch": bool,
+}
 
 # What an honest snapshot says is shorter: a stack, or the names of the project's files.
 MOST_SAID_BYTES = 4 * 1024 * 1024
@@ -20,7 +29,10 @@ Forked = Callable[[int, int], None]
 
 
 class Forks:
-    """One process. `told` gets what is no answer to an order; `lost` is called once when it is gone."""
+    """One process. `told` gets what is no answer to an order; `lost` is called once when it is gone.
+
+    `hatch` is offered a socket for the broker, and says whether it takes it.
+    """
 
     def __init__(
         self,
@@ -28,12 +40,14 @@ class Forks:
         channel: Channel,
         told: Callable[[Message], None],
         lost: Callable[[], None],
+        hatch: Callable[[int], bool] | None = None,
     ) -> None:
         self._loop = loop
         self._channel = channel
         channel.most_bytes = MOST_SAID_BYTES
         self._told = told
         self._lost = lost
+        self._hatch = hatch
         self._ordered: deque[Forked] = deque()
         self.alive = True
         loop.add_reader(channel.fileno(), self._read)
@@ -82,6 +96,8 @@ class Forks:
         if not _is_ours(message):
             for fd in fds:
                 os.close(fd)
+        elif "hatch" in message and len(fds) == 1 and self._hatch is not None and self._hatch(fds[0]):
+            pass  # it is theirs
         elif "forked" in message and fds and _is_process(fds[0]) and self._ordered:
             self._ordered.popleft()(message["forked"], fds[0])
         elif ("forked" in message or "unforked" in message) and self._ordered:

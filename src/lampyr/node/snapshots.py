@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lampyr.node import isolation
 from lampyr.node.forks import Forked, Forks
+from lampyr.node.hatches import Hatches, is_listening
 from lampyr.node.limits import Fence, Limits
 from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
 from lampyr.node.processes import anonymous_bytes, end, own_bytes, pid_of
@@ -45,6 +46,7 @@ class Base:
         self._pools: dict[int, list[Pool]] = {}
         self._shared: dict[str, Shared] = {}
         self.shelf = Shelf()
+        self.hatches = Hatches()
         self._warned = False
         self.ports: list[int] = []  # on which the gateway listens
 
@@ -163,6 +165,8 @@ class Snapshot:
         spec = dict(spec)
         self._parent = base.parent_of(spec, sink)
         self._shelf = base.shelf
+        self._hatches = base.hatches
+        self._hatch = 0  # the number of its hatch, where it has one
         self._loop = base.loop
         self._spec = spec
         self._env = env
@@ -203,7 +207,7 @@ class Snapshot:
             self.state = "importing"
             self._parent.when_connected(self._import)
             return
-        self._forks = Forks(self._loop, ours, self._told, self._gone)
+        self._forks = Forks(self._loop, ours, self._told, self._gone, self._offered)
         # The environment goes over the function's own channel: the base, and so its other children, never see it.
         # It is sent once the limits are there, and no code of the user's runs before it has arrived.
         self._timer = self._loop.call_later(IMPORT_TIMEOUT_S, self._stuck)
@@ -246,6 +250,14 @@ class Snapshot:
             ended = self.exits.pop(message["exited"], None)
             if ended is not None:
                 ended(message.get("status", 0))
+
+    def _offered(self, fd: int) -> bool:
+        """The first it offers, before it imports anything; what the user's code offers later is nobody's."""
+        wanted = self.state == "importing" and not self._hatch and self._spec.get("network") == "broker"
+        if wanted and is_listening(fd):
+            self._hatch = self._hatches.open(self._spec["route"], fd)
+            return True
+        return False
 
     def _stuck(self) -> None:
         message = f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s"
@@ -306,6 +318,9 @@ class Snapshot:
         return max(anonymous_bytes(pid) - anonymous_bytes(own), 0) if pid > 0 and own > 0 else 0
 
     def _drop(self) -> None:
+        if self._hatch:
+            self._hatches.shut(self._hatch)
+            self._hatch = 0
         self.own_bytes = 0
         self._shelf.drop(self)
         if self._forks is not None:

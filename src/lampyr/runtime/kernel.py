@@ -28,6 +28,7 @@ _CAPSET = {_X86_64: 126, _AARCH64: 91}
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
 
+_GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP
 _HERE = -100  # AT_FDCWD
 _EMPTY_PATH, _WHOLE_TREE = 0x1000, 0x8000
 
@@ -92,6 +93,17 @@ def setns(fd: int, kind: int) -> None:
     _call("setns", fd, kind)
 
 
+def loopback_up() -> None:
+    """Let 127.0.0.1 be reached in a network namespace of one's own (netdevice(7))."""
+    import fcntl
+    import socket
+
+    with socket.socket() as sock:
+        asked = struct.pack("16sh22x", b"lo", 0)
+        flags = struct.unpack_from("16sh", fcntl.ioctl(sock, _GET_FLAGS, asked))[1]
+        fcntl.ioctl(sock, _SET_FLAGS, struct.pack("16sh22x", b"lo", flags | _UP))
+
+
 def read_only_tree(path: str) -> int:
     """A descriptor of a copy of the mounts at `path`, read-only, without set-user-id and devices (open_tree(2))."""
     fd = _syscall("open_tree", _OPEN_TREE, _HERE, os.fsencode(path), 1 | os.O_CLOEXEC | _WHOLE_TREE)
@@ -136,7 +148,7 @@ _RIGHTS_OF_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_FOLDER, _TRUNCATE, _IOCTL = 1, 2, 4, 8, 1 << 14, 1 << 15
 _ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL
 _MAKE_DEVICES = 1 << 6 | 1 << 11  # character, block
-_TCP = 3  # bind, connect
+_TCP, _CONNECT = 3, 2  # bind and connect
 _SCOPES = 3  # abstract Unix sockets, signals
 
 
@@ -149,18 +161,22 @@ def landlock_version() -> int:
 
 
 def landlock(
-    readable: Iterable[str], writable: Iterable[str], listable: Iterable[str] = (), *, tcp: bool = True
+    readable: Iterable[str],
+    writable: Iterable[str],
+    listable: Iterable[str] = (),
+    *,
+    tcp: Iterable[int] | None = None,
 ) -> None:
     """Take away every right over files but reading and executing `readable` and using `writable`.
 
     Of the folders in and below `listable` the names can be read.
 
     Processes outside can no longer be signalled nor reached over abstract Unix sockets, where the kernel has that
-    (version 6), and with `tcp=False` nobody over TCP (version 4). Needs no_new_privs.
+    (version 6), and with `tcp` nobody over TCP but at these ports (version 4). Needs no_new_privs.
     """
     version = landlock_version()
     every = (1 << _RIGHTS_OF_VERSION.get(version, 16)) - 1
-    head = struct.pack("QQQ", every, _TCP if version >= 4 and not tcp else 0, _SCOPES if version >= 6 else 0)
+    head = struct.pack("QQQ", every, _TCP if version >= 4 and tcp is not None else 0, _SCOPES if version >= 6 else 0)
     head = head[: 8 if version < 4 else 16 if version < 6 else 24]
     ruleset = _syscall(
         "landlock_create_ruleset", _LANDLOCK_CREATE_RULESET, head, ctypes.c_size_t(len(head)), ctypes.c_uint(0)
@@ -173,6 +189,9 @@ def landlock(
         ):
             for path in paths:
                 _allow(ruleset, path, rights)
+        for port in tcp or () if version >= 4 else ():
+            rule = struct.pack("=QQ", _CONNECT, port)
+            _syscall("landlock_add_rule", _LANDLOCK_ADD_RULE, ruleset, 2, rule, ctypes.c_uint(0))
         _syscall("landlock_restrict_self", _LANDLOCK_RESTRICT_SELF, ruleset, ctypes.c_uint(0))
     finally:
         os.close(ruleset)

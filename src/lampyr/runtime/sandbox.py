@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,7 @@ DATA_SLACK_BYTES = 1024 * 1024 * 1024
 MIB = 1024 * 1024
 # What packages leave behind at their import.
 SHARED_TMP_BYTES = 64 * MIB
+HATCH_BACKLOG = 1024
 
 
 @dataclass
@@ -235,16 +237,18 @@ def _only_wait_for(pid: int) -> NoReturn:
 # --- the function's snapshot
 
 
-def enter(spec: Mapping[str, Any], means: Means) -> None:
+def enter(spec: Mapping[str, Any], means: Means) -> socket.socket | None:
     """Enter what the instances inherit, before any of the user's code is imported. Raises OSError.
 
     `spec` has "root", "file", "site", "project_paths" and "memory_mib"; it may have "user" (a user id of the function's
-    own), "tmp" (its folder for temporary files where there are no rooms), "hidden" and "network".
+    own), "tmp" (its folder for temporary files where there are no rooms), "hidden", "network" and "broker" (its host
+    and port). Returns the socket that the broker is to listen on, where nothing else of a network is left.
     """
+    hatch = None
     user = spec.get("user") if means.users else None
     limits(spec["memory_mib"], counted=user is not None or means.user_namespace)
     if not LINUX:
-        return
+        return None
     from lampyr.runtime import kernel, room
 
     paths = room.visible(spec["root"], (*spec["site"], *spec["project_paths"]), spec.get("hidden", ()))
@@ -252,6 +256,7 @@ def enter(spec: Mapping[str, Any], means: Means) -> None:
         room.enter(paths, spec["memory_mib"] * MIB // 2)
         if means.network and spec.get("network") == "broker":
             kernel.unshare(kernel.NEW_NETWORK)
+            hatch = _hatch(spec["broker"]) if spec.get("broker") else None
     if means.room or means.users:
         kernel.drop_bounding_set()
     if user is not None and _may_become(user, spec, means):
@@ -265,6 +270,19 @@ def enter(spec: Mapping[str, Any], means: Means) -> None:
         _landlock(spec, paths, means)
     if means.seccomp:
         kernel.seccomp()
+    return hatch
+
+
+def _hatch(address: str) -> socket.socket:
+    """A socket at the broker's own address, in a network namespace where nobody else has it."""
+    from lampyr.runtime import kernel
+
+    kernel.loopback_up()
+    host, _, port = address.rpartition(":")
+    sock = socket.socket()
+    sock.bind((host, int(port)))
+    sock.listen(HATCH_BACKLOG)
+    return sock
 
 
 # --- the shared snapshot
@@ -342,7 +360,9 @@ def _landlock(spec: Mapping[str, Any], paths: list[str], means: Means) -> None:
         listable = [spec["root"], *spec["project_paths"]]  # an import begins with a look at what is there
         readable = [*paths, *(f"/dev/{name}" for name in ("zero", "random", "urandom", "shm"))]
         writable = ["/dev/shm", *([spec["tmp"]] if spec.get("tmp") else [])]
-    tcp = spec.get("network") != "broker"
+    tcp = None
+    if spec.get("network") == "broker":
+        tcp = [int(spec["broker"].rpartition(":")[2])] if spec.get("broker") else []
     kernel.landlock(readable, [*writable, "/dev/null", "/dev/zero", "/dev/full", "/proc"], listable, tcp=tcp)
 
 

@@ -243,7 +243,10 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         os.environ.setdefault("USER", "lampyr")  # a user id without a name is what few programs expect
     sandbox.adopt_orphans()
     try:
-        sandbox.enter(spec, means)
+        hatch = sandbox.enter(spec, means)
+        if hatch is not None:
+            channel.send({"hatch": True}, (hatch.fileno(),))
+            hatch.close()
         os.chdir(spec["root"])
         outgoing.mark_connections(spec.get("ports", []))
         report = _trace(spec)
