@@ -20,7 +20,7 @@ from lampyr import config, errors
 from lampyr.build import brokering, check, environment
 from lampyr.build.scan import scan
 from lampyr.console import token
-from lampyr.control import door
+from lampyr.control import door, otel
 from lampyr.control.registry import Registry
 from lampyr.errors import BuildError, LampyrError, PortError, StateError
 from lampyr.model import catalog, choice
@@ -75,7 +75,11 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
             print(f"lampyr: console {shown}", file=sys.stderr)
             print(f"lampyr: ready {url}", flush=True)
 
+    tracing, complaint = otel.wanted(os.environ)
+    if complaint:
+        print(f"lampyr: warning: {complaint}", file=sys.stderr)
     gateway = {
+        "tracing": tracing,
         "tmp": str(tmp),
         "ledger": str(state_dir / "ledger"),
         "logs": {"folder": str(state_dir / "logs"), "size": settings.logs.size, "days": settings.logs.days},
@@ -92,6 +96,8 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "brokered": broker.brokered.message() if broker.brokered else None,
     }
     control = {
+        "tracing": tracing,
+        "otel": otel.variables(os.environ) if tracing is not None else {},
         "root": str(root),
         "ledger": str(state_dir / "ledger"),
         "ledger_days": settings.server.ledger_days,

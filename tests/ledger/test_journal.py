@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lampyr.ledger import journal, records
 from lampyr.ledger.journal import Journal, Position
-from lampyr.ledger.records import Amended, Closed, Known, Opened, Origin, Record, Spent, Started
+from lampyr.ledger.records import Amended, Closed, Known, Opened, Origin, Record, Spent, Started, Traced
 
 IDS = st.integers(0, 2**96 - 1).map(lambda number: f"{number:024x}")
 KEYS = st.integers(-(2**63), 2**63 - 1)
@@ -26,16 +26,18 @@ CLOSED = st.builds(
     queue_ms=TIMES, init_ms=TIMES, duration_ms=TIMES, cpu_ns=COUNTS, memory_kib=st.integers(0, 2**32 - 1), gb_s=TIMES,
     bytes_in=COUNTS, bytes_out=COUNTS,
 )  # fmt: skip
+HEX = st.binary(min_size=8, max_size=8).map(bytes.hex)
 ORIGINS = st.builds(Origin, st.text(max_size=50), st.text(max_size=20), st.just(""))
 SPENT = st.builds(
     Spent, IDS, st.just("") | IDS, st.text(max_size=50), st.text(max_size=20), st.text(max_size=80), COUNTS, COUNTS,
-    TIMES, st.booleans(),
+    TIMES, st.booleans(), TIMES,
 )  # fmt: skip
 RECORDS = st.one_of(
     CLOSED,
     SPENT,
     st.builds(Opened, IDS, KEYS),
     st.builds(Amended, IDS, KEYS, COUNTS),
+    st.builds(Traced, IDS, HEX.map(lambda one: one * 2), HEX, st.integers(0, 255)),
     ORIGINS.map(lambda o: Known(o.key, o)),
 )
 
@@ -52,6 +54,8 @@ def written(record: Record) -> bytes:
             return records.known(record.origin)
         case Spent():
             return records.spent(record)
+        case Traced():
+            return records.traced(record)
         case Started():
             return records.started()
 

@@ -74,7 +74,15 @@ class Bill:
         self._kept = kept
 
     def close(
-        self, provider: Provider, model: str, tokens: Tokens, id: str, invocation: str, *, answered: bool
+        self,
+        provider: Provider,
+        model: str,
+        tokens: Tokens,
+        id: str,
+        invocation: str,
+        took_ms: float,
+        *,
+        answered: bool,
     ) -> float:
         """The call is over and has used this; returns its cost in dollars.
 
@@ -84,7 +92,7 @@ class Bill:
         model = model if answered or usd else ""
         self._kept.settle(Amount(tokens.read + tokens.written, usd))
         row = (id, invocation, self._route, provider.name, model, tokens.read, tokens.written, usd, tokens.guessed)
-        self._bills.write(records.Spent(*row))
+        self._bills.write(records.Spent(*row, took_ms))
         return usd
 
     def void(self) -> None:

@@ -225,8 +225,8 @@ class Call:
         route = self._caller.route if self._caller else ""
         name = self._asked.name if self._caller and self._asked else "-"
         tokens = self._tokens(ended)
-        usd = self._settle(tokens)
         took_ms = (monotonic() - self._exchange.started) * 1000
+        usd = self._settle(tokens, took_ms)
         cost = f", {usd:.6f} USD" if usd else ""
         model = self._desk.masker.mask(_UNPRINTABLE.sub("?", self._model or "-").encode()).decode()
         said = f"tokens {'~' if tokens.guessed else ''}{tokens.read} in, {tokens.written} out{cost}"
@@ -240,7 +240,7 @@ class Call:
             return Tokens(self._estimate.prompt, 0, guessed=True)
         return Tokens(0, 0)
 
-    def _settle(self, tokens: Tokens) -> float:
+    def _settle(self, tokens: Tokens, took_ms: float) -> float:
         bill, self._bill = self._bill, None
         if bill is None:
             return 0.0
@@ -249,7 +249,8 @@ class Call:
             return 0.0
         answered = 0 < self._status < 400
         invocation = wire.invocation(self._exchange.headers)
-        return bill.close(self._asked, self._model, tokens, self._exchange.id, invocation, answered=answered)
+        id = self._exchange.id
+        return bill.close(self._asked, self._model, tokens, id, invocation, took_ms, answered=answered)
 
 
 _JSON = [(b"content-type", b"application/json"), wire.TRIED]

@@ -13,7 +13,7 @@ from lampyr.console import app
 from lampyr.console.facts import Facts
 from lampyr.console.line import Line
 from lampyr.console.token import Token
-from lampyr.runtime import kernel
+from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message
 
 # A page that is open, and a Prometheus that comes every minute, keep a connection.
@@ -78,9 +78,7 @@ class Console:
 
 
 def main() -> None:
-    if sys.platform == "linux":
-        # No core dump, and no other process of this user reads this one's memory (prctl(2)).
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    sandbox.close_memory()
     supervisor = Channel.from_fd(int(sys.argv[1]))
     received = supervisor.receive()
     if received is not None:

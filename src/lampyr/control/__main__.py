@@ -21,11 +21,13 @@ from lampyr.control import deployment, running, thresholds, tree
 from lampyr.control.bookkeeping import Bookkeeper
 from lampyr.control.broker import Broker
 from lampyr.control.door import Door, Reply
+from lampyr.control.otel import Exporter
 from lampyr.control.registry import Registry
 from lampyr.control.releases import Release, Releases
 from lampyr.control.sealed import Sealed, Unreachable
 from lampyr.control.thresholds import Notice, Thresholds
 from lampyr.control.webhook import Webhook
+from lampyr.core.traceparent import Sampling
 from lampyr.errors import LampyrError, StateError
 from lampyr.ledger.counters import Counters
 from lampyr.runtime import sandbox
@@ -414,13 +416,23 @@ def _for_all(path: str) -> bool:
     return not path.endswith(".py")
 
 
+def _exporter(told: Message) -> Exporter | None:
+    """The thread that sends spans, where somebody wants them."""
+    if told["tracing"] is None:
+        return None
+    os.environ.update(told["otel"])
+    exporter = Exporter(Sampling(*told["tracing"]), Path(told["root"]).name)
+    exporter.start()
+    return exporter
+
+
 def main() -> None:
     sandbox.close_memory()
     supervisor = Channel.from_fd(int(sys.argv[1]))
     received = supervisor.receive()
     if received is not None:
         told, fds = received
-        Bookkeeper(Path(told["ledger"]), told["ledger_days"]).start()
+        Bookkeeper(Path(told["ledger"]), told["ledger_days"], _exporter(told)).start()
         Control(supervisor, told, socket.socket(fileno=fds[0])).run()
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+from lampyr.control.otel import Exporter
 from lampyr.errors import LampyrError
 from lampyr.ledger.store import Store
 
@@ -26,10 +27,11 @@ RETRY_S = 10.0
 class Bookkeeper(threading.Thread):
     """Moves rows from the journal in `folder` to the database until the process ends, and removes old ones."""
 
-    def __init__(self, folder: Path, keep_days: float) -> None:
+    def __init__(self, folder: Path, keep_days: float, exporter: Exporter | None = None) -> None:
         super().__init__(name="ledger", daemon=True)
         self._folder = folder
         self._keep_days = keep_days
+        self._told = exporter.offer if exporter is not None else None
         self._forgotten_s = 0.0
         # Rows grow old by a clock that nobody sets: one that jumps a year ahead must not take the ledger with it.
         self._started_s = time.time() - time.monotonic()
@@ -38,7 +40,7 @@ class Bookkeeper(threading.Thread):
         complained = False
         while True:
             try:
-                self._keep(Store(self._folder))
+                self._keep(Store(self._folder, self._told))
             except (sqlite3.Error, OSError, LampyrError) as error:
                 if not complained:
                     print(f"lampyr: error: the ledger in {self._folder} cannot be kept: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from typing import Any
 
 import uvloop
 
+from lampyr.core.traceparent import Sampling
 from lampyr.gateway import running
 from lampyr.gateway.admission import Crowd
 from lampyr.gateway.http import Connection, Connections
@@ -22,6 +23,7 @@ from lampyr.gateway.log import Log
 from lampyr.gateway.proxy import Proxy
 from lampyr.gateway.site import Site
 from lampyr.gateway.sites import Sites
+from lampyr.gateway.tracing import Tracing
 from lampyr.ledger.counters import Counters
 from lampyr.ledger.journal import Journal
 from lampyr.logs.writer import Writer
@@ -89,6 +91,8 @@ class Gateway:
             self.log.keep(self._writer(message["logs"]))
             self.log.note(f"lampyr {VERSION} has started")
             self.journal = Journal(Path(message["ledger"]) / "journal", self.log.platform)
+            if message["tracing"] is not None:
+                self.proxy.tracing = Tracing(Sampling(*message["tracing"]), self.journal)
             self.development = message["development"]
             self.crowd.most = message["max_concurrency"]
             limit = message["max_connections"]

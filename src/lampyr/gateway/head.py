@@ -12,6 +12,8 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import NamedTuple
 
+from lampyr.core import traceparent
+
 METHODS = {name.encode(): name for name in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")}
 MAX_LINE_BYTES = 8192
 MAX_HEADERS = 100
@@ -36,7 +38,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 _ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
 # Spelled so that some other reader on the way may take them for the real ones.
 _LOOKALIKES = frozenset((b"content_length", b"transfer_encoding"))
-_NOTED = _ONCE | _LOOKALIKES | {b"connection", b"upgrade", b"cookie"}
+_NOTED = _ONCE | _LOOKALIKES | {b"connection", b"upgrade", b"cookie", b"traceparent"}
 
 # The console's cookie begins like this. Cookies know no ports, so a browser sends it here as well; it is no function's.
 CONSOLE_COOKIE = "lampyr-console-"
@@ -133,6 +135,9 @@ def read(data: bytes, end: int) -> Head:
             _note(noted, name, value)
     if _CONSOLE_COOKIE in noted.get(b"cookie", b""):
         headers = _without_console_cookie(headers)
+    if b"traceparent" in noted and traceparent.parse(noted[b"traceparent"].decode("latin-1")) is None:
+        # W3C Trace Context 3.2.2.5 and 3.3: what cannot be read is passed on to nobody, and neither is its state.
+        headers = [header for header in headers if header[0] not in (b"traceparent", b"tracestate")]
     http_1_0 = minor == b"0"
     host, target = _whom(noted.get(b"host"), target, http_1_0, headers)
     length = _length(noted, http_1_0) if noted else 0

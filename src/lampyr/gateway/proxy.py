@@ -17,6 +17,7 @@ from lampyr.types import Problem
 if TYPE_CHECKING:
     from lampyr.gateway.http import Exchange
     from lampyr.gateway.site import Site
+    from lampyr.gateway.tracing import Tracing
     from lampyr.node.snapshots import Base
 
 ENV_JS = "/_lampyr/env.js"
@@ -31,6 +32,7 @@ class Proxy:
         self.site: Site | None = None
         self.previews: dict[str, Site] = {}  # by id, which is the first label of their hosts
         self._loops = Loops(base)
+        self.tracing: Tracing | None = None
         self.freshen: Callable[[Callable[[], None]], None] | None = None
         self._early: list[Exchange] = []
 
@@ -124,6 +126,8 @@ class Proxy:
         if depth > MAX_DEPTH:
             self._answer(exchange, answers.error("INFINITE_LOOP_DETECTED", TOO_DEEP, exchange.id), function.route)
             return
+        if self.tracing is not None:
+            self.tracing.join(exchange)
         refusal = site.crowd.refusal(exchange.id) or site.admissions[function.route].refusal(exchange, ip)
         if refusal is not None:
             status, _, body = refusal.answer

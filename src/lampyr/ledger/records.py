@@ -24,12 +24,14 @@ REFUSED = frozenset({"rate_limited", "over_budget"})
 ERRORS = frozenset({"error", "timeout", "crashed", "throttled", "interrupted"})
 
 START, ORIGIN, OPEN, CLOSE, AMEND, SPEND = range(1, 7)
+TRACE = 16
 KIND_AT = 2  # behind the length
 
 HEADER = Struct("<HB")
 OPEN_STRUCT = Struct("<HB24sqB")
 CLOSE_STRUCT = Struct("<HB24sqHBBdddQIdQQB")
 AMEND_STRUCT = Struct("<HB24sqQB")
+TRACE_STRUCT = Struct("<HB24s16s8sBB")
 MAX_BYTES = 0xFFFF
 
 
@@ -106,9 +108,19 @@ class Spent(NamedTuple):
     tokens_out: int
     cost_usd: float
     guessed: bool
+    took_ms: float = 0.0
 
 
-Record = Started | Known | Opened | Closed | Amended | Spent
+class Traced(NamedTuple):
+    """An invocation in a trace that its client has begun; `parent` is the client's span (core/traceparent.py)."""
+
+    id: str
+    trace: str
+    parent: str
+    flags: int
+
+
+Record = Started | Known | Opened | Closed | Amended | Spent | Traced
 
 
 def started() -> bytes:
@@ -143,6 +155,13 @@ def spent(row: Spent) -> bytes:
     return _framed(SPEND, json.dumps(row).encode())
 
 
+def traced(row: Traced) -> bytes:
+    """The trace of an invocation, before it is opened or refused."""
+    id, trace, parent, flags = row
+    ids = bytes.fromhex(trace), bytes.fromhex(parent)
+    return TRACE_STRUCT.pack(TRACE_STRUCT.size, TRACE, id.encode(), *ids, flags, TRACE)
+
+
 def _framed(kind: int, body: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body) + 1, kind) + body + bytes([kind])
 
@@ -171,6 +190,9 @@ def _decoded(kind: int, data: bytes, at: int, end: int) -> Record:
         return Amended(id.decode("latin-1"), origin, cpu_ns)
     if kind == SPEND:
         return Spent(*json.loads(data[at + HEADER.size : end - 1]))
+    if kind == TRACE:
+        _, _, id, trace, parent, flags, _ = TRACE_STRUCT.unpack_from(data, at)
+        return Traced(id.decode("latin-1"), trace.hex(), parent.hex(), flags)
     if kind == ORIGIN:
         body = data[at + HEADER.size : end - 1]
         return Known(int.from_bytes(body[:8], "little", signed=True), Origin(*json.loads(body[8:])))

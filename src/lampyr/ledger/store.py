@@ -8,7 +8,7 @@ themselves.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -44,9 +44,13 @@ _GROUPS = {"function": "ifnull(function, '?')", "day": "hour / 24"}
 
 
 class Store:
-    """The writing end: one process has it, whoever holds the lock on the state directory."""
+    """The writing end: one process has it, whoever holds the lock on the state directory.
 
-    def __init__(self, folder: Path) -> None:
+    `told` is called with what has been taken in, and the origins of its rows.
+    """
+
+    def __init__(self, folder: Path, told: Callable[[Tally, Mapping[int, Origin]], None] | None = None) -> None:
+        self._told = told
         self._journal = folder / "journal"
         self._calls = folder / "calls"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -84,7 +88,14 @@ class Store:
             self._keep(tally, position, calls, called_to)
             journal.forget(self._journal, position)
             journal.forget(self._calls, called_to)
+            if self._told is not None:
+                self._told(tally, self._origins({row.origin for row in tally.closed}))
         return count
+
+    def _origins(self, keys: Iterable[int]) -> dict[int, Origin]:
+        asked = "SELECT function, deployment, region FROM origins WHERE key = ?"
+        found = ((key, self._db.execute(asked, (key,)).fetchone()) for key in keys)
+        return {key: Origin(*names) for key, names in found if names}
 
     def _keep(self, tally: Tally, position: Position, calls: list[Spent], called_to: Position) -> None:
         with _transaction(self._db) as db:
@@ -98,7 +109,7 @@ class Store:
             db.executemany(_OPEN, cut)
             more = ((one.cpu_ns / 1e6, one.id) for one in tally.amended)
             db.executemany("UPDATE rows SET cpu_ms = cpu_ms + ? WHERE id = ?", more)
-            db.executemany(_CALL, ((*one, 0) for one in calls))
+            db.executemany(_CALL, ((*one[:9], 0) for one in calls))
             db.executemany(_SPENT, ((*one[5:8], one.model, one.provider, one.invocation) for one in tally.settled))
             db.executemany("UPDATE calls SET settled = 1 WHERE id = ?", ((one.id,) for one in tally.settled))
             db.executemany(f"INSERT INTO hours {_ADD}", ((*key, *sums) for key, sums in tally.sums.items()))

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from lampyr.ledger.records import ERRORS, REFUSED, Amended, Closed, Known, Opened, Origin, Record, Spent, Started
+from lampyr.ledger.records import (
+    ERRORS,
+    REFUSED,
+    Amended,
+    Closed,
+    Known,
+    Opened,
+    Origin,
+    Record,
+    Spent,
+    Started,
+    Traced,
+)
 
 HOUR_MS = 3_600_000
 # What is added up, in the order of the columns of `hours` and `days` in the database. `calls` are those to providers.
@@ -47,6 +59,7 @@ class Tally:
     amended: list[Amended] = field(default_factory=list)
     interrupted: list[Opened] = field(default_factory=list)
     settled: list[Spent] = field(default_factory=list)
+    traced: list[Traced] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)  # those of `running` that were there before and are not any more
     keys: dict[str, Key] = field(default_factory=dict)  # of the rows that were closed here
     sums: dict[Key, list[float]] = field(default_factory=dict)
@@ -64,6 +77,8 @@ class Tally:
                 self._sums(key)[5] += record.cpu_ns / 1e6
             elif isinstance(record, Known):
                 self.origins[record.key] = record.origin
+            elif isinstance(record, Traced):
+                self.traced.append(record)
             elif isinstance(record, Started):
                 self.interrupt()
 

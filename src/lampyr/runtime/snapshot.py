@@ -25,6 +25,7 @@ from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.instance import Instance, leave
 from lampyr.runtime.program import Program
 from lampyr.runtime.rehearsal import rehearse
+from lampyr.runtime.tracing import pass_on_traces
 
 ROOM_TMP = "/tmp"
 MAX_WARNINGS = 50
@@ -254,6 +255,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         started = time.perf_counter()
         program, warnings = _import(spec)
         outgoing.name_invocations(spec.get("broker"))
+        pass_on_traces()
         instance = Instance(program)
     except BaseException as error:
         channel.send({"failed": load.failure(error, spec["root"])})
