@@ -29,8 +29,7 @@ class Log:
         self._say("", text, f"lampyr: {text}")
 
     def _say(self, route: str, text: str, shown: str) -> None:
-        for line in shown.split("\n"):
-            self._terminal.line(printable(line))
+        self._terminal.lines([printable(line) for line in shown.split("\n")])
         self._keep(route, text)
         if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_AFTER_S, self._flush)

@@ -13,7 +13,7 @@ MAX_WAITING_BYTES = 4 * 1024 * 1024
 
 
 class Terminal:
-    """`line` takes lines, `write` writes what can be written now without waiting."""
+    """`lines` takes lines, `write` writes what can be written now without waiting."""
 
     def __init__(self, fd: int = 2) -> None:
         self._fd = fd
@@ -24,12 +24,12 @@ class Terminal:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
-    def line(self, text: str) -> None:
+    def lines(self, lines: list[str]) -> None:
         if len(self._lines) >= MAX_WAITING_LINES or self._waiting > MAX_WAITING_BYTES:
-            self._dropped += 1
+            self._dropped += len(lines)
             return
-        self._lines.append(text)
-        self._waiting += len(text)
+        self._lines += lines
+        self._waiting += sum(map(len, lines))
 
     def write(self) -> bool:
         """False while some is left."""

@@ -1,0 +1,127 @@
+"""Lines as the gateway makes them: many at a time, and exactly what `Line.json` would have made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from serving import until
+
+from lampyr.core.masking import Masker
+from lampyr.gateway.log import AT_ONCE, Log
+from lampyr.gateway.terminal import MAX_WAITING_LINES, Terminal
+from lampyr.logs import files, reading
+from lampyr.logs.line import parse
+from lampyr.logs.reading import Query
+from lampyr.logs.writer import Writer
+
+SECRET = "correct-horse-battery-staple"
+MASKER, OTHER = Masker([SECRET]), Masker(["another secret of another deployment"])
+
+
+class Place:
+    """A log with its terminal, which is a pipe, and its files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK)
+        self.log = Log(self.loop, Terminal(self._writer))
+        self.folder = folder
+        self.log.masker = MASKER
+        self.log.keep(Writer(folder, 1 << 20, 30, lambda told: pytest.fail(told)))
+
+    def shown(self) -> str:
+        self.log.close()
+        return os.read(self._reader, 1 << 20).decode()
+
+    def kept(self, function: str | None) -> list[bytes]:
+        return files.file(self.folder / files.folder_of(function), 1).read_bytes().splitlines(keepends=True)
+
+    def close(self) -> None:
+        self.loop.close()
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.close()
+
+
+def call(path: str = "/x", **more: Any) -> Any:
+    exchange = SimpleNamespace(method="GET", target=path, started=0.0, id="i" * 24)
+    pool = SimpleNamespace(function=SimpleNamespace(route="/x"))
+    facts = {"outcome": "ok", "status": 200, "cold": False, "after_s": None, "masker": MASKER, **more}
+    return SimpleNamespace(exchange=exchange, pool=pool, id=exchange.id, **facts)
+
+
+def test_lines_are_what_line_json_makes(place: Place) -> None:
+    log = place.log
+    log.access(call('/a"b\\c?q=1'))
+    log.access(call(status=0, outcome="client_closed", after_s=0.5, cold=True))
+    log.output("/x", "i", "stdout", "warning", 'é "\x1b\u202e\ud7ff'.encode() + b"\xff\x00\x7f", None)
+    log.failure(call(), "Traceback\n  File\nError: x\n")
+    log.platform("warning: it\nhint: that", "/x", "i")
+    place.shown()
+    for text in place.kept("/x"):
+        line = parse(text)
+        assert line is not None and line.json().encode() + b"\n" == text
+    messages = [line.message for line in reading.read(place.folder, Query())]
+    assert messages[0].startswith('GET /a"b\\c 200 ')
+    assert messages[2] == 'é "\x1b\u202e\ud7ff\ufffd\x00\x7f'
+
+
+@pytest.mark.parametrize("before", range(3))
+@pytest.mark.parametrize("count", [1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE])
+def test_a_secret_is_masked_wherever_it_stands_in_a_batch(place: Place, before: int, count: int) -> None:
+    log, other = place.log, OTHER
+    for number in range(count):
+        if before:
+            log.access(call("/x", masker=other if number % 2 else log.masker))
+        log.access(call(f"/{SECRET}/{number}"))
+        log.output("/x", None, "stdout", "info", f"{number} {SECRET}{SECRET} {number}".encode(), log.masker)
+        log.output("/y", None, "stdout", "info", b"another secret of another deployment", other)
+        log.platform(f"error: {SECRET}", "/x" if before == 2 else None)
+        log.failure(call(), f"one\n{SECRET}\nthree")
+    shown = place.shown()
+    kept = b"".join(place.kept("/x") + place.kept("/y"))
+    assert SECRET not in shown and SECRET.encode() not in kept and b"another secret" not in kept
+    assert b'"message":"%d ****** %d"' % (count - 1, count - 1) in kept
+    assert shown.count("| three") == count
+
+
+def test_base64_that_is_wrapped_over_lines_is_masked(place: Place) -> None:
+    import base64
+
+    secret = "a long secret, " * 8
+    log = place.log
+    masker = Masker([secret])
+    for line in base64.encodebytes(b"before " + secret.encode() + b" and behind").splitlines():
+        log.output("/x", "i", "stdout", "info", line, masker)
+    place.shown()
+    texts = [line.message for line in reading.read(place.folder, Query())]
+    assert len(texts) == 3 and all(text.count("***") == 1 and len(text) < 40 for text in texts)
+
+
+def test_a_terminal_that_nobody_reads_costs_lines_and_no_time(place: Place) -> None:
+    log = place.log
+    for _ in range(3 * MAX_WAITING_LINES):
+        log.access(call("/" + "x" * 100))
+    log._flush()
+    assert "\n" in os.read(place._reader, 1 << 20).decode()
+    until(lambda: len(list(reading.read(place.folder, Query()))) > 1000, "lines that are kept")
+    text = b""
+    for _ in range(10_000):
+        log._flush()
+        try:
+            text += os.read(place._reader, 1 << 20)
+        except BlockingIOError:
+            break
+    assert b"log lines were dropped because nobody read them" in text
