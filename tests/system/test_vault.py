@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -247,6 +249,100 @@ def renew(project: Path, server: Server, stream: BinaryIO) -> None:
     for _ in range(20):
         line = stream.readline()
         assert line.strip() in (b"", b"9") or seen("the-first-value")[0].encode() in line
+
+
+@contextmanager
+def under_load(server: Server, *paths: str) -> Iterator[None]:
+    """Requests all the time, none of which may fail."""
+    answers: list[int] = []
+    done = threading.Event()
+
+    def ask(path: str) -> None:
+        while not done.is_set():
+            answers.append(server.get(path).status)
+            time.sleep(0.005)  # the commands need a core too
+
+    asking = [threading.Thread(target=ask, args=(path,)) for path in paths]
+    for one in asking:
+        one.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for one in asking:
+            one.join()
+    assert set(answers) == {200}, server.lines[-60:]
+
+
+def test_new_master_keys_while_the_server_runs(project: Path, start: Serve) -> None:
+    """From a file to a passphrase, back to a file, and to a key: no request fails, and the server needs no restart."""
+    secrets(project, "set", "API_KEY", given="value-number-0")
+    server = start()
+    phrase, key = "correct horse battery", "7c" * 32
+    steps = [
+        ("--passphrase", phrase),
+        ("--stdin", key),
+        ("--key-file", ""),
+        ("--key-file", ""),
+        ("--passphrase", phrase),
+    ]
+    env: dict[str, str] = {}
+    with under_load(server, "/mine", "/mine", "/other", "/none"):
+        for number, (option, text) in enumerate(steps, 1):
+            secrets(project, "rotate", option, given=text, env=env)
+            env = {"LAMPYR_MASTER_KEY": text} if text else {}
+            value = f"value-number-{number}"
+            secrets(project, "set", "API_KEY", given=value, env=env)
+            until(lambda value=value: server.get("/mine").json() == seen(value), "the new value")  # type: ignore[misc]
+        vault = server.find("lampyr.vault")
+        vault.send_signal(signal.SIGKILL)
+        until(lambda: server.find("lampyr.vault").pid != vault.pid, "another vault process")
+        secrets(project, "set", "API_KEY", given="one-more-value", env=env)
+        until(lambda: server.get("/mine").json() == seen("one-more-value"), "the new value")
+    assert not [line for line in server.lines if "error" in line]
+
+
+NEEDS = """
+import os
+KEY = os.environ["API_KEY"]
+if KEY.startswith("broken"):
+    raise ValueError("this key is not one: " + KEY)
+def GET(): return [KEY[:6] == "broken", len(KEY)]
+"""
+
+
+@pytest.mark.parametrize("command", ["dev", "start"])
+def test_a_value_that_breaks_the_import_does_not_serve(project: Path, start: Serve, command: str) -> None:
+    write(project, {"app/needs/route.py": NEEDS, "app/gone/route.py": NEEDS})
+    secrets(project, "set", "API_KEY", given="a-good-value")
+    server = start(command=command)
+    with under_load(server, "/needs", "/mine"):
+        secrets(project, "set", "API_KEY", given="broken-it-is")
+        until(lambda: server.get("/mine").json() == seen("broken-it-is"), "the new value elsewhere")
+        server.log(r"error: /needs: it cannot be imported with its new secrets, and goes on with the old ones: .*:5: ")
+        assert server.get("/needs").json() == [False, len("a-good-value")]
+        write(project, {"app/mine/route.py": SHOW + "\n"})  # what else is deployed changes nothing about it
+        until(lambda: server.get("/mine").json() == seen("broken-it-is"), "the other function")
+        assert server.get("/needs").json() == [False, len("a-good-value")]
+        secrets(project, "set", "API_KEY", given="a-better-value")
+        until(lambda: server.get("/needs").json() == [False, len("a-better-value")], "the better value")
+    assert not any("broken-it-is" in line for line in server.lines)
+
+
+def test_what_is_removed_is_gone_at_once(project: Path, start: Serve) -> None:
+    """Also where the function cannot be imported without it; within two seconds, and in no process's memory."""
+    write(project, {"app/needs/route.py": NEEDS})
+    secrets(project, "set", "API_KEY", given=CANARY)
+    server = start()
+    assert server.get("/needs").status == 200 and server.get("/mine").json() == seen(CANARY)
+    began_s = time.monotonic()
+    secrets(project, "remove", "API_KEY")
+    removed_s = time.monotonic()
+    until(lambda: server.get("/mine").json() == seen("") and server.get("/needs").status == 500, "that it is gone")
+    assert time.monotonic() - removed_s < 2.0, f"and {removed_s - began_s:.1f} s for the command"
+    if os.geteuid() == 0:
+        base = server.find("lampyr.runtime.snapshot")
+        until(lambda: not any(holds(one.pid, CANARY) for one in base.children(recursive=True)), "that nobody has it")
 
 
 def test_a_vault_that_is_made_while_the_server_runs(project: Path, start: Serve) -> None:

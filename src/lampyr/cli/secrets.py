@@ -13,7 +13,7 @@ import click
 
 from lampyr.cli import terminal
 from lampyr.cli.place import folder_argument, project_in, state_in, state_option, vault_keys
-from lampyr.errors import UsageError, VaultError
+from lampyr.errors import LampyrError, UsageError, VaultError
 
 if TYPE_CHECKING:
     from lampyr.vault.acts import Grant, Row
@@ -169,9 +169,9 @@ def rotate(
     state_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Give the vault a new master key, also while a server is running.
+    """Give the vault a new master key, also while a server is running: it is told.
 
-    Without an option that is a new key in the key file, which the server finds by itself.
+    Without an option that is a new key in the key file.
     """
     from lampyr.vault import acts, master, place
 
@@ -183,6 +183,7 @@ def rotate(
         raise UsageError(message, "--stdin takes the new one from stdin, --key-file moves it to a file")
     text = _new_phrase() if passphrase else _from_stdin("the new master key") if from_stdin else None
     where = _place(folder, state_dir)
+    unheard = _announce(where, text)
     new = acts.rotate(where, keys, text, accept_older=accept_older)
     kind = "passphrase" if new.kind == master.PASSPHRASE else "key" if text is not None else "key file"
     if as_json:
@@ -192,6 +193,11 @@ def rotate(
     if keys.given:
         now = "must not be set any more" if text is None else "must hold the new one from now on"
         terminal.note(f"hint: {place.VARIABLE} {now}")
+    elif text is not None:
+        terminal.note(f"hint: a server needs it in {place.VARIABLE} when it is started, or typed in a terminal")
+    if unheard is not None:
+        terminal.note(f"lampyr: warning: the running server goes on with what it knows: {unheard.message}")
+        terminal.note("hint: restart it with the new master key, and it sees later changes of the vault")
 
 
 @secrets.command
@@ -230,6 +236,19 @@ def _place(folder: Path, state_dir: Path | None) -> Place:
     root = project_in(folder)
     app_folder(root)  # a vault in a folder that is no project would be found by nobody
     return Place(state_in(root, state_dir))
+
+
+def _announce(where: Place, text: str | None) -> LampyrError | None:
+    """Tell the vault process of a running server which master key comes next; why it could not be told."""
+    from lampyr.control import door
+
+    try:
+        door.ask(where.state, "vault", then={"master": text})
+    except door.Nobody:
+        return None
+    except LampyrError as error:
+        return error
+    return None
 
 
 def _name_and_folder(words: tuple[str, ...]) -> tuple[str, Path]:

@@ -64,7 +64,7 @@ class Control:
         if not self.development:
             registry = Registry(Path(told["state"]), self.root)
             self._releases = Releases(registry, told["url"], partial(self._copy, registry), self._send, self._take_over)
-        self._door = Door(entrance, told["key"], self._asked)
+        self._door = Door(entrance, told["key"], self._asked, "vault", self._lead_to_the_vault)
         self._console_url = str(told["console"])
         self._brokers_at: str | None = told["broker"]
         self._questions: dict[int, tuple[Message, Reply]] = {}  # what the gateway has yet to answer
@@ -231,6 +231,14 @@ class Control:
                 self._releases.ask(do, request, reply)
             case other:
                 raise LampyrError(f"the server does not know how to {other!r}", "it may be older than this command")
+
+    def _lead_to_the_vault(self, visitor: socket.socket) -> None:
+        """Somebody has a word for the vault process that is none of ours."""
+        with visitor:
+            try:
+                self._sealed.pass_on(visitor.fileno())
+            except Unreachable:
+                pass  # he sees the door shut
 
     def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         if self.gateway is not None:

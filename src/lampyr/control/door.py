@@ -22,11 +22,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lampyr.errors import LampyrError, StateError
 from lampyr.runtime.channel import Message
 from lampyr.types import Problem
+
+if TYPE_CHECKING:
+    from io import BufferedRWPair
 
 VERSION = 1
 SOCKET, KEY = "door", "door.key"
@@ -89,11 +92,21 @@ class Door:
     """Lets visitors in and reads what they want; never waits for one.
 
     `answer(request, reply)` is called for each request and calls `reply(result)` now or later; a LampyrError, raised or
-    given to `reply`, is told to the visitor. `turn()` is due whenever `fileno()` can be read.
+    given to `reply`, is told to the visitor. `turn()` is due whenever `fileno()` can be read. Who wants `elsewhere` is
+    handed over to `show(socket)`, and what else he says is not read here.
     """
 
-    def __init__(self, sock: socket.socket, key: str, answer: Callable[[Message, Reply], None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        key: str,
+        answer: Callable[[Message, Reply], None],
+        elsewhere: str = "",
+        show: Callable[[socket.socket], None] | None = None,
+    ) -> None:
         sock.setblocking(False)
+        self._elsewhere = elsewhere
+        self._show = show
         self._sock = sock
         self._key = key.encode()
         self._answer = answer
@@ -144,7 +157,10 @@ class Door:
         reply = partial(visitor.reply, number=number)
         try:
             self._check(request, visitor)
-            self._answer(request, reply)
+            if self._show is not None and request.get("do") == self._elsewhere and not visitor.known:
+                self._show(visitor.leave())
+            else:
+                self._answer(request, reply)
         except LampyrError as error:
             reply(error)
 
@@ -217,24 +233,38 @@ class Visitor:
             return
         self._door.watch(self, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outbox else 0))
 
+    def leave(self) -> socket.socket:
+        """Go: the socket is somebody else's now."""
+        self._closed = True
+        self._door.forget(self)
+        return self.sock
+
     def close(self) -> None:
         if not self._closed:
-            self._closed = True
-            self._door.forget(self)
-            self.sock.close()
+            self.leave().close()
 
 
 # --- knocking at it (the command line)
 
 
-def ask(state_dir: Path, do: str, *, patience_s: float | None = PATIENCE_S, **more: Any) -> Any:
-    """The result of one request to the server that runs on `state_dir`. Raises LampyrError."""
+class Nobody(StateError):
+    """No server runs there."""
+
+
+def ask(
+    state_dir: Path, do: str, *, then: Message | None = None, patience_s: float | None = PATIENCE_S, **more: Any
+) -> Any:
+    """The result of one request to the server that runs on `state_dir`. Raises LampyrError.
+
+    With `then`, that of a second one to whom the first has led to.
+    """
     with _knock(state_dir) as (sock, key):
         sock.settimeout(patience_s)
         try:
-            sock.sendall(json.dumps({"version": VERSION, "key": key, "do": do, **more}).encode() + b"\n")
-            with sock.makefile("rb") as lines:
-                line = lines.readline()
+            with sock.makefile("rwb") as lines:
+                line = _say(lines, {"version": VERSION, "key": key, "do": do, **more})
+                if then is not None and b'"result"' in line:
+                    line = _say(lines, then)
         except TimeoutError:
             raise StateError(f"the server on {state_dir} does not answer", "see what its log says") from None
         except OSError:
@@ -249,6 +279,12 @@ def ask(state_dir: Path, do: str, *, patience_s: float | None = PATIENCE_S, **mo
     return answer["result"]
 
 
+def _say(lines: BufferedRWPair, message: Message) -> bytes:
+    lines.write(json.dumps(message).encode() + b"\n")
+    lines.flush()
+    return lines.readline()
+
+
 @contextmanager
 def _knock(state_dir: Path) -> Iterator[tuple[socket.socket, str]]:
     with socket.socket(socket.AF_UNIX) as sock, suppress(BrokenPipeError):
@@ -260,7 +296,7 @@ def _knock(state_dir: Path) -> Iterator[tuple[socket.socket, str]]:
         except PermissionError:
             raise StateError(f"the server on {state_dir} is another user's", "ask as the user who started it") from None
         except OSError:
-            raise StateError(
+            raise Nobody(
                 f"no server runs on the state directory {state_dir}",
                 "`lampyr start` or `lampyr dev` starts one; name its folder, or its --state-dir",
             ) from None

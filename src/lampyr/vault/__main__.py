@@ -13,6 +13,7 @@ import select
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.25
 # Keys that somebody has announced and then not used.
 MAX_ANNOUNCED = 4
-# A visitor sends one short line.
-MAX_LINE_BYTES = 64 * 1024
+# A visitor has shown the door's key, and sends one short line at once.
+MAX_LINE_BYTES, PATIENCE_S = 64 * 1024, 2.0
 
 
 class Keeper:
@@ -219,19 +220,16 @@ class Locks:
 
     def hear(self, visitor: socket.socket) -> None:
         """Take the key that somebody who is about to rotate announces: `{"master": text, or null for the key file}`."""
-        with visitor, visitor.makefile("rwb") as lines:
-            try:
-                visitor.settimeout(1.0)
-                lines.write(b'{"version":1,"result":"the vault process"}\n')
+        visitor.settimeout(PATIENCE_S)
+        with visitor, visitor.makefile("rwb") as lines, suppress(OSError, ValueError, KeyError, TypeError):
+            lines.write(b'{"version":1,"result":"the vault process"}\n')
+            lines.flush()
+            told = json.loads(lines.readline(MAX_LINE_BYTES))["master"]
+            if told is None or (isinstance(told, str) and "\0" not in told):
+                first, *announced = held.texts(self._master)
+                held.put(self._master, [first, *announced[1 - MAX_ANNOUNCED :], told])
+                lines.write(b'{"version":1,"result":true}\n')
                 lines.flush()
-                told = json.loads(lines.readline(MAX_LINE_BYTES))["master"]
-                if told is None or (isinstance(told, str) and "\0" not in told):
-                    first, *announced = held.texts(self._master)
-                    held.put(self._master, [first, *announced[1 - MAX_ANNOUNCED :], told])
-                    lines.write(b'{"version":1,"result":true}\n')
-                    lines.flush()
-            except (OSError, ValueError, KeyError, TypeError):
-                pass  # it has left, or is none of ours; the key that is known stays
 
 
 def _may(secret: Secret, route: str) -> bool:
