@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from provider import Fake
 from serving import Answer, Serve, Server, running, until
 
 PROJECT = {
@@ -62,7 +63,13 @@ def ask(address: str, path: str, headers: dict[str, str] | None = None, method: 
 
 
 def processes_of(server: Server) -> list[psutil.Process]:
-    return [one for one in psutil.Process(server.process.pid).children() if "lampyr.console" in one.cmdline()]
+    found = []
+    for one in psutil.Process(server.process.pid).children():
+        try:
+            found += [one] if "lampyr.console" in one.cmdline() else []
+        except psutil.Error:  # it has just ended
+            continue
+    return found
 
 
 def test_the_console_is_on_loopback_at_a_port_of_its_own(server: Server, address: str) -> None:
@@ -123,6 +130,15 @@ def test_the_process_exists_only_once_somebody_looks(server: Server, address: st
     assert not processes_of(server)
     assert ask(address, "/api/functions").json()["functions"][0]["function"] == "/cookies"
     assert len(processes_of(server)) == 1
+
+
+def test_who_connects_and_says_nothing_is_let_go(server: Server, address: str) -> None:
+    """A function may knock as well, and should keep nobody out."""
+    parts = urlsplit(address)
+    with socket.create_connection((parts.hostname, parts.port), 40) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: 127")
+        assert sock.recv(100) == b""
+    assert ask(address, "/").status == 200
 
 
 def test_it_answers_again_whatever_is_killed(server: Server, address: str) -> None:
@@ -198,6 +214,36 @@ def scraped(address: str) -> dict[str, dict[str, float]]:
             labels = ",".join(f"{name}={value}" for name, value in sorted(one.labels.items()) if name != "runtime")
             found.setdefault(one.name, {})[labels] = one.value
     return found
+
+
+def test_tokens_and_cost_are_in_the_metrics(serve: Serve) -> None:
+    route = """
+        from openai import OpenAI
+        client = OpenAI()
+
+        def GET(req):
+            asked = [{"role": "user", "content": "Hello"}]
+            return client.chat.completions.create(model="small", messages=asked).choices[0].message.content
+    """
+    with Fake() as fake:
+        settings = f'[providers.openai]\nbase_url = "{fake.url}/v1"\n[prices.small]\ninput = 10\noutput = 20\n'
+        files = {
+            "app/ask/route.py": route,
+            "lampyr.toml": settings,
+            ".env.local": "OPENAI_API_KEY=sk-canary-41d7a90c\n",
+        }
+        server = serve(files, "--json")
+        address = json.loads(server.ready_line)["console"]
+        assert server.get("/ask").status == 200
+        until(lambda: scraped(address).get("lampyr_provider_calls_total"), "the call")
+        found = scraped(address)
+        assert found["lampyr_provider_calls_total"] == {"function=/ask,provider=openai": 1}
+        assert found["lampyr_tokens_total"] == {
+            "direction=in,function=/ask,provider=openai": 7,
+            "direction=out,function=/ask,provider=openai": 3,
+        }
+        assert found["lampyr_cost_dollars_total"]["function=/ask,provider=openai"] == pytest.approx(130 / 1e6)
+        assert b"canary" not in ask(address, "/metrics").body
 
 
 def test_metrics_are_what_has_happened_and_survive_every_death(serve: Serve) -> None:

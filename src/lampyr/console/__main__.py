@@ -8,6 +8,7 @@ import socket
 import sys
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lampyr.console import app
 from lampyr.console.facts import Facts
@@ -19,6 +20,7 @@ from lampyr.runtime.channel import Channel, ChannelError, Message
 # A page that is open, and a Prometheus that comes every minute, keep a connection.
 IDLE_S = 90.0
 LOOK_S = 1.0
+HEAD_WITHIN_S = 10.0
 MAX_CONNECTIONS = 128
 MAX_HEAD_BYTES = 32 * 1024
 
@@ -51,7 +53,7 @@ class Console:
         """Returns when it is idle."""
         asyncio.get_running_loop().add_reader(self._supervisor.fileno(), self._hear)
         self._hear()  # what came along with the first message
-        watching = asyncio.create_task(self._end_when_idle())
+        watching = asyncio.create_task(self._look())
         await self._server.serve(sockets=[self._sock])
         watching.cancel()
 
@@ -66,12 +68,18 @@ class Console:
         if not alive:
             os._exit(0)
 
-    async def _end_when_idle(self) -> None:
-        """Who comes meanwhile waits in the socket's queue, where the supervisor sees it and starts another process."""
+    async def _look(self) -> None:
+        """End when idle: who comes then waits in the socket's queue, and the supervisor starts another process."""
         quiet_s = 0.0
+        silent_s: dict[H11Protocol, float] = {}  # by connections on which nobody has asked anything yet
         while quiet_s < IDLE_S:
             await asyncio.sleep(LOOK_S)
-            quiet_s = 0.0 if self._server.server_state.connections else quiet_s + LOOK_S
+            connections = [one for one in self._server.server_state.connections if isinstance(one, H11Protocol)]
+            quiet_s = 0.0 if connections else quiet_s + LOOK_S
+            silent_s = {one: silent_s.get(one, 0.0) + LOOK_S for one in connections if one.cycle is None}
+            for one, so_long_s in silent_s.items():
+                if so_long_s > HEAD_WITHIN_S:
+                    one.transport.close()
         for server in self._server.servers:
             server.close()
         self._server.should_exit = True
