@@ -1,4 +1,4 @@
-"""How much one function may say: a burst, then so much a second (no I/O, time is a parameter)."""
+"""How much one function may say, and how much of the gateway's time that may take (no I/O, time is a parameter)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,27 @@ BURST_BYTES = 2 * 1024 * 1024
 SHUT_S = 1.0
 # What a line costs besides its length.
 LINE_BYTES = 64
+# What reading and keeping the lines of one function may take of the gateway's time: a burst, then a share.
+BURST_S = 0.05
+SHARE = 0.1
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.01, 1.0
+
+
+class Patience:
+    """The time that all output of one function has taken: whoever says too much is not listened to for a while."""
+
+    __slots__ = ("_then_s", "_used_s")
+
+    def __init__(self) -> None:
+        self._used_s = self._then_s = 0.0
+
+    def pause_s(self, began_s: float, ended_s: float) -> float:
+        """How long to wait after a read that took from then to then; mostly 0."""
+        self._used_s = max(self._used_s - (began_s - self._then_s) * SHARE, 0.0) + ended_s - began_s
+        self._then_s = began_s
+        if self._used_s < BURST_S:
+            return 0.0
+        return min(max((self._used_s - BURST_S) / SHARE, LEAST_PAUSE_S), MOST_PAUSE_S)
 
 
 class Flow:

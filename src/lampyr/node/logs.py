@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from time import monotonic
+
+from lampyr.core.flow import Patience
 
 READ_BYTES = 8 * 1024
-# Who has more to say than this at once waits in `write` between two reads, the longer the more lines there are: a flood
-# costs the gateway less than a tenth of its time, and a full pipe costs only its function.
-BURST_READS = 16
-PAUSE_S, PAUSE_PER_LINE_S = 0.01, 20e-6
 # A longer line is passed on in parts, so that a function which never ends its line cannot grow the gateway.
 MAX_LINE_BYTES = 16 * 1024
 
@@ -19,15 +18,18 @@ Sink = Callable[[bytes, bool], None]
 
 
 class LogPipe:
-    """The reading end; `writer` is the descriptor to hand to the process and to close here afterwards."""
+    """The reading end; `writer` is the descriptor to hand to the process and to close here afterwards.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sink: Sink) -> None:
+    A process that says more than there is patience for waits in `write`: a full pipe costs only its function.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sink: Sink, patience: Patience) -> None:
         self._loop = loop
         self._sink = sink
+        self._patience = patience
         self._tail = b""
         self._reader, self.writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._reader, False)
-        self._full_reads = 0
         self.heard = False  # something has come since somebody last wanted to know
         self._pause: asyncio.TimerHandle | None = None
         loop.add_reader(self._reader, self.read)
@@ -44,6 +46,7 @@ class LogPipe:
 
     def read(self) -> bool:
         """Pass on the lines that have arrived; False when there is nothing to read now."""
+        began_s = monotonic()
         try:
             data = os.read(self._reader, READ_BYTES)
         except BlockingIOError:
@@ -59,10 +62,10 @@ class LogPipe:
             self._sink(tail[:MAX_LINE_BYTES], False)
             tail = tail[MAX_LINE_BYTES:]
         self._tail = tail
-        self._full_reads = self._full_reads + 1 if len(data) == READ_BYTES else 0
-        if self._full_reads > BURST_READS and self._pause is None:
+        pause_s = self._patience.pause_s(began_s, monotonic())
+        if pause_s and self._pause is None:
             self._loop.remove_reader(self._reader)
-            self._pause = self._loop.call_later(PAUSE_S + len(lines) * PAUSE_PER_LINE_S, self._go_on)
+            self._pause = self._loop.call_later(pause_s, self._go_on)
         return True
 
     def _go_on(self) -> None:
@@ -92,9 +95,11 @@ class LogPipe:
         self.close()
 
 
-def stdout_and_stderr(loop: asyncio.AbstractEventLoop, sink: Callable[[str], Sink], user: int) -> list[LogPipe]:
+def stdout_and_stderr(
+    loop: asyncio.AbstractEventLoop, sink: Callable[[str], Sink], user: int, patience: Patience
+) -> list[LogPipe]:
     """The two pipes of a process with this user id."""
-    pipes = [LogPipe(loop, sink(stream)) for stream in ("stdout", "stderr")]
+    pipes = [LogPipe(loop, sink(stream), patience) for stream in ("stdout", "stderr")]
     for pipe in pipes:
         pipe.give_to(user)
     return pipes

@@ -15,6 +15,7 @@ from time import monotonic
 
 from lampyr.core import endings
 from lampyr.core.autoscale import BUSY_AFTER_S, Bounds, Load, pause_s, scale, stood_by
+from lampyr.core.flow import Patience
 from lampyr.node.ahead import Ahead
 from lampyr.node.alarm import Alarm
 from lampyr.node.caller import Caller
@@ -66,6 +67,7 @@ class Pool:
         self._base = base
         base.add(self, self._user)
         self._sink = sink
+        self._patience = Patience()  # with what its instances write
         self._told = told
         self.snapshot = Snapshot(
             base,
@@ -218,7 +220,7 @@ class Pool:
         pipes: list[LogPipe] = []
         tmp = os.path.join(self._tmp, f"{number}.{os.getpid()}")  # a dead gateway may have left some
         instance = Instance(self, number, link, pipes, tmp)
-        pipes += stdout_and_stderr(self.loop, partial(self._heard, instance), self._user)
+        pipes += stdout_and_stderr(self.loop, partial(self._heard, instance), self._user, self._patience)
         self.instances[number] = instance
         fds = (link.theirs(), *(pipe.writer for pipe in pipes))
         sent = self.snapshot.fork({"tmp": tmp}, fds, partial(self._forked, instance))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from lampyr.core.flow import Patience
 from lampyr.core.sharing import can_serve
 from lampyr.node.forks import Forked, Forks
 from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
@@ -75,7 +76,7 @@ class Shared:
     def _import(self) -> None:
         self.state = "importing"
         ours, theirs = Channel.pair()
-        self._pipes = stdout_and_stderr(self.loop, self._sink, self._spec["user"])
+        self._pipes = stdout_and_stderr(self.loop, self._sink, self._spec["user"], Patience())
         sent = self._base.fork(self._spec, (theirs.fileno(), *(pipe.writer for pipe in self._pipes)), self._forked)
         theirs.close()
         for pipe in self._pipes:

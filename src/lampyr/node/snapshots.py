@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from lampyr.core.flow import Patience
 from lampyr.node import isolation
 from lampyr.node.forks import Forked, Forks
 from lampyr.node.hatches import Hatches, is_listening
@@ -194,7 +195,7 @@ class Snapshot:
     def _import(self) -> None:
         self.state = "importing"
         ours, theirs = Channel.pair()
-        self._pipes = stdout_and_stderr(self._loop, self._sink, self._spec["user"])
+        self._pipes = stdout_and_stderr(self._loop, self._sink, self._spec["user"], Patience())
         fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
         _make_tmp(self._spec)
         sent = self._parent.fork(self._spec, fds, self._forked)

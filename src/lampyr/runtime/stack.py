@@ -69,9 +69,14 @@ def frames_of_thread(ident: int) -> list[FrameType]:
 
 def shortened(text: str) -> str:
     """`text` with its middle left out where it is too long to be told: whatever an exception's message holds."""
-    left_out = len(text) - MOST_TOLD_CHARS
-    half = MOST_TOLD_CHARS // 2
-    return text if left_out <= 0 else f"{text[:half]}\n... {left_out} characters left out ...\n{text[-half:]}"
+    if len(text) <= MOST_TOLD_CHARS:
+        return text
+    # Cut between words: half a secret is not known to be one.
+    before, behind = text[: MOST_TOLD_CHARS // 2], text[-MOST_TOLD_CHARS // 2 :]
+    before = before[: max(before.rfind(" "), before.rfind("\n")) + 1]
+    behind = behind[min((at for at in (behind.find(" "), behind.find("\n")) if at >= 0), default=len(behind)) :]
+    left_out = len(text) - len(before) - len(behind)
+    return f"{before.rstrip()}\n... {left_out} characters left out ...\n{behind.lstrip()}"
 
 
 def trace(error: BaseException) -> str:
