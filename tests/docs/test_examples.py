@@ -55,6 +55,11 @@ def test_the_client_for_tests_answers_the_same(example: Example, tmp_path: Path)
 @each(lambda example: example.commands)
 def test_commands_print_what_the_page_says(example: Example, tmp_path: Path) -> None:
     root = example.write(tmp_path)
+    if any(command.startswith("lampyr logs") for _, command, _ in example.commands):
+        server = Server(root, "start")
+        for what in example.exchanges:
+            ask_server(server.port, what)
+        server.stop()
     for line, command, expected in example.commands:
         got = run_command(root, command)
         assert matches(expected, got), f"line {line}: $ {command}\n{got}"
