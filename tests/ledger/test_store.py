@@ -305,6 +305,29 @@ def test_no_function_spends_for_another(tmp_path: Path, journal: Journal, closed
         assert db.execute("SELECT tokens_in, provider FROM invocations").fetchall() == [(0, "")]
 
 
+@pytest.mark.parametrize("most_rows", [1, 10_000])
+def test_models_of_any_name_are_bounded(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, most_rows: int
+) -> None:
+    monkeypatch.setattr(store, "MOST_MODELS", 5)
+    key, calls = journal.origin(Origin("/a", "d", "")), Journal(tmp_path / "calls", print, 4096)
+    for number in range(20):
+        journal.write(records.closed(row(number, key)))
+        calls.write(records.spent(call(100 + number, id_at(number), f"m{number % 10}")))
+        if number == 12:
+            with closing(Store(tmp_path)) as keeper:
+                keeper.absorb(10_000)
+    before = report(tmp_path, "model")
+    with closing(Store(tmp_path)) as keeper:
+        while keeper.absorb(most_rows):
+            pass
+    assert report(tmp_path, "model") == before
+    assert {one["model"]: one["calls"] for one in before["groups"]} == {
+        **{f"m{number}": 2 for number in range(5)},
+        store.OTHER_MODELS: 10,
+    }
+
+
 def test_since_counts_from_an_hour_on_also_where_the_hours_are_forgotten(tmp_path: Path, journal: Journal) -> None:
     key = journal.origin(Origin("/a", "d", ""))
     for number in range(96):

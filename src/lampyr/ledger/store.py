@@ -23,6 +23,9 @@ DATABASE = "ledger.db"
 # Rows and calls are kept for as many days as the settings say, sums by hour for these, sums by day for good.
 KEEP_HOURS_DAYS = 400
 FORGET_ROWS = 20_000
+# A function may ask for a model of any name, and each has sums for good: those after so many are one.
+MOST_MODELS = 500
+OTHER_MODELS = "(others)"
 # What the write-ahead log may keep of the disk when a reader has let it grow.
 WAL_BYTES = 16 * 1024 * 1024
 
@@ -62,6 +65,7 @@ class Store:
         self._called_to = _position(self._db, "calls")
         self._running = _running(self._db)
         self._called = _called(self._db)
+        self._models = _models(self._db)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -73,7 +77,7 @@ class Store:
         tally.home = lambda id: _home(self._db, id)
         tally.function_of = lambda origin: _function(self._db, origin)
         # Calls first: by then their invocations stand in the other journal.
-        calls, called_to = _read_calls(self._calls, self._called_to)
+        calls, called_to = _read_calls(self._calls, self._called_to, self._models)
         tally.call(calls)
         count, position = 0, self.position
         for records, reached in journal.read(self._journal, position):
@@ -163,7 +167,7 @@ def totals(folder: Path, by: str, since_hour: int = 0) -> Totals:
 def _totals(folder: Path, by: str, since_hour: int) -> Totals:
     database = folder / DATABASE
     if not database.exists():
-        return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position())
+        return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position(), set())
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as db:
         db.execute("BEGIN")  # all of the following is about one moment
         shape = schema.version(db)
@@ -171,7 +175,7 @@ def _totals(folder: Path, by: str, since_hour: int) -> Totals:
             message = f"the ledger in {folder} was written by an earlier Lampyr"
             raise StateError(message, "start the server once; it brings the ledger up to date")
         if not shape:
-            return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position())
+            return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position(), set())
         first_hour, asked, since = _question(db, by, since_hour)
         found = Totals({group: sums for group, *sums in db.execute(asked, (since,))}, first_hour)
         tally = Tally(running=_running(db), called=_called(db), home=lambda id: _home(db, id))
@@ -179,7 +183,8 @@ def _totals(folder: Path, by: str, since_hour: int) -> Totals:
         if by == "function":
             rows = db.execute("SELECT key, function, deployment, region FROM origins")
             tally.origins = {key: Origin(*rest) for key, *rest in rows}
-        return _with_tail(found, folder, by, since_hour, tally, _position(db, "journal"), _position(db, "calls"))
+        to = _position(db, "journal"), _position(db, "calls")
+        return _with_tail(found, folder, by, since_hour, tally, *to, _models(db))
 
 
 def _question(db: sqlite3.Connection, by: str, since_hour: int) -> tuple[int | None, str, int]:
@@ -208,10 +213,11 @@ def _with_tail(
     tally: Tally,
     position: Position,
     called_to: Position,
+    models: set[str],
 ) -> Totals:
     """With what stands in the journals behind these positions."""
     groups, first_hour = found
-    tally.call(_read_calls(folder / "calls", called_to)[0])
+    tally.call(_read_calls(folder / "calls", called_to, models)[0])
     for records, _ in journal.read(folder / "journal", position):
         tally.take(records)
     tally.settle()
@@ -231,12 +237,24 @@ def _group(by: str, key: Key, origins: dict[int, Origin]) -> str | int:
     return groups.get(by, hour if by == "hour" else hour // 24)
 
 
-def _read_calls(folder: Path, position: Position) -> tuple[list[Spent], Position]:
+def _read_calls(folder: Path, position: Position, models: set[str]) -> tuple[list[Spent], Position]:
+    """What the journal of calls has; their models are added to those that are known."""
     found: list[Spent] = []
     for records, reached in journal.read(folder, position):
-        found += (one for one in records if isinstance(one, Spent))
+        for one in records:
+            if isinstance(one, Spent):
+                if one.model and one.model not in models:
+                    if len(models) >= MOST_MODELS:
+                        one = one._replace(model=OTHER_MODELS)
+                    models.add(one.model)
+                found.append(one)
         position = reached
     return found, position
+
+
+def _models(db: sqlite3.Connection) -> set[str]:
+    found = db.execute("SELECT model FROM days UNION SELECT model FROM calls WHERE settled = 0")
+    return {model for (model,) in found if model}
 
 
 def counted(folder: Path) -> ever.Ever:
