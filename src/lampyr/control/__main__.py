@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from lampyr import config
 from lampyr.build import check, packages
@@ -67,7 +68,8 @@ class Control:
         self._door = Door(entrance, told["key"], self._asked, "vault", self._lead_to_the_vault)
         self._console_url = str(told["console"])
         self._brokers_at: str | None = told["broker"]
-        self._questions: dict[int, tuple[Message, Reply]] = {}  # what the gateway has yet to answer
+        # What the gateway has yet to answer, and what is done with the answer.
+        self._questions: dict[int, tuple[Message, Callable[[Any], None]]] = {}
         self._numbers = count(1)
 
     def run(self) -> None:
@@ -106,8 +108,14 @@ class Control:
     def _say(self, notice: Notice) -> None:
         self._send({"log": notice.line()})
         url = self.serving.settings.budget.webhook if self.serving else None
-        if url is not None:
-            self._webhook.tell(url, notice.event(), ())  # no secret comes here that could be in it
+        if url is not None:  # the gateway knows the secrets, and takes them out of what leaves the machine
+            self._ask({"mask": json.dumps(notice.event())}, partial(self._webhook.tell, url))
+
+    def _ask(self, question: Message, then: Callable[[Any], None]) -> None:
+        """Ask the gateway, and the next one if this one dies before it answers."""
+        number = next(self._numbers)
+        self._questions[number] = ({**question, "question": number}, then)
+        self._send(self._questions[number][0])
 
     def _hear_supervisor(self, poll: select.poll) -> None:
         messages, alive = self.supervisor.drain()
@@ -202,8 +210,8 @@ class Control:
         elif "hatch" in message:
             self._broker.hatch(message["hatch"], message["function"], fds[0] if fds else None)
         elif "answer" in message and message["answer"] in self._questions:
-            _, reply = self._questions.pop(message["answer"])
-            reply(running.ps(json.loads(unpack(fds[0]))))
+            _, then = self._questions.pop(message["answer"])
+            then(json.loads(unpack(fds[0])))
         elif "prepared" in message and self._releases is not None:
             self._releases.prepared(message["prepared"], json.loads(unpack(fds[0])))
         elif "switched" in message and self._releases is not None:
@@ -220,9 +228,7 @@ class Control:
         """Somebody at the door wants something. Raises LampyrError."""
         match request.get("do"):
             case "ps":
-                number = next(self._numbers)
-                self._questions[number] = ({"ps": number}, reply)
-                self._send({"ps": number})
+                self._ask({"ps": True}, lambda found: reply(running.ps(found)))
             case "console":
                 reply({"url": self._console_url})
             case "deploy" | "deployments" | "rollback" | "promote" as do:

@@ -170,7 +170,13 @@ class Gateway:
         elif "kept" in message:
             self.log.note(message["kept"], message["function"])
         elif "ps" in message:
-            self._tell_in_a_parcel({"answer": message["ps"]}, running.functions(self.sites.shown, self.sites.retiring))
+            self._answer(message, running.functions(self.sites.shown, self.sites.retiring))
+        elif "mask" in message:
+            text = message["mask"].encode()
+            self._answer(message, (self.log.masker.mask(text) if self.log.masker else text).decode(errors="replace"))
+
+    def _answer(self, question: Message, found: object) -> None:
+        self._tell_in_a_parcel({"answer": question["question"]}, found)
 
     def _deploy(self, deployment: Message, private: Message) -> None:
         first = self.proxy.site is None
