@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lampyr.ledger import journal, records
 from lampyr.ledger.journal import Journal, Position
-from lampyr.ledger.records import Amended, Closed, Known, Opened, Origin, Record, Spent, Started, Traced
+from lampyr.ledger.records import Amended, Closed, Known, Opened, Origin, Record, Spent, Started, Streamed, Traced
 
 IDS = st.integers(0, 2**96 - 1).map(lambda number: f"{number:024x}")
 KEYS = st.integers(-(2**63), 2**63 - 1)
@@ -38,6 +38,7 @@ RECORDS = st.one_of(
     st.builds(Opened, IDS, KEYS),
     st.builds(Amended, IDS, KEYS, COUNTS),
     st.builds(Traced, IDS, HEX.map(lambda one: one * 2), HEX, st.integers(0, 255)),
+    st.builds(Streamed, IDS, KEYS, TIMES),
     ORIGINS.map(lambda o: Known(o.key, o)),
 )
 
@@ -56,6 +57,8 @@ def written(record: Record) -> bytes:
             return records.spent(record)
         case Traced():
             return records.traced(record)
+        case Streamed():
+            return records.streamed(record)
         case Started():
             return records.started()
 

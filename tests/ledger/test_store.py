@@ -73,6 +73,7 @@ def test_a_row_has_everything(tmp_path: Path, journal: Journal) -> None:
         "cold": 1,
         "queue_ms": 1.5,
         "init_ms": 0.5,
+        "first_byte_ms": 10.0,
         "duration_ms": 10.0,
         "cpu_ms": 5.0,
         "memory_mb": 2.0,

@@ -8,18 +8,20 @@ from typing import Any
 
 from lampyr.build import environment
 from lampyr.build.environment import Environment
+from lampyr.build.inventory import inventory
 from lampyr.types import Problem, Project
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
     """No value in it is secret. `plain` is what every function has, `private` names what only some have; `env_js` is
-    what browsers see, and `errors` and `warnings` are those of the environment.
+    what browsers see, and `errors` and `warnings` are those of the environment; `inventory` is for the console.
     """
 
     plain: Mapping[str, str]
     private: tuple[str, ...]
     env_js: str
+    inventory: Mapping[str, Any]
     errors: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
 
@@ -27,7 +29,13 @@ class Common:
     def told(cls, message: Mapping[str, Any]) -> Common:
         """What `message` has made a message of."""
         problems = {name: tuple(Problem(**one) for one in message[name]) for name in ("errors", "warnings")}
-        return cls(plain=message["plain"], private=tuple(message["private"]), env_js=message["env_js"], **problems)
+        return cls(
+            plain=message["plain"],
+            private=tuple(message["private"]),
+            env_js=message["env_js"],
+            inventory=message["inventory"],
+            **problems,
+        )
 
     def message(self) -> dict[str, Any]:
         """For another process of ours."""
@@ -46,6 +54,7 @@ def common(env: Environment, project: Project) -> Common:
         plain=env.of_nobody(),
         private=tuple(env.private),
         env_js=environment.env_js(env.public),
+        inventory=inventory(env, project.functions),
         errors=judged.errors,
         warnings=judged.warnings,
     )

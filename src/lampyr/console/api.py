@@ -42,10 +42,11 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     method: str = "GET"
     body: Schema | None = None
+    media_type: str = "application/json"
 
     def route(self) -> Route:
         async def serve(request: Request) -> Response:
-            found = await self.answer(request, _query(request, self.parameters))
+            found = await self.answer(request, query_of(request, self.parameters))
             return found if isinstance(found, Response) else JSONResponse(found)
 
         return Route(self.path, serve, methods=[self.method])
@@ -54,7 +55,7 @@ class Endpoint:
 # --- the query
 
 
-def _query(request: Request, parameters: Iterable[Parameter]) -> dict[str, Any]:
+def query_of(request: Request, parameters: Iterable[Parameter]) -> dict[str, Any]:
     """Raises Refused (400) for a value that its schema has not."""
     return {one.name: _value(one, request.query_params.get(one.name)) for one in parameters}
 
@@ -151,14 +152,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 # --- the description
 
 
-async def _description(request: Request, query: dict[str, Any]) -> Any:
-    return openapi(ENDPOINTS)
+def routes(endpoints: Iterable[Endpoint]) -> list[Route]:
+    """Each of these, and the description of all."""
+    endpoints = tuple(endpoints)
 
+    async def description(request: Request, query: dict[str, Any]) -> Any:
+        return openapi(endpoints)
 
-def routes() -> list[Route]:
-    """Every endpoint, and the description of all."""
-    described = Endpoint("/api/openapi.json", "", _description, {})
-    return [one.route() for one in (*ENDPOINTS, described)]
+    return [one.route() for one in (*endpoints, Endpoint("/api/openapi.json", "", description, {}))]
 
 
 _ERROR = record(error=record(code=TEXT, message=TEXT, hint=TEXT))
@@ -167,7 +168,10 @@ _ERRORS = {
     401: "no token",
     403: "wrong Host or Origin",
     404: "there is no such thing",
+    405: "it has another method",
     413: f"a body of more than {MAX_BODY_BYTES} bytes",
+    429: "too many at once",
+    502: "the gateway has not answered",
     503: "the server cannot answer at the moment",
 }
 
@@ -195,7 +199,7 @@ def _operation(one: Endpoint) -> dict[str, Any]:
         "summary": one.help,
         "operationId": f"{one.method} {one.path}",
         "parameters": [*map(_in_query, one.parameters), *_in_path(one.path)],
-        "responses": {"200": {"description": "as asked", "content": {"application/json": {"schema": one.result}}}}
+        "responses": {"200": {"description": "as asked", "content": {one.media_type: {"schema": one.result}}}}
         | {str(status): {"description": why, "content": error} for status, why in _ERRORS.items()},
     }
     if one.body is not None:

@@ -31,6 +31,10 @@ class Facts:
     def ledger(self) -> Path:
         return self.state / "ledger"
 
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
 
 def of(request: Request) -> Facts:
     """Those of the console that got this request."""

@@ -21,6 +21,7 @@ from lampyr.build.scan import scan
 from lampyr.control import deployment, running, thresholds, tree
 from lampyr.control.bookkeeping import Bookkeeper
 from lampyr.control.broker import Broker
+from lampyr.control.card import Weights, card
 from lampyr.control.door import Door, Reply
 from lampyr.control.otel import Exporter
 from lampyr.control.registry import Registry
@@ -54,6 +55,7 @@ class Control:
         self._state: tree.State = {}
         self._public: tree.State = {}
         self._loaded: dict[str, set[str]] = {}
+        self._weights = Weights()
         self._generation: dict[str, int] = {}
         self._unshared: dict[str, frozenset[Problem]] = {}  # by route
         self._warned: frozenset[Problem] = frozenset()
@@ -199,6 +201,7 @@ class Control:
         elif "loaded" in message:
             facts = json.loads(unpack(fds[0]))
             files = facts["files"]
+            self._weights.loaded(message["loaded"], files)
             if files is None:
                 self._loaded.pop(message["loaded"], None)
             else:
@@ -229,6 +232,10 @@ class Control:
         match request.get("do"):
             case "ps":
                 self._ask({"ps": True}, lambda found: reply(running.ps(found)))
+            case "track":
+                self._ask({"track": str(request.get("function"))}, reply)
+            case "card":
+                reply(self._card())
             case "console":
                 reply({"url": self._console_url})
             case "deploy" | "deployments" | "rollback" | "promote" as do:
@@ -245,6 +252,12 @@ class Control:
                 self._sealed.pass_on(visitor.fileno())
             except Unreachable:
                 pass  # he sees the door shut
+
+    def _card(self) -> Message:
+        """For people. Raises LampyrError where nothing is deployed yet."""
+        if self.serving is None:
+            raise LampyrError("the server is starting", "ask again in a moment")
+        return card(self.serving, self.root, self.mode, self._weights)
 
     def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         if self.gateway is not None:
@@ -349,7 +362,9 @@ class Control:
         )
         if handed.refused is not None:
             self._failed(handed.refused)
-        return Release(project, handed.common.judge(project), settings, message, handed.private)
+        files = len(tree.files_in(project.public)) if project.public else 0
+        judged, inventory = handed.common.judge(project), handed.common.inventory
+        return Release(project, judged, settings, message, handed.private, inventory, files)
 
     def _tell_broker(self, project: Project, settings: config.Config, desk: int | None) -> None:
         """What may be spent, then who may spend it: for `project` and, in production, for what else can be called."""

@@ -8,8 +8,9 @@ down serves.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ BACK_WITHIN_S = 0.7
 @dataclass(frozen=True, slots=True)
 class Release:
     """A deployment as it can be served: what its files say, with all their problems as `judged`, and the message that
-    has the gateway serve it. `private` is the parcel that goes along, for the gateway's eyes only.
+    has the gateway serve it. `private` is the parcel that goes along, for the gateway's eyes only. `inventory` and
+    `public_files` are for people (control/card.py), and when it was looked through.
     """
 
     project: Project
@@ -36,6 +38,9 @@ class Release:
     settings: Config
     message: Message
     private: int
+    inventory: Mapping[str, Any] = field(default_factory=dict)
+    public_files: int = 0
+    scanned_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     @property
     def id(self) -> str:

@@ -30,6 +30,7 @@ from lampyr.logs.writer import Writer
 from lampyr.node.pool import Pool
 from lampyr.node.shelf import MIB
 from lampyr.node.snapshots import Base
+from lampyr.node.tracks import Track
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message, parcel, unpack
 from lampyr.version import VERSION
@@ -174,6 +175,9 @@ class Gateway:
         elif "mask" in message:
             text = message["mask"].encode()
             self._answer(message, (self.log.masker.mask(text) if self.log.masker else text).decode(errors="replace"))
+        elif "track" in message:
+            track = self.base.tracks.get(message["track"], Track())
+            self._answer(message, {"peak": track.peak, "changes": [*track.changes]})
 
     def _answer(self, question: Message, found: object) -> None:
         self._tell_in_a_parcel({"answer": question["question"]}, found)

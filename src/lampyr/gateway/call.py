@@ -54,6 +54,7 @@ class Call:
         "_credit",
         "_deadline",
         "_encoder",
+        "_first_s",
         "_grace",
         "_has_after",
         "_masking",
@@ -115,6 +116,7 @@ class Call:
         self.mark = (0, 0.0)  # what its instance had used when it began
         self._stream = 0
         self._started = False
+        self._first_s = 0.0  # when the first byte of a streamed body left
         self._has_after = False
         self._encoder: compression.Encoder | None = None
         self._masking = site.masker.stream() if site.masker else None
@@ -314,6 +316,8 @@ class Call:
             if self._encoder is not None and data:
                 data = self._encoder.feed(data)
             if data:
+                if not self._first_s:
+                    self._first_s = monotonic()
                 self.bytes_out += len(data)
                 self.exchange.write(data)
             if not self.exchange.writable:
@@ -502,6 +506,8 @@ class Call:
     def _close_row(self) -> None:
         self._booked = 2
         self._book.close(self)
+        if self._first_s:
+            self._book.streamed(self, self._first_s)
         if self.instance is not None and (self._has_after or self.outcome != "ok"):
             self.mark = self.instance.meter.mark()
 

@@ -84,6 +84,11 @@ class Book:
         _pack_close(journal.map, at, _CLOSE_BYTES, 0, id, origin, call.status, call.cold, outcome, *figures, CLOSE)
         journal.map[at + KIND_AT] = CLOSE
 
+    def streamed(self, call: Call, first_s: float) -> None:
+        """Its body came in pieces; the first one left then."""
+        row = records.Streamed(call.id, self._origin, (first_s - call.begun_s) * 1000)
+        self._journal.write(records.streamed(row))
+
     def amend(self, call: Call) -> None:
         """It has ended for good: what it used since it was closed."""
         instance = call.instance

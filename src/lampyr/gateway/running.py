@@ -25,6 +25,7 @@ def _function(pool: Pool, deployment: str) -> dict[str, Any]:
         "runtime": pool.function.settings.runtime,
         "deployment": deployment,
         "snapshot": "ready" if pool.snapshot.state == "ready" else "absent",
+        "failed": pool.snapshot.state == "failed",
         "snapshot_mb": round(pool.snapshot.own_bytes / MIB, 1),
         "waiting": len(pool.waiting) + ahead,
         "instances": [_instance(pool, one) for one in instances],

@@ -63,7 +63,7 @@ def add(db: sqlite3.Connection, tally: Tally) -> None:
     """Count what is in `tally`, whose origins are in the database, within the transaction that has begun."""
     answers = Counter(map(_answer, tally.closed))
     answers.update((one.origin, "interrupted", 0) for one in tally.interrupted)
-    functions = _Functions(db)
+    functions = Functions(db)
     db.executemany(_ANSWERS, ((functions[origin], *rest, count) for (origin, *rest), count in answers.items()))
     db.executemany(
         _SUMS, ((functions[origin], provider, *sums) for (_, origin, _, provider, _), sums in tally.sums.items())
@@ -115,7 +115,7 @@ def _times(rows: list[Closed]) -> Iterable[tuple[str, list[float]]]:
     yield "init", [row[6] for row in rows if row[3]]
 
 
-class _Functions(dict[int, str]):
+class Functions(dict[int, str]):
     """The function of an origin."""
 
     def __init__(self, db: sqlite3.Connection) -> None:

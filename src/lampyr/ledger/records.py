@@ -24,7 +24,7 @@ REFUSED = frozenset({"rate_limited", "over_budget"})
 ERRORS = frozenset({"error", "timeout", "crashed", "throttled", "interrupted"})
 
 START, ORIGIN, OPEN, CLOSE, AMEND, SPEND = range(1, 7)
-TRACE = 16
+STREAM, TRACE = 7, 16
 KIND_AT = 2  # behind the length
 
 HEADER = Struct("<HB")
@@ -32,6 +32,7 @@ OPEN_STRUCT = Struct("<HB24sqB")
 CLOSE_STRUCT = Struct("<HB24sqHBBdddQIdQQB")
 AMEND_STRUCT = Struct("<HB24sqQB")
 TRACE_STRUCT = Struct("<HB24s16s8sBB")
+STREAM_STRUCT = Struct("<HB24sqdB")
 MAX_BYTES = 0xFFFF
 
 
@@ -120,7 +121,15 @@ class Traced(NamedTuple):
     flags: int
 
 
-Record = Started | Known | Opened | Closed | Amended | Spent | Traced
+class Streamed(NamedTuple):
+    """When the first byte of a body left that came in pieces, counted from when its instance got the request."""
+
+    id: str
+    origin: int
+    first_byte_ms: float
+
+
+Record = Started | Known | Opened | Closed | Amended | Spent | Streamed | Traced
 
 
 def started() -> bytes:
@@ -162,6 +171,11 @@ def traced(row: Traced) -> bytes:
     return TRACE_STRUCT.pack(TRACE_STRUCT.size, TRACE, id.encode(), *ids, flags, TRACE)
 
 
+def streamed(row: Streamed) -> bytes:
+    """The first byte of a row that is closed."""
+    return STREAM_STRUCT.pack(STREAM_STRUCT.size, STREAM, row.id.encode(), row.origin, row.first_byte_ms, STREAM)
+
+
 def _framed(kind: int, body: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body) + 1, kind) + body + bytes([kind])
 
@@ -188,6 +202,9 @@ def _decoded(kind: int, data: bytes, at: int, end: int) -> Record:
     if kind == AMEND:
         _, _, id, origin, cpu_ns, _ = AMEND_STRUCT.unpack_from(data, at)
         return Amended(id.decode("latin-1"), origin, cpu_ns)
+    if kind == STREAM:
+        _, _, id, origin, first_byte_ms, _ = STREAM_STRUCT.unpack_from(data, at)
+        return Streamed(id.decode("latin-1"), origin, first_byte_ms)
     if kind == SPEND:
         return Spent(*json.loads(data[at + HEADER.size : end - 1]))
     if kind == TRACE:

@@ -14,6 +14,7 @@ _SUMS_1 = (
     *("tokens_in", "tokens_out", "cost_usd"),
 )
 _SUMS_2 = (*_SUMS_1, "calls")
+_SLOT_SUMS = tuple(name for name in _SUMS_1 if not name.startswith("bytes"))
 
 
 def _columns(names: tuple[str, ...]) -> str:
@@ -108,7 +109,36 @@ _STEP_2 = (
     """,
 )
 
-_STEPS = (_STEP_1, _STEP_2)
+# When the first byte of a stream left, and what charts are made of: sums and spreads by 1, 5 and 60 minutes.
+_STEP_3 = (
+    "ALTER TABLE rows ADD COLUMN first_byte_ms REAL",
+    f"""
+    CREATE TABLE slots (
+        step INTEGER, slot INTEGER, function TEXT, {_columns(_SLOT_SUMS)}, PRIMARY KEY (step, slot, function)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE spreads (
+        step INTEGER, slot INTEGER, what INTEGER, function TEXT, bucket INTEGER, count INTEGER,
+        PRIMARY KEY (step, slot, what, function, bucket)
+    ) WITHOUT ROWID
+    """,
+    f"""
+    INSERT INTO slots SELECT 60, hour, ifnull(function, '?'), {", ".join(f"SUM({one})" for one in _SLOT_SUMS)}
+        FROM hours LEFT JOIN origins ON origins.key = origin GROUP BY 2, 3
+    """,
+    "DROP VIEW invocations",
+    """
+    CREATE VIEW invocations AS
+        SELECT id, function, deployment, region, started_ms, status, cold, queue_ms, init_ms,
+            coalesce(first_byte_ms, duration_ms) AS first_byte_ms, duration_ms, cpu_ms, memory_mb,
+            duration_ms AS billed_ms, gb_s, bytes_in, bytes_out, tokens_in, tokens_out, cost_usd, provider, model,
+            outcome
+        FROM rows LEFT JOIN origins ON origins.key = rows.origin
+    """,
+)
+
+_STEPS = (_STEP_1, _STEP_2, _STEP_3)
 VERSION = len(_STEPS)
 
 

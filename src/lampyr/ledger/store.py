@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lampyr.errors import StateError
-from lampyr.ledger import ever, journal, schema
+from lampyr.ledger import ever, journal, recent, schema
 from lampyr.ledger.journal import Position
 from lampyr.ledger.records import Closed, Origin, Spent
 from lampyr.ledger.tally import HOUR_MS, SUMS, Key, Tally, started_ms
@@ -29,7 +29,7 @@ OTHER_MODELS = "(others)"
 # What the write-ahead log may keep of the disk when a reader has let it grow.
 WAL_BYTES = 16 * 1024 * 1024
 
-_ROW = "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '')"
+_ROW = "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '', NULL)"
 _OPEN = "INSERT OR IGNORE INTO rows (id, origin, started_ms, outcome) VALUES (?, ?, ?, ?)"
 _CALL = "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SPENT = """
@@ -113,6 +113,8 @@ class Store:
             db.executemany(_OPEN, cut)
             more = ((one.cpu_ns / 1e6, one.id) for one in tally.amended)
             db.executemany("UPDATE rows SET cpu_ms = cpu_ms + ? WHERE id = ?", more)
+            first = ((one.first_byte_ms, one.id) for one in tally.streamed)
+            db.executemany("UPDATE rows SET first_byte_ms = ? WHERE id = ?", first)
             db.executemany(_CALL, ((*one[:9], 0) for one in calls))
             db.executemany(_SPENT, ((*one[5:8], one.model, one.provider, one.invocation) for one in tally.settled))
             db.executemany("UPDATE calls SET settled = 1 WHERE id = ?", ((one.id,) for one in tally.settled))
@@ -120,6 +122,7 @@ class Store:
             days = ((key[0] // 24, *key[1:], *sums) for key, sums in tally.sums.items())
             db.executemany(f"INSERT INTO days {_ADD}", days)
             ever.add(db, tally)
+            recent.add(db, tally)
             to = (("journal", *position), ("calls", *called_to))
             db.executemany("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", to)
         self.position, self._running = position, tally.running
@@ -134,6 +137,7 @@ class Store:
             count += self._db.execute(old.format(table, done), (eldest, FORGET_ROWS)).rowcount
         eldest_day = int(now_s // 86400) - KEEP_HOURS_DAYS
         count += self._db.execute("DELETE FROM hours WHERE hour < ?", (eldest_day * 24,)).rowcount
+        recent.forget(self._db, now_s)
         if count:
             self._db.executescript("PRAGMA incremental_vacuum")  # `execute` takes one step of it, which is one page
         return count

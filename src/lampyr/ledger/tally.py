@@ -16,6 +16,7 @@ from lampyr.ledger.records import (
     Record,
     Spent,
     Started,
+    Streamed,
     Traced,
 )
 
@@ -57,6 +58,7 @@ class Tally:
     origins: dict[int, Origin] = field(default_factory=dict)
     closed: list[Closed] = field(default_factory=list)
     amended: list[Amended] = field(default_factory=list)
+    streamed: list[Streamed] = field(default_factory=list)
     interrupted: list[Opened] = field(default_factory=list)
     settled: list[Spent] = field(default_factory=list)
     traced: list[Traced] = field(default_factory=list)
@@ -75,6 +77,8 @@ class Tally:
                 self.amended.append(record)
                 key = self._home(record.id) or (started_ms(record.id) // HOUR_MS, record.origin, "", "", "")
                 self._sums(key)[5] += record.cpu_ns / 1e6
+            elif isinstance(record, Streamed):
+                self.streamed.append(record)
             elif isinstance(record, Known):
                 self.origins[record.key] = record.origin
             elif isinstance(record, Traced):

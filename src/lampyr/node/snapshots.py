@@ -17,6 +17,7 @@ from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
 from lampyr.node.processes import anonymous_bytes, end, own_bytes, pid_of
 from lampyr.node.shared import IMPORT_TIMEOUT_S, Shared
 from lampyr.node.shelf import Shelf
+from lampyr.node.tracks import Tracks
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.users import Users
 
@@ -42,6 +43,7 @@ class Base:
         self._waiting: list[Callable[[], None]] = []
         self._users: Users | None = None
         self._alike = True  # functions have the server's own user id
+        self.tracks = Tracks()
         self.users_known: Callable[[], None] | None = None  # called when a base has said whether they have
         self._means_known = False
         self._pools: dict[int, list[Pool]] = {}
