@@ -130,7 +130,7 @@ class Server:
     def find(self, module: str) -> psutil.Process:
         """The process that was started for one of our modules, e.g. `lampyr.gateway`."""
         children = psutil.Process(self.process.pid).children
-        found: psutil.Process = until(lambda: next(_started_for(module, children()), None), f"a process of {module}")
+        found: psutil.Process = until(lambda: next(started_for(module, children()), None), f"a process of {module}")
         return found
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
@@ -144,7 +144,8 @@ class Server:
         return code
 
 
-def _started_for(module: str, processes: Iterable[psutil.Process]) -> Iterator[psutil.Process]:
+def started_for(module: str, processes: Iterable[psutil.Process]) -> Iterator[psutil.Process]:
+    """Those of `processes` that run one of our modules."""
     for one in processes:
         try:
             if module in one.cmdline():

@@ -90,7 +90,8 @@ def _secure(function: Function, card: dict[str, Any]) -> Word:
     brokered = [one for one in card["providers"] if one["brokered"] and one["name"] in function.card["providers"]]
     mine = [one for one in card["secrets"] if one["functions"] is None or function.route in one["functions"]]
     masked, exposed = len(card["secrets"]), card["errors"]
-    scanned = f"{wording.number_of(len(card['functions']), 'function')}, {wording.number_of(card['public_files'], 'file')} in public/"
+    functions, files = len(card["functions"]), card["public_files"]
+    scanned = f"{wording.number_of(functions, 'function')}, {wording.number_of(files, 'file')} in public/"
     value = "brokered" if brokered else "masked" if masked else "no secrets"
     names = ", ".join(one["secret"] or one["name"] for one in brokered)
     if exposed:
