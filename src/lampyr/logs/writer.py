@@ -97,7 +97,7 @@ class Writer:
         first = mark(function, lost, "they could not be written to the disk") if lost else ""
         try:
             roll.write((first + "".join(lines)).encode("ascii"))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._unwritten[function] = self._unwritten.get(function, 0) + len(lines)
             if not self._complained:
                 self._complained = True
