@@ -30,9 +30,12 @@ AT_ONCE = 64
 _BAD = frozenset({"error", "timeout", "crashed"})
 
 
-# What is going to be a line: when (monotonic), function, id, stream, level, message, who takes the secrets out; None
-# there: that is done. A plain tuple, because there is one for each request.
-Said = tuple[float, str | None, str | None, str, str, bytes | str, "Masker | None"]
+# Of an invocation, what a line is made of later, many in a row: method, target, status, outcome, cold, seconds it took,
+# seconds of `after`.
+Served = tuple[str, str, int, str, bool, float, float | None]
+# What is going to be a line: when (monotonic), function, id, who takes the secrets out (None: that is done), stream,
+# level, message. Plain tuples, because there is one for each request.
+Said = tuple[float, str | None, str | None, "Masker | None", str, str, bytes | str | Served]
 
 
 class Log:
@@ -57,7 +60,7 @@ class Log:
         self, function: str | None, id: str | None, stream: str, level: str, message: bytes | str, masker: Masker | None
     ) -> None:
         said = self._said
-        said.append((monotonic(), function, id, stream, level, message, masker))
+        said.append((monotonic(), function, id, masker, stream, level, message))
         if self._timer is None:
             self._wake()
         if len(said) >= AT_ONCE:
@@ -102,19 +105,18 @@ class Log:
 
     def access(self, call: Call) -> None:
         """One line per invocation: what, how it ended, how long it took, and how long `after` went on."""
-        exchange, outcome, status, after_s = call.exchange, call.outcome, call.status, call.after_s
-        now_s = monotonic()
-        took_ms = (now_s - exchange.started) * 1000
-        more = " cold" if call.cold else ""
-        if after_s is not None:
-            took_ms -= after_s * 1000
-            more += f", after() {after_s * 1000:.1f} ms"
-        ended = "" if outcome == "ok" else f" {outcome}"
-        path = exchange.target.partition("?")[0]  # printable: the front door refuses anything else
-        text = f"{exchange.method} {path} {status or '-'}{ended} {took_ms:.1f} ms{more}"
-        level = "error" if status >= 500 or outcome in _BAD else "info"
+        exchange, after_s, now_s = call.exchange, call.after_s, monotonic()
+        facts = (
+            exchange.method,
+            exchange.target,
+            call.status,
+            call.outcome,
+            call.cold,
+            now_s - exchange.started,
+            after_s,
+        )
         said = self._said
-        said.append((now_s, call.pool.function.route, call.id, "access", level, text, call.masker))
+        said.append((now_s, call.pool.function.route, call.id, call.masker, "access", "", facts))
         if self._timer is None:
             self._wake()
         if len(said) >= AT_ONCE:
@@ -159,8 +161,9 @@ class Log:
         shown: list[str] = []
         of, names, before = self._stamps.of, self._names, None
         lines: list[str] = []
-        for (at_s, function, id, stream, level, _, _), text in zip(said, _texts(said, self.masker), strict=True):
+        for (at_s, function, id, _, stream, level, message), text in zip(said, _texts(said, self.masker), strict=True):
             if stream == "access":
+                level = level or _level(message)
                 shown.append(f"{text} {id}")  # made of what is printable
             else:
                 shown += _shown(function, id, stream, text)
@@ -204,6 +207,23 @@ class Log:
             self._writer.close()
 
 
+def _text(served: Served) -> str:
+    """What there is to say of an invocation."""
+    method, target, status, outcome, cold, took_s, after_s = served
+    more = " cold" if cold else ""
+    if after_s is not None:
+        took_s -= after_s
+        more += f", after() {after_s * 1000:.1f} ms"
+    ended = "" if outcome == "ok" else f" {outcome}"
+    path = target.partition("?")[0]  # printable: the front door refuses anything else
+    return f"{method} {path} {status or '-'}{ended} {took_s * 1000:.1f} ms{more}"
+
+
+def _level(message: bytes | str | Served) -> str:
+    """How bad the end of an invocation is."""
+    return "error" if isinstance(message, tuple) and (message[2] >= 500 or message[3] in _BAD) else "info"
+
+
 def _shown(function: str | None, id: str | None, stream: str, text: str) -> list[str]:
     """What is no access line, as people see it."""
     whose = " ".join([one for one in (function, id) if one])
@@ -221,11 +241,11 @@ def _texts(said: Sequence[Said], latest: Masker | None) -> list[str]:
 
     What a function says that began under an earlier deployment is looked at with its masker and with the latest.
     """
-    messages = [one[5] for one in said]
-    for masker in {latest, *[one[6] for one in said]}:
+    messages = [_text(one[6]) if isinstance(one[6], tuple) else one[6] for one in said]
+    for masker in {latest, *[one[3] for one in said]}:
         if masker:
             everybody = masker is latest
-            of_it = [at for at, one in enumerate(said) if one[6] is masker or (everybody and one[6] is not None)]
+            of_it = [at for at, one in enumerate(said) if one[3] is masker or (everybody and one[3] is not None)]
             before = [_bytes(messages[at]) for at in of_it]
             after = masker.lines(before)
             if after is not before:

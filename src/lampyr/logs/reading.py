@@ -59,7 +59,7 @@ class Query:
         least = RANK[self.level]
         levels = [b'"level":"%s"' % level.encode() for level, rank in RANK.items() if least and rank >= least]
         for text in texts:
-            if sought not in text or (levels and not any([level in text for level in levels])):
+            if sought not in text or (levels and not any(level in text for level in levels)):
                 continue
             if (line := parse(text)) is not None and self.wants(line):
                 yield line
