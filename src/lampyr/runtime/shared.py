@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, NoReturn
 
-from lampyr.runtime import lines, load, reseed, sandbox, snapshot
+from lampyr.runtime import frameworks, lines, load, reseed, sandbox, snapshot
 from lampyr.runtime.channel import Channel, Message
 
 
@@ -49,6 +49,7 @@ def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Mean
     except BaseException as error:
         channel.send({"failed": load.failure(error, spec["root"])})
         os._exit(1)
+    frameworks.rehearse()
     gc.collect()
     reseed.find(())  # the generators of the packages; what is found is found for all that are forked from here
     gc.freeze()

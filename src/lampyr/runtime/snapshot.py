@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from lampyr.runtime import context, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
+from lampyr.runtime import context, frameworks, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.instance import Instance, leave
 from lampyr.runtime.program import Program
@@ -293,6 +293,8 @@ def _import(spec: Message) -> tuple[Program, list[leftovers.Found]]:
         handlers, app = load.handlers(module), load.application(module)
         program = Program(spec["file"], handlers, app, spec["threads"], spec["stream_keepalive"], spec["route"])
         context.run_hooks("before_snapshot")
+    if app is not None:
+        frameworks.rehearse()
     gc.collect()
     sys.stdout.flush()  # or every instance would print again what the import did not end with a newline
     warnings = left.found(reseed.find(left.seeded()))
