@@ -35,3 +35,13 @@ def test_a_file_that_cannot_be_had_is_told(tmp_path: Path) -> None:
     counter = Counters(tmp_path / "budgets", told.append).counter("/a")
     counter.add(1, 1)
     assert counter.used(1) == 1 and "cannot be kept" in told[0]
+
+
+def test_a_full_file_does_not_give_up_what_is_new(tmp_path: Path) -> None:
+    numbers = Counters(tmp_path / "budgets", print)
+    for number in range(counters.SLOTS):
+        numbers.counter(str(number)).add(1000 + number, 7)
+    fresh = [numbers.counter("fresh", str(number)) for number in range(50)]
+    for number, one in enumerate(fresh):
+        one.add(9000, number)
+    assert [one.used(9000) for one in fresh] == list(range(50))

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
@@ -53,7 +54,8 @@ class Counters:
             number = bisect.bisect_left(range(SLOTS), True, key=self._is_free)
             every = range(0, SLOTS * _SLOT.size, _SLOT.size)
             at = every[number] if number < SLOTS else min(every, key=self._begun)
-            self._map[at : at + _SLOT.size] = _SLOT.pack(hashed, 0, 0.0)
+            # As old as now, so that it is not the first to be given up; it begins anew with its first use.
+            self._map[at : at + _SLOT.size] = _SLOT.pack(hashed, int(time.time()), 0.0)
         return at
 
     def _is_free(self, number: int) -> bool:
