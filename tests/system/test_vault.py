@@ -381,3 +381,12 @@ def test_a_passphrase_comes_from_the_environment(project: Path, start: Serve) ->
 def test_the_vault_is_not_for_tests(project: Path, start: Serve) -> None:
     secrets(project, "set", "API_KEY", given=CANARY)
     assert start(env={"LAMPYR_ENV": "test"}).get("/mine").json() == seen("")
+
+
+def test_a_public_file_that_is_rewritten_is_looked_at_again(project: Path, start: Serve) -> None:
+    secrets(project, "set", "API_KEY", given=CANARY)
+    write(project, {"public/page.js": "// nothing\n"})
+    server = start(command="dev")
+    assert server.get("/page.js").body == b"// nothing\n"
+    write(project, {"public/page.js": f"const key = '{CANARY}'\n"})
+    server.log("error: public/page.js: the file holds the value of the secret API_KEY")

@@ -30,8 +30,8 @@ _PROVIDER_KEYS = {
 _KEY = re.compile(rb"(?<![A-Za-z0-9_-])(?:" + b"|".join(b"(%s)" % one for one in _PROVIDER_KEYS.values()) + rb")")
 # What a compressed file may grow to; what is larger is looked at so far.
 MAX_BYTES = 64 * 1024 * 1024
-# What was found in a file of that path, time and size with those secrets: `dev` looks at every save.
-_SEEN: dict[tuple[str, int, int, int], str | None] = {}
+# What was found in a file, of which time, size and place, with which secrets: `dev` looks at every save.
+_SEEN: dict[str, tuple[tuple[int, int, int, int], str | None]] = {}
 _HINT = "browsers may read it: take it out, and let a function use it instead"
 
 
@@ -64,10 +64,11 @@ class Look:
             stat = path.stat()
         except OSError:
             return None
-        key = (str(path), stat.st_mtime_ns, stat.st_size, self._kind)
-        if key not in _SEEN:
-            _SEEN[key] = next(filter(None, map(self._found, _contents(path))), None)
-        return _SEEN[key]
+        kind = (stat.st_mtime_ns, stat.st_size, stat.st_ino, self._kind)
+        seen = _SEEN.get(str(path))
+        if seen is None or seen[0] != kind:
+            seen = _SEEN[str(path)] = kind, next(filter(None, map(self._found, _contents(path))), None)
+        return seen[1]
 
     def _found(self, data: bytes) -> str | None:
         hit = self._automaton.find_matches_as_indexes(data) if self._automaton is not None else None

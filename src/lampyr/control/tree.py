@@ -38,12 +38,23 @@ def look(root: Path) -> State:
 
 
 def files_in(folder: Path | None) -> State:
-    """Every file under `public/`: which ones there are decides what is served."""
+    """Every file under `public/`: which there are decides what is served, what is in them whether that is allowed."""
     state: State = {}
-    if folder is not None:
-        for where, _, names in os.walk(folder):
-            for name in names:
-                state[os.path.join(where, name)] = (0, 0, 0)
+    pending = [str(folder)] if folder is not None else []
+    while pending:
+        try:
+            entries = list(os.scandir(pending.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                else:
+                    stat = entry.stat()
+                    state[entry.path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            except OSError:  # it has just been removed, or is a link to nothing
+                continue
     return state
 
 

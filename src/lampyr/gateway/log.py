@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from time import monotonic
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_to_bytes
 
 from lampyr.core import endings
 from lampyr.core.flow import SHUT_S, Flow
@@ -124,7 +125,7 @@ class Log:
 
     def refused(self, exchange: Exchange, status: int, function: str | None = None) -> None:
         """One line per error that no function had a part in: the client got an id, and looks for it here."""
-        path = exchange.target.partition("?")[0]
+        path = _path(exchange.target, self.masker)
         self._turned_away(exchange.method, path, status, exchange.started, exchange.id, function)
 
     def turned_away(self, method: str, path: str, status: int, started: float, id: str) -> None:
@@ -207,7 +208,7 @@ class Log:
             self._writer.close()
 
 
-def _text(served: Served) -> str:
+def _text(served: Served, masker: Masker | None) -> str:
     """What there is to say of an invocation."""
     method, target, status, outcome, cold, took_s, after_s = served
     more = " cold" if cold else ""
@@ -215,7 +216,7 @@ def _text(served: Served) -> str:
         took_s -= after_s
         more += f", after() {after_s * 1000:.1f} ms"
     ended = "" if outcome == "ok" else f" {outcome}"
-    path = target.partition("?")[0]  # printable: the front door refuses anything else
+    path = _path(target, masker)
     return f"{method} {path} {status or '-'}{ended} {took_s * 1000:.1f} ms{more}"
 
 
@@ -241,7 +242,7 @@ def _texts(said: Sequence[Said], latest: Masker | None) -> list[str]:
 
     What a function says that began under an earlier deployment is looked at with its masker and with the latest.
     """
-    messages = [_text(one[6]) if isinstance(one[6], tuple) else one[6] for one in said]
+    messages = [_text(one[6], one[3]) if isinstance(one[6], tuple) else one[6] for one in said]
     for masker in {latest, *[one[3] for one in said]}:
         if masker:
             everybody = masker is latest
@@ -256,3 +257,14 @@ def _texts(said: Sequence[Said], latest: Masker | None) -> list[str]:
 
 def _bytes(message: bytes | str) -> bytes:
     return message.encode(errors="replace") if isinstance(message, str) else message
+
+
+def _path(target: str, masker: Masker | None) -> str:
+    """The path as the client wrote it, which is printable; where a secret is in it, however escaped, without that."""
+    path = target.partition("?")[0]
+    if "%" in path and masker:
+        plain = unquote_to_bytes(path)
+        masked = masker.mask(plain)
+        if masked is not plain:
+            return quote(masked, safe="/*")
+    return path
