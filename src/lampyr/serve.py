@@ -12,7 +12,7 @@ import shutil
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -44,13 +44,13 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     sandbox.close_memory()
     master = _master_key(Place(state_dir))
 
-    broker = _Broker(settings)
-    models = [_LocalModel(provider) for provider in settings.providers.values() if provider.kind in ("local", "echo")]
-    provided = {name: value for one in models for name, value in one.variables().items()}
+    providers = settings.providers.values()
+    models = [_LocalModel(provider) for provider in providers if provider.kind in ("local", "echo")]
+    broker = _Broker(settings, {one.provider: one.address for one in models})
 
     def environ() -> environment.Environment:
         found = environment.read(root, mode, os.environ, _vault(Place(state_dir), master, mode))
-        return found.given(provided, broker.brokered)
+        return found.given(broker.brokered)
 
     _apart(lambda: _tell(environ().judge(project), fatal=mode == "production"))
     lock = _lock(state_dir)
@@ -92,7 +92,6 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "state": str(state_dir),
         "root": str(root),
         "mode": mode,
-        "provided": provided,
         "brokered": broker.brokered.message() if broker.brokered else None,
     }
     control = {
@@ -125,7 +124,8 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     )
     for one in models:
         one.tell()
-        supervisor.start_on_call(one.sock, one.command)
+        assert broker.brokered is not None
+        supervisor.start_on_call(one.sock, one.command, {choice.KEY_VARIABLE: broker.brokered.model_key})
     try:
         return supervisor.run()
     finally:
@@ -185,16 +185,16 @@ def _vault(where: Place, master: int, mode: str) -> dict[str, Secret]:
 
 
 class _Broker:
-    """Where functions reach the providers that are elsewhere: its address is known before it runs.
+    """Where functions reach their providers: its address is known before it runs. `here` says where our models are.
 
     Nobody listens there before the server runs, so that a call at import fails at once in a check.
     """
 
-    def __init__(self, settings: config.Config) -> None:
+    def __init__(self, settings: config.Config, here: Mapping[str, str]) -> None:
         self._sock = socket.socket()
         self._sock.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{self._sock.getsockname()[1]}"
-        self.brokered = brokering.of(settings.providers.values(), address, secrets.token_hex(32))
+        self.brokered = brokering.of(settings.providers.values(), address, secrets.token_hex(32), here)
 
     def listening(self) -> socket.socket | None:
         """The socket, for the broker; None where there is nothing for it to do."""
@@ -209,6 +209,7 @@ class _LocalModel:
     """The model process of a provider of kind "local" or "echo": its address is known before it runs."""
 
     def __init__(self, provider: config.Provider) -> None:
+        self.provider = provider.name
         self._echo = provider.kind == "echo"
         self._name = provider.models[0] if provider.models else catalog.DEFAULT
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -216,8 +217,9 @@ class _LocalModel:
     def command(self, fd: int) -> list[str]:
         return choice.command(fd, name=self._name, echo=self._echo)
 
-    def variables(self) -> dict[str, str]:
-        return choice.variables(self.sock.getsockname()[1])
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.sock.getsockname()[1]}"
 
     def tell(self) -> None:
         """Say who answers, and plainly so where it is only the echo."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -207,7 +206,7 @@ class TestWhoMayHaveIt:
         (root / "app/route.py").write_text(f"{setting}\ndef GET(): return 1\n")
         project(root, env_local=self.LOCAL, env=self.PLAIN)
         found = scan(root, config.load(root))
-        env = replace(read(root, "development", {}), provided={"OTHER": "provided"})
+        env = read(root, "development", {})
         assert found.errors == ()
         return env.of(found.functions[0]), "\n".join(map(str, env.judge(found).warnings))
 
@@ -226,9 +225,6 @@ class TestWhoMayHaveIt:
         assert not any("hunter2" in value for value in values.values())
         assert "app/route.py: the function gets no DB_URL: it holds the value of DB_PASSWORD" in warnings
 
-    def test_what_lampyr_itself_provides_is_for_all(self, tmp_path: Path) -> None:
-        assert self.env_of(tmp_path, "secrets = []")[0]["OTHER"] == "provided"
-
     def test_a_name_that_does_not_exist_is_told(self, tmp_path: Path) -> None:
         _, warnings = self.env_of(tmp_path, 'secrets = ["DB_PASWORD"]')
         assert "app/route.py: secrets names DB_PASWORD, and there is no such variable" in warnings
@@ -245,7 +241,7 @@ class TestBrokered:
         self.settings = config.load(root)
         self.project = scan(root, self.settings)
         providers = self.settings.providers.values()
-        return read(root, "development", {}).given({"OPENAI_API_KEY": "local"}, of(providers, "http://b", "00"))
+        return read(root, "development", {}).given(of(providers, "http://b", "00", {"local": "http://m"}))
 
     def values(self, env: Environment) -> dict[str, str]:
         return env.of(self.project.functions[0])
@@ -279,8 +275,18 @@ class TestBrokered:
         assert values["OPENAI_BASE_URL"] == values["MY_OWN_BASE_URL"] == "http://b/my-own"
 
     def test_one_on_this_machine_may_be_the_first(self, tmp_path: Path) -> None:
-        values = self.values(self.env_of(tmp_path, "[providers.local]\n[providers.anthropic]\n"))
-        assert values["OPENAI_API_KEY"] == "local" and values["ANTHROPIC_BASE_URL"] == "http://b/anthropic"
+        env = self.env_of(tmp_path, "[providers.local]\n[providers.anthropic]\n")
+        values = self.values(env)
+        assert values["OPENAI_BASE_URL"] == values["LOCAL_BASE_URL"] == "http://b/local/v1"
+        assert values["ANTHROPIC_BASE_URL"] == "http://b/anthropic"
+        (local, _) = env.desk(self.project.functions)["providers"]
+        assert (local["base_url"], local["models"]) == ("http://m", None)
+        assert len(local["key"]) == 40 and local["key"] not in values.values()
+
+    def test_the_echo_is_for_both_sdks(self, tmp_path: Path) -> None:
+        values = self.values(self.env_of(tmp_path, "[providers.echo]\n"))
+        assert values["OPENAI_BASE_URL"] == values["ECHO_BASE_URL"] == "http://b/echo/v1"
+        assert values["ANTHROPIC_BASE_URL"] == "http://b/echo"
 
     def test_a_public_value_that_holds_it_is_an_error(self, tmp_path: Path) -> None:
         plain = {"env_local": "", "env": "CREDENTIAL=quite-secret\nPUBLIC_A=quite-secret\n"}

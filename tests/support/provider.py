@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
+
+from lampyr.model import echoes
+from lampyr.model.presence import Presence
 
 WORDS = ["Fire", "flies", " blink"]
 
@@ -87,6 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._completion(asked)
         elif asked["model"] == "hold":
             self._hold()
+        elif self.path.endswith(("/responses", "/embeddings")):
+            self._as_the_echo(body)
         elif self.path.endswith("/messages"):
             self._message(asked)
         else:
@@ -124,6 +130,16 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [json.dumps({**head, "object": "chat.completion.chunk", **chunk}) for chunk in chunks]
         self._events([f"data: {line}\n\n" for line in (*lines, "[DONE]")])
 
+    def _as_the_echo(self, body: bytes) -> None:
+        """In these formats ours is as good as any: the SDKs read it."""
+        address = "/v1" + self.path.removeprefix("/v1")
+        with Presence(self.connection) as presence:
+            reply = echoes.ADDRESSES[address](body, presence)
+            if isinstance(reply.body, bytes):
+                self._whole(reply.status, json.loads(reply.body))
+            else:
+                self._events(event.decode() for event in reply.body)
+
     def _message(self, asked: dict[str, Any]) -> None:
         head = {"id": "m1", "type": "message", "role": "assistant", "model": asked["model"], "stop_sequence": None}
         usage = {"input_tokens": 11, "output_tokens": 1}
@@ -142,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         self._events([f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in events])
 
-    def _events(self, events: list[str]) -> None:
+    def _events(self, events: Iterable[str]) -> None:
         self._begin()
         for event in events:
             self._chunk(event)

@@ -19,7 +19,16 @@ _OPENAI = (
 )
 # What a kind has that is a question to a model. What is stored at the provider (files, past answers, keys of the
 # account) belongs to all functions alike, so one that wants it says so in `paths`.
+_HERE = ("POST /v1/chat/completions", "GET /v1/models", "GET /v1/models/*")
 PATHS = {
+    "local": _HERE,
+    "echo": (
+        *_HERE,
+        "POST /v1/responses",
+        "POST /v1/embeddings",
+        "POST /v1/messages",
+        "POST /v1/messages/count_tokens",
+    ),
     "openai": _OPENAI,
     "openai-compatible": _OPENAI,
     "anthropic": ("POST /v1/messages", "POST /v1/messages/count_tokens", "GET /v1/models", "GET /v1/models/*"),
@@ -28,7 +37,9 @@ PATHS = {
 PASSING = frozenset((500, 502, 503, 504, 529))
 TOO_MANY = 429
 # Kinds that tell the tokens of a stream to who asks for them, and do not mind being asked.
-TOLD_WHEN_ASKED = ("openai",)
+TOLD_WHEN_ASKED = ("openai", "local", "echo")
+# Where the version is in the path and not in `base_url`, as in functions' addresses of them.
+VERSIONED = ("local", "echo", "anthropic")
 # The SDKs would try again what has been tried again here.
 TRIED = (b"x-should-retry", b"false")
 
@@ -153,17 +164,23 @@ def plan(first: Provider, others: Iterable[Provider], question: Question) -> lis
     """
     found = [(first, _telling(first, question))]
     for provider in others:
-        asked = question
+        asked = question._replace(rest=_versioned(provider, first, question.rest))
         if provider.models is not None and question.body and question.asked.get("model") not in provider.models:
             if not question.asked:
                 continue  # not ours to rewrite
-            asked = question.asking(model=provider.models[0])
+            asked = asked.asking(model=provider.models[0])
         try:
-            address(provider, question.method, question.rest)
+            address(provider, asked.method, asked.rest)
         except Refused:
             continue
         found.append((provider, _telling(provider, asked)))
     return found
+
+
+def _versioned(provider: Provider, first: Provider, rest: str) -> str:
+    """The path and query for another provider than they were meant for."""
+    there, here = provider.kind in VERSIONED, first.kind in VERSIONED
+    return rest.removeprefix("/v1") if here and not there else f"/v1{rest}" if there and not here else rest
 
 
 def _telling(provider: Provider, question: Question) -> Question:

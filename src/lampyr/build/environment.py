@@ -54,9 +54,8 @@ class Environment:
     """What functions get in os.environ, and which of it is whose business.
 
     `secrets` are names in `values`; `public` is what a browser may see, and what holds a secret is not in it; `files`
-    are the .env files that were read, the winning one first. `errors` keep the project from being built. `provided` is
-    what Lampyr itself hands every function: addresses, and keys that open nothing. `brokered` are the providers whose
-    keys no function gets.
+    are the .env files that were read, the winning one first. `errors` keep the project from being built. `brokered` are
+    the providers whose keys no function gets.
     """
 
     mode: str
@@ -66,12 +65,11 @@ class Environment:
     files: tuple[Path, ...]
     errors: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
-    provided: Mapping[str, str] = field(default_factory=dict)
     brokered: Brokered | None = None
     vault: Mapping[str, Secret] = field(default_factory=dict)
 
-    def given(self, provided: Mapping[str, str], brokered: Brokered | None) -> Environment:
-        """With what the server adds: its own variables, and a broker that keeps the providers' keys to itself."""
+    def given(self, brokered: Brokered | None) -> Environment:
+        """With what the server adds: a broker that keeps the providers' keys to itself."""
         secrets = self.secrets.union(name for name in (brokered.secrets if brokered else ()) if name in self.values)
         # What lampyr.toml has made a secret just now may be in what browsers see.
         shown = dict(_exposed(self.public, secrets - self.secrets, self.values, {}))
@@ -80,7 +78,6 @@ class Environment:
             secrets=secrets,
             public={name: value for name, value in self.public.items() if name not in shown},
             errors=(*self.errors, *(replace(problem, file="lampyr.toml") for problem in shown.values())),
-            provided=provided,
             brokered=brokered,
         )
 
@@ -106,7 +103,7 @@ class Environment:
     def of_nobody(self) -> dict[str, str]:
         """What a process gets that several functions come from: no secret, nor what holds one."""
         away = {*self.secrets, *self._holders(set(self.secrets)), *(self.brokered.names if self.brokered else ())}
-        return {name: value for name, value in self.values.items() if name not in away} | dict(self.provided)
+        return {name: value for name, value in self.values.items() if name not in away}
 
     @property
     def private(self) -> list[str]:
@@ -128,9 +125,9 @@ class Environment:
 
     def _provided(self, function: Function) -> dict[str, str]:
         if self.brokered is None:
-            return dict(self.provided)
-        allowed = [one for one in self.brokered.elsewhere if self.may_call(function, one)]
-        return {**self.provided, **self.brokered.variables(function.route, allowed)}
+            return {}
+        allowed = [one for one in self.brokered.providers if self.may_call(function, one)]
+        return self.brokered.variables(function.route, allowed)
 
     @property
     def _kept(self) -> frozenset[str]:

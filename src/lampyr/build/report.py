@@ -48,18 +48,17 @@ class Report:
 def make(
     root: Path,
     settings: Config,
-    provided: Mapping[str, str],
     brokered: Brokered | None,
     vault: Mapping[str, Secret],
     tell: Callable[[str], None],
 ) -> Report:
     """Check the project at `root` as for production, and import every function once.
 
-    `provided` are the variables of its own model and `brokered` its other providers, `vault` holds its secrets; `tell`
+    `brokered` are its providers, `vault` holds its secrets; `tell`
     hears what is done next.
     """
     project = scan(root, settings)
-    env = environment.read(root, "production", os.environ, vault).given(provided, brokered)
+    env = environment.read(root, "production", os.environ, vault).given(brokered)
     numbers = {id(function): number for number, function in enumerate(project.functions, 1)}
 
     def begin(function: Function) -> None:

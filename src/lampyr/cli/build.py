@@ -13,7 +13,6 @@ from lampyr.cli.place import folder_argument, project_in, state_in, state_option
 
 if TYPE_CHECKING:
     from lampyr.build.report import Load, Report
-    from lampyr.config import Config
 
 # The packages of a function that a person is shown; JSON has them all.
 SHOWN = 5
@@ -38,7 +37,7 @@ def build(folder: Path, state_dir: Path | None, as_json: bool) -> int:
     vault = vault_values(state_in(root, state_dir), "production")
     with terminal.Progress() as progress:
         brokered = brokering.of(settings.providers.values(), f"http://127.0.0.1:{DISCARD_PORT}", "00")
-        found = report.make(root, settings, _provided(settings), brokered, vault, progress.at)
+        found = report.make(root, settings, brokered, vault, progress.at)
     if as_json:
         terminal.payload_json(report.as_json(found))
     else:
@@ -48,14 +47,6 @@ def build(folder: Path, state_dir: Path | None, as_json: bool) -> int:
         for one in problems:
             terminal.problem(kind, one)
     return 1 if found.project.errors else 0
-
-
-def _provided(settings: Config) -> dict[str, str]:
-    """What the server would set for the project's own model, which does not run now."""
-    from lampyr.model import choice
-
-    here = any(provider.kind in ("local", "echo") for provider in settings.providers.values())
-    return choice.variables(DISCARD_PORT) if here else {}
 
 
 def _table(report: Report) -> Iterator[str]:

@@ -22,7 +22,8 @@ def main() -> None:
     look = (
         partial(choice.Status, backend="echo", model="echo") if options.echo else partial(choice.status, options.model)
     )
-    Server(socket.socket(fileno=options.fd), Backends(look)).serve_until_idle(options.idle, options.parent)
+    key = os.environ.pop(choice.KEY_VARIABLE, "")
+    Server(socket.socket(fileno=options.fd), Backends(look), key).serve_until_idle(options.idle, options.parent)
 
 
 def _options() -> argparse.Namespace:

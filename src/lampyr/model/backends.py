@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from lampyr.model import echo
+from lampyr.model import echo, echoes
 from lampyr.model.choice import Status
 from lampyr.model.local import Local
 from lampyr.model.presence import Presence
-from lampyr.model.wire import Reply
+from lampyr.model.wire import Reply, WireError, checked, read
 
 
 class Backend(Protocol):
@@ -44,6 +44,15 @@ class Backends:
             if self._local is None and (status := self.status()).path is not None:
                 self._load(status)
             return self._local or echo.Echo()
+
+    def answer(self, address: str, body: bytes, presence: Presence) -> Reply:
+        """The answer at an address of echoes.ADDRESSES, or at that of chat completions. Raises WireError."""
+        if (format := echoes.ADDRESSES.get(address)) is None:
+            request = checked(body)
+            return self.choose(request.get("model")).chat(request, presence)
+        if isinstance(self.choose(read(body).get("model")), echo.Echo):
+            return format(body, presence)
+        raise WireError(404, "The local model speaks chat completions; the model 'echo' answers here.", param="model")
 
     def status(self) -> Status:
         """Who answers, or would."""

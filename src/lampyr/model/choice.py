@@ -12,6 +12,8 @@ from pathlib import Path
 from lampyr.model import catalog
 
 IDLE_SECONDS = 300.0
+# What callers have to show, where it is set: others on this machine find the socket as well.
+KEY_VARIABLE = "LAMPYR_MODEL_KEY"
 
 # Where the package index has xllamacpp ready-made (CPU wheels of 2026); elsewhere pip would try to compile llama.cpp.
 WHEELS = {
@@ -88,8 +90,3 @@ def command(
     ]
     # -P: a file of the current folder must never pass for one of our modules.
     return [sys.executable, "-P", "-m", "lampyr.model", str(fd), *options]
-
-
-def variables(port: int) -> dict[str, str]:
-    """What an OpenAI SDK in a function reads. The key opens nothing: the model asks for none."""
-    return {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "local"}

@@ -17,6 +17,7 @@ ID = "echo"
 # Slow enough to watch it grow, and never more than two seconds for a whole answer.
 TOKEN_SECONDS = 0.01
 ANSWER_SECONDS = 2.0
+LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
 class Echo:
@@ -26,13 +27,13 @@ class Echo:
 
     def chat(self, request: dict[str, Any], presence: Presence) -> Reply:
         """An answer to a chat completion request that has passed `wire.checked`."""
-        words, finish = _cut(_answer(request["messages"]), _limit(request))
-        usage = _usage(sum(len(_words(_text(message))) for message in request["messages"]), len(words))
-        head = {"id": _id(request["messages"]), "created": int(time.time()), "model": ID}
+        said, finish = cut(answer(request["messages"]), request)
+        usage = _usage(tokens(request["messages"]), len(said))
+        head = {"id": id_of("chatcmpl-", request["messages"]), "created": int(time.time()), "model": ID}
         if request.get("stream"):
             wants_usage = bool((request.get("stream_options") or {}).get("include_usage"))
-            return Reply(200, _chunks(head, words, finish, usage if wants_usage else None, presence))
-        message = {"role": "assistant", "content": "".join(words), "refusal": None}
+            return Reply(200, _chunks(head, said, finish, usage if wants_usage else None, presence))
+        message = {"role": "assistant", "content": "".join(said), "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
         return Reply(
             200, json.dumps({**head, "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
@@ -40,7 +41,7 @@ class Echo:
 
 
 def _chunks(
-    head: dict[str, Any], words: list[str], finish: str, usage: dict[str, int] | None, presence: Presence
+    head: dict[str, Any], said: list[str], finish: str, usage: dict[str, int] | None, presence: Presence
 ) -> Iterator[bytes]:
     def chunk(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -48,11 +49,10 @@ def _chunks(
             {**head, "object": "chat.completion.chunk", "choices": [choice], **({"usage": None} if usage else {})}
         )
 
-    pause = min(TOKEN_SECONDS, ANSWER_SECONDS / max(1, len(words)))
     yield chunk({"role": "assistant", "content": ""})
-    for word in words:
+    for word in said:
         yield chunk({"content": word})
-        if presence.wait(pause):
+        if presence.wait(pause_s(said)):
             return
     yield chunk({}, finish)
     if usage:
@@ -60,7 +60,18 @@ def _chunks(
     yield b"data: [DONE]\n\n"
 
 
-def _answer(messages: list[dict[str, Any]]) -> str:
+def pause_s(said: list[str]) -> float:
+    """How long one word of so many takes."""
+    return min(TOKEN_SECONDS, ANSWER_SECONDS / max(1, len(said)))
+
+
+def tokens(messages: list[dict[str, Any]]) -> int:
+    """Of a prompt: a word is one."""
+    return sum(len(words(_text(message))) for message in messages)
+
+
+def answer(messages: list[dict[str, Any]]) -> str:
+    """What the echo says to these."""
     said = next((_text(message) for message in reversed(messages) if message.get("role") == "user"), "")
     return f"This is the echo, not a language model. You wrote: {said.strip() or '(nothing)'}"
 
@@ -74,23 +85,26 @@ def _text(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """A text in words, each with the space before it."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
 def _limit(request: dict[str, Any]) -> int | None:
-    limit = request.get("max_completion_tokens") or request.get("max_tokens")
+    limit = next((request[name] for name in LIMITS if request.get(name)), None)
     return limit if isinstance(limit, int) else None
 
 
-def _cut(text: str, limit: int | None) -> tuple[list[str], str]:
-    words = _words(text)
-    return (words[:limit], "length") if limit is not None and limit < len(words) else (words, "stop")
+def cut(text: str, request: dict[str, Any]) -> tuple[list[str], str]:
+    """The words of an answer as far as the request wants them, and why they end."""
+    said, limit = words(text), _limit(request)
+    return (said[:limit], "length") if limit is not None and limit < len(said) else (said, "stop")
 
 
 def _usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def _id(messages: list[dict[str, Any]]) -> str:
-    return "chatcmpl-" + hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:24]
+def id_of(prefix: str, messages: list[dict[str, Any]]) -> str:
+    """The same for the same messages."""
+    return prefix + hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:24]

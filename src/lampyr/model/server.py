@@ -1,7 +1,8 @@
-"""The HTTP side of the model process: OpenAI's chat completions and models on an inherited loopback socket."""
+"""The HTTP side of the model process: the formats of OpenAI and Anthropic on an inherited loopback socket."""
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import socket
@@ -13,9 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from lampyr.model import echoes
 from lampyr.model.backends import Backends
 from lampyr.model.presence import Presence
-from lampyr.model.wire import MAX_BODY_BYTES, Reply, WireError, checked
+from lampyr.model.wire import MAX_BODY_BYTES, Reply, WireError
 
 KEEP_ALIVE_SECONDS = 15.0
 LOOK_SECONDS = 1.0
@@ -28,11 +30,13 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     timeout = LOOK_SECONDS
 
-    def __init__(self, listener: socket.socket, backends: Backends) -> None:
+    def __init__(self, listener: socket.socket, backends: Backends, key: str = "") -> None:
+        """`key` is what callers have to show, where there is one."""
         super().__init__(listener.getsockname()[:2], Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self.backends = backends
+        self.key = key
         self._lock = threading.Lock()
         self._connections = 0
         self._quiet_since = time.monotonic()
@@ -75,6 +79,11 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
+        try:
+            self._only_for_who_has_the_key()
+        except WireError as error:
+            self._send(error.reply())
+            return
         path = unquote(urlsplit(self.path).path)
         if path == "/v1/models":
             self._whole(200, {"object": "list", "data": self.server.backends.listing()})
@@ -84,15 +93,16 @@ class Handler(BaseHTTPRequestHandler):
             self._wrong_address()
 
     def do_POST(self) -> None:
-        if urlsplit(self.path).path != "/v1/chat/completions":
+        address = urlsplit(self.path).path
+        if address != "/v1/chat/completions" and address not in echoes.ADDRESSES:
             self._wrong_address()
             return
         # A client may read as slowly as it likes; Presence notices the one that is gone.
         self.connection.settimeout(None)
         with Presence(self.connection) as presence:
             try:
-                request = checked(self._body())
-                reply = self.server.backends.choose(request.get("model")).chat(request, presence)
+                self._only_for_who_has_the_key()
+                reply = self.server.backends.answer(address, self._body(), presence)
             except WireError as error:
                 reply = error.reply()
             except (OSError, HTTPException):
@@ -102,6 +112,12 @@ class Handler(BaseHTTPRequestHandler):
                 reply = WireError(502, "The local model stopped in the middle of this request.").reply()
             self._send(reply)
         self.connection.settimeout(KEEP_ALIVE_SECONDS)
+
+    def _only_for_who_has_the_key(self) -> None:
+        given = self.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.server.key and not hmac.compare_digest(given.encode("latin-1", "replace"), self.server.key.encode()):
+            self.close_connection = True
+            raise WireError(401, "The models of a server answer its broker only.")
 
     def _body(self) -> bytes:
         length = self.headers.get("content-length", "")

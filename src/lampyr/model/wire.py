@@ -38,14 +38,20 @@ def event(value: object) -> bytes:
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
 
 
-def checked(body: bytes) -> dict[str, Any]:
-    """The chat completion request in `body`. Raises WireError naming the first field that is wrong."""
+def read(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`. Raises WireError."""
     try:
         request = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise WireError(400, "The body is not valid JSON.") from None
     if not isinstance(request, dict):
         raise WireError(400, "The body is not a JSON object.")
+    return request
+
+
+def checked(body: bytes) -> dict[str, Any]:
+    """The chat completion request in `body`. Raises WireError naming the first field that is wrong."""
+    request = read(body)
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
         raise WireError(400, "'messages' must be an array with at least one message.", param="messages")

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lampyr.build import environment
@@ -110,12 +110,16 @@ class Supervisor:
 
     # --- life
 
-    def start_on_call(self, sock: socket.socket, command: Callable[[int], list[str]]) -> None:
-        """Have `command(fd)` executed whenever somebody calls the listening socket and nobody serves it."""
+    def start_on_call(self, sock: socket.socket, command: Callable[[int], list[str]], env: Mapping[str, str]) -> None:
+        """Have `command(fd)` executed whenever somebody calls the listening socket and nobody serves it.
+
+        `env` is what it gets beyond what all our processes get.
+        """
+        all_of_it = {**self._env, **env}
 
         def start(fd: int) -> subprocess.Popen[bytes]:
             return subprocess.Popen(
-                command(fd), pass_fds=(fd,), env=self._env, stdin=subprocess.DEVNULL, start_new_session=True
+                command(fd), pass_fds=(fd,), env=all_of_it, stdin=subprocess.DEVNULL, start_new_session=True
             )
 
         self._socketed.append(Socketed(sock, start))

@@ -49,7 +49,6 @@ class Keeper:
         self._root = Path(told["root"])
         self._mode = str(told["mode"])
         self._process: dict[str, str] = told["process"]
-        self._provided: dict[str, str] = told["provided"]
         self._brokered = Brokered.told(told["brokered"]) if told["brokered"] else None
         self._where = Place.of(told["state"])
         self._locks = Locks(self._where, master)
@@ -116,7 +115,7 @@ class Keeper:
         try:
             project = self._project(question)
             secrets, refused = self._secrets({one.route: one.settings.secrets for one in project.functions})
-            env = environment.read(self._root, self._mode, self._process, secrets).given(self._provided, self._brokered)
+            env = environment.read(self._root, self._mode, self._process, secrets).given(self._brokered)
             answer |= {"common": handout.common(env, project).message(), "refused": refused}
             fds.append(_parcel(handout.private(env, project)))
             if self._brokered is not None:
