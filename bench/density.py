@@ -35,7 +35,10 @@ def project(root: Path, count: int, idle_s: float, client: str = "") -> Path:
 
 
 def kib(process: psutil.Process, field: str) -> int:
-    text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    try:
+        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    except OSError:  # it has ended meanwhile
+        return 0
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(field))
 
 

@@ -148,6 +148,18 @@ class Instance:
             self._link.write(packet)
         return callers
 
+    def never_read(self) -> list[Caller]:
+        """Whose requests the process, which is over, has not read: none of them has run."""
+        eldest = next(iter(self.running.values()), None)
+        if eldest is None or not self._link.packets:
+            return []
+        callers = [] if self._link.torn else self.take_back(all=eldest.brief)
+        for frame in self._link.unsent():
+            _, stream, kind = wire.HEADER.unpack_from(frame)
+            if kind == wire.REQUEST_WHOLE and stream in self.running and self.running[stream].brief:
+                callers.append(self.running.pop(stream))
+        return callers
+
     def _full(self) -> None:
         self.takes_more = False
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 from lampyr.node.groups import Group
 from lampyr.node.hierarchy import open_group
-from lampyr.node.processes import pid_of
+from lampyr.node.processes import has_ended, pid_of
 
 # Enough for every thread pool a library makes by the number of processors.
 MAX_TASKS = max(256, 4 * (os.cpu_count() or 1))
@@ -57,8 +58,9 @@ class Fence:
         self._group = self._limits.group.within(f"{self._name}.{next(_numbers)}")
         self._snapshot = self._group.within("snapshot")
         memory_mib = self._memory_mib + IMPORT_SLACK_MIB + MOVING_MIB * self._max_instances
-        self._snapshot.hold(memory_mib=memory_mib, tasks=MAX_TASKS + self._max_instances)
-        self._snapshot.enter(pid)
+        with _may_end(pid):
+            self._snapshot.hold(memory_mib=memory_mib, tasks=MAX_TASKS + self._max_instances)
+            self._snapshot.enter(pid)
         self._pid = pid
         self._kills = self._snapshot.memory_kills()
 
@@ -69,9 +71,10 @@ class Fence:
 
     def _take(self, number: int, pid: int) -> None:
         assert self._group is not None
-        self._instances[number] = group = self._group.within(str(number))
-        group.hold(memory_mib=self._memory_mib, tasks=MAX_TASKS)
-        group.enter(pid)
+        with _may_end(pid):
+            self._instances[number] = group = self._group.within(str(number))
+            group.hold(memory_mib=self._memory_mib, tasks=MAX_TASKS)
+            group.enter(pid)
 
     def out_of_memory(self, number: int) -> bool:
         """Whether the kernel has ended a process of this instance for its memory."""
@@ -152,3 +155,16 @@ class Limits:
     def remove(self, group: Group) -> None:
         """Remove a group now, or later if a process in it takes its time to die."""
         self._left = [one for one in [*self._left, group] if not one.remove()]
+
+
+@contextmanager
+def _may_end(pid: int) -> Iterator[None]:
+    """A process that ends while it is admitted is no failure, whatever the system calls it: ESRCH where it is gone,
+    EINVAL on its way out, ENOENT where its snapshot's groups have been removed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not has_ended(pid):
+            raise
+        raise ProcessLookupError from error

@@ -98,6 +98,13 @@ class Link:
                 return
         self._loop.remove_writer(self._sock)
 
+    def unsent(self) -> list[bytes]:
+        """The whole frames that the socket had no room for. None of them has reached the process, or ever will."""
+        frames, self._unsent = list(self._unsent), deque()
+        if frames:
+            self._loop.remove_writer(self._sock)
+        return frames[1:] if self.torn else frames  # of the first, a part may have left
+
     def unread(self) -> bytes:
         """A packet that the process has not read, out of its end; b"" where there is none."""
         try:

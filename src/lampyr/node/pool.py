@@ -312,7 +312,7 @@ class Pool:
         # A process that closed its socket and lives on would serve nobody.
         if instance.pidfd >= 0:
             send_signal(instance.pidfd)
-        unread = instance.take_back(all=True) if instance.takes_more else []
+        unread = instance.never_read()
         instance.close()
         if instance in self.open:
             self.open.remove(instance)

@@ -16,6 +16,14 @@ def pid_of(pidfd: int) -> int:
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pid:")), -1)
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or is only waited for by its parent (proc_pid_stat(5), "Z" and "X")."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (OSError, IndexError):
+        return True
+
+
 def own_bytes(pidfd: int) -> int:
     """The memory of a process that it shares with no other, 0 where that cannot be known (proc_pid_smaps(5))."""
     try:
