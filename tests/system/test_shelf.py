@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 from serving import Serve
 
 ROUTE = """
 idle_timeout = 0.05
+print("importing", flush=True)
 data = bytearray(b"x" * 12_000_000)
 
 async def GET(req):
@@ -25,3 +27,6 @@ def test_snapshots_are_let_go_and_come_back(serve: Serve) -> None:
             assert server.get(f"/f{number}").json() == {"bytes": 12_000_000}
     base = server.find("lampyr.runtime.snapshot")
     assert 1 <= len(base.children()) <= 4  # three of them own 36 MB, and the newest always stays
+    imports = sum("| importing" in line for line in server.lines)
+    time.sleep(2.5)  # what was killed comes back after 1 s; what was let go must not, or it would push others out
+    assert sum("| importing" in line for line in server.lines) == imports

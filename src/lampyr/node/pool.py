@@ -287,7 +287,7 @@ class Pool:
             self.health.look()
 
     def _restore_soon(self) -> None:
-        if self._restoring is None and not self.retired:
+        if self._restoring is None and not self.retired and not self.snapshot.let:
             self._restoring = self.loop.call_later(RESTORE_AFTER_S, self._restore)
 
     def _restore(self) -> None:

@@ -183,6 +183,7 @@ class Snapshot:
         self._retry_s = FIRST_RETRY_S
         self._retry_at = 0.0
         self._died = False  # while it was importing, since it was ready last
+        self.let = False  # it is absent because there was no room, and comes back only when somebody needs it
         self.state: Literal["absent", "importing", "ready", "failed"] = "absent"
         self.failure: dict[str, Any] = {}
         self.facts: dict[str, Any] = {}
@@ -196,6 +197,7 @@ class Snapshot:
 
     def _import(self) -> None:
         self.state = "importing"
+        self.let = False
         ours, theirs = Channel.pair()
         self._pipes = stdout_and_stderr(self._loop, self._sink, self._spec["user"], Patience())
         fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
@@ -308,6 +310,7 @@ class Snapshot:
 
     def let_go(self) -> None:
         """Be absent until somebody needs it again."""
+        self.let = True
         self._settle("absent")
         self._drop()
         self._changed()
