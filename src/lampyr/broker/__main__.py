@@ -20,6 +20,7 @@ from lampyr.broker.bills import Bills
 from lampyr.broker.call import Call
 from lampyr.broker.desk import Desk
 from lampyr.broker.log import Log
+from lampyr.broker.outward import Outward, public_hosts
 from lampyr.gateway.http import Connection, Connections, Exchange
 from lampyr.gateway.ids import Ids
 from lampyr.runtime import sandbox
@@ -40,6 +41,7 @@ class Broker:
         self._desk = Desk()
         self._log = Log(loop, self._keep)
         self._host = ""
+        self._public_hosts: frozenset[str] = frozenset()
         self._ids, self._connections = Ids(), Connections(MAX_CONNECTIONS)
         self._bills: Bills | None = None
         self._hatches: dict[int, asyncio.Task[asyncio.Server]] = {}
@@ -49,6 +51,7 @@ class Broker:
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=KEPT,
             keepalive_expiry=KEPT_S,
+            network_backend=Outward(lambda host: host in self._public_hosts),
         )
         loop.add_reader(supervisor.fileno(), self._hear, supervisor)
         self._hear(supervisor)  # what came along with the first message
@@ -77,6 +80,7 @@ class Broker:
             self._loop.add_reader(self._control.fileno(), self._hear, self._control)
         elif "desk" in message:
             self._desk.told(json.loads(unpack(fds[0])))
+            self._public_hosts = public_hosts(self._desk.providers)
         elif "terms" in message:
             assert self._bills is not None  # the supervisor tells of the ledger before it tells of control
             self._bills.told(json.loads(unpack(fds[0])))

@@ -79,6 +79,11 @@ class Desk:
         self.masker = Masker(one.key for one in self._providers.values() if one.key)
         self._tell()
 
+    @property
+    def providers(self) -> list[Provider]:
+        """All that there are."""
+        return list(self._providers.values())
+
     def told_users(self, users: dict[str, int | None]) -> None:
         """Whose user id belongs to which function."""
         self._users = users
