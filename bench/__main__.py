@@ -26,6 +26,8 @@ import servers
 import stream
 import warm
 
+import broker
+
 BENCHES: dict[str, Callable[[], None]] = {
     "cold": cold.main,
     "burst": burst.main,
@@ -36,6 +38,7 @@ BENCHES: dict[str, Callable[[], None]] = {
     "routing": routing.main,
     "masking": masking.main,
     "refused": refused.main,
+    "broker": broker.main,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLE = "# Results\n\nWritten by `./do bench`; each part as it was measured last.\n"
