@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from lampyr.gateway import answers, compression
+from lampyr.gateway.ending import Ending
 from lampyr.node.instance import CRASHED, OUT_OF_MEMORY
 from lampyr.node.watch import BLOCKED, REPLACED_AFTER_S
 from lampyr.runtime import wire
@@ -15,21 +16,11 @@ from lampyr.runtime import wire
 if TYPE_CHECKING:
     from lampyr.core.masking import Masker
     from lampyr.gateway.exchange import Exchange, Lines
-    from lampyr.gateway.site import Site
+    from lampyr.gateway.service import Service
     from lampyr.node.instance import Instance
-    from lampyr.node.pool import Pool
 
-# What a cancelled handler may take: its `finally` runs, then its process is ended.
-DEADLINE_GRACE_S = 0.05
-LEFT_GRACE_S = 1.0
-# A handler that is still there after this part of the grace does not listen; its stack is asked for from outside.
-STACK_AFTER_S = 0.02
-STACK_LATEST_S = 0.05
 # Credit goes back to an instance in portions, so that a stream of small chunks costs few frames.
 CREDIT_BYTES = 32 * 1024
-
-# uvloop's clock has whole milliseconds and may be as much behind: without this a deadline comes 0.2 ms early.
-CLOCK_S = 0.001
 # A request of up to this size, with its head, travels in one packet, and so may wait in an instance's socket.
 BRIEF_BYTES = 16 * 1024
 # Heads of responses that are remembered for each deployment: at most 1 MiB of them.
@@ -48,21 +39,19 @@ class Call:
 
     __slots__ = (
         "_body_left",
-        "_book",
         "_booked",
         "_complete",
         "_credit",
         "_deadline",
         "_encoder",
+        "_ending",
         "_first_s",
-        "_grace",
         "_has_after",
         "_masking",
         "_owed",
         "_responded_s",
         "_returned",
-        "_site",
-        "_stack",
+        "_service",
         "_started",
         "_stream",
         "_target",
@@ -86,10 +75,9 @@ class Call:
         "status",
     )
 
-    def __init__(self, site: Site, pool: Pool, exchange: Exchange, target: bytes, depth: int) -> None:
-        self._site = site
-        self.pool = pool
-        self._book = site.books[pool.function.route]
+    def __init__(self, service: Service, exchange: Exchange, target: bytes, depth: int) -> None:
+        self._service = service
+        self.pool = service.pool
         self.exchange = exchange
         self._target = target  # fields ID to IP of the request's frame (runtime/wire.py), joined
         self.id = exchange.id
@@ -99,7 +87,7 @@ class Call:
         self.parent = exchange.parent
         if self.parent is not None:
             self.parent.inner += 1
-        site.crowd.inside += 1
+        service.crowd.inside += 1
         self.begun_s = 0.0
         self.cold = False
         self.open = True  # the client still waits for (more of) an answer
@@ -119,26 +107,19 @@ class Call:
         self._first_s = 0.0  # when the first byte of a streamed body left
         self._has_after = False
         self._encoder: compression.Encoder | None = None
-        self._masking = site.masker.stream() if site.masker else None
+        self._masking = service.masker.stream() if service.masker else None
         self._window = wire.WINDOW_BYTES - self.bytes_in  # what the instance lets us send of the body
         self._body_left: list[bytes] = []  # arrived while the call waited for an instance
         self._credit = wire.WINDOW_BYTES  # what we let the instance send
         self._owed = 0  # sent by the instance, read by the client, not yet credited
-        self._grace: asyncio.TimerHandle | None = None
-        self._stack: asyncio.TimerHandle | None = None
-        settings = pool.function.settings
-        limit_s = settings.max_duration if settings.runtime == "standard" else settings.first_byte_timeout
-        if settings.max_duration is not None and (limit_s is None or settings.max_duration < limit_s):
-            limit_s = settings.max_duration
-        if limit_s is None:
-            self._deadline = None
-        else:
-            self._deadline = pool.loop.call_later(limit_s + CLOCK_S, self._expire, limit_s)
+        self._deadline: asyncio.TimerHandle | None = None  # where the one of its service is not the one it has
+        self._ending: Ending | None = None  # it has been told to stop
+        service.deadlines.add(self)
 
     @property
     def masker(self) -> Masker:
         """What hides this deployment's secrets."""
-        return self._site.masker
+        return self._service.masker
 
     @property
     def after_s(self) -> float | None:
@@ -157,14 +138,11 @@ class Call:
         body, whole = exchange.body, self._complete
         if self._body_left:
             body = b"".join([body, *self._body_left])
-        settings = self.pool.function.settings
-        deadline = b""
-        if settings.max_duration is not None:
-            left_s = settings.max_duration - (self.begun_s - exchange.started)
-            deadline = b"%.3f" % max(left_s, 0.0)
+        limit_s = self._service.max_duration_s
+        deadline = b"" if limit_s is None else b"%.3f" % max(limit_s - (self.begun_s - exchange.started), 0.0)
         if not self._booked:
             self._booked = 1
-            self._book.open(self)
+            self._service.book.open(self)
         self.mark = instance.meter.begin(len(instance.running), self.begun_s)
         kind = wire.REQUEST_WHOLE if whole else wire.REQUEST
         fields = [self._target, deadline, b""]
@@ -192,7 +170,7 @@ class Call:
 
     def _refuse_body(self) -> None:
         limit = self.pool.function.settings.max_body
-        self._give_up("error", "client", LEFT_GRACE_S)
+        self._give_up("error")
         self._answer_error("FUNCTION_PAYLOAD_TOO_LARGE", f"This function accepts bodies of up to {limit} bytes.")
         self._over()
 
@@ -212,7 +190,7 @@ class Call:
             self.pool.abandon(self)
             self._over()
         elif self.pool.function.settings.on_disconnect == "cancel":
-            self._cancel(b"client", LEFT_GRACE_S)
+            self._cancel()
         else:
             self._owe(0)  # nobody reads any more, so nothing holds the handler back
 
@@ -226,7 +204,7 @@ class Call:
     def refused(self, code: str, failure: dict[str, object] | None = None) -> None:
         """There will be no instance for this call."""
         self.outcome = "throttled" if code == "FUNCTION_THROTTLED" else "error"
-        more = {"traceback": failure["traceback"]} if failure and self._site.shows_tracebacks else {}
+        more = {"traceback": failure["traceback"]} if failure and self._service.shows_tracebacks else {}
         headers = [(b"retry-after", b"1")] if code == "FUNCTION_THROTTLED" else []
         self._answer_error(code, None, *headers, **more)
         self._over()
@@ -236,26 +214,28 @@ class Call:
         if not self.open or self._started:
             self._responded()
             return
-        mask = self._site.masker
         try:
-            if mask:
-                body = mask.mask(body)
+            if self._masking is not None:
+                body = self._service.masker.mask(body)
             if len(body) >= compression.WORTH_BYTES:
                 lines, body = self._compressed(head, body)
             else:
-                lines = self._site.known_heads.get(head) or self._learn(head)
+                lines = self._service.known_heads.get(head) or self._learn(head)
         except ValueError as error:
             self._nonsense(str(error))
             self._responded()
             return
         self.status = lines.status
         self.bytes_out = len(body)
-        timing = b"\r\nserver-timing: " + self._timing((monotonic() - self.begun_s) * 1000)
+        now_s = monotonic()
         self._booked = 2
-        self._book.close(self)
-        self.exchange.answer_with(lines, timing, body)
+        self._service.book.close(self, now_s)
+        self.exchange.answer_with(lines, b"\r\nserver-timing: " + self._timing(now_s), body)
         self.open = False
-        if self._has_after and self.instance is not None:
+        if not self._has_after:
+            self._over()
+            return
+        if self.instance is not None:
             self.mark = self.instance.meter.mark()
         self._responded()
 
@@ -269,7 +249,7 @@ class Call:
         """Check and mask a head; functions mostly answer with the same one (4 µs). Raises ValueError."""
         lines = self.exchange.lines(*self._read_head(head.split(b"\0")))
         if len(head) <= MAX_KNOWN_BYTES:
-            known = self._site.known_heads
+            known = self._service.known_heads
             if len(known) >= MAX_KNOWN_HEADS:
                 known.clear()
             known[head] = lines
@@ -286,21 +266,20 @@ class Call:
                 self._encoder.add_headers(headers)
             elif self._masking is not None:  # a masked body has another length
                 headers = [header for header in headers if header[0] != b"content-length"]
-            headers.append((b"server-timing", self._timing(None)))
+            headers.append((b"server-timing", self._timing(monotonic(), whole=False)))
             self.status = status
             self.exchange.start(status, headers)
         except ValueError as error:
             self._nonsense(str(error))
-            self._give_up("error", "client", LEFT_GRACE_S)
+            self._give_up("error")
             return
         self._started = True
-        if self.pool.function.settings.runtime == "edge" and self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-            limit_s = self.pool.function.settings.max_duration
-            if limit_s is not None:
-                left_s = limit_s - (monotonic() - self.exchange.started)
-                self._deadline = self.pool.loop.call_later(max(left_s, 0.0), self._expire, limit_s)
+        settings = self.pool.function.settings
+        if settings.first_byte_timeout is not None:
+            self._stop_timers()
+            if settings.max_duration is not None:
+                left_s = settings.max_duration - (monotonic() - self.exchange.started)
+                self._deadline = self.pool.loop.call_later(max(left_s, 0.0), self.expire)
 
     def chunk(self, data: bytes) -> None:
         """A piece of a streamed response: to the client at once."""
@@ -343,7 +322,7 @@ class Call:
                 self.bytes_out += len(rest)
                 self.exchange.write(rest)
             self.open = False
-            self._close_row()
+            self.close_row()
             self.exchange.end()
         self._responded()
 
@@ -354,9 +333,9 @@ class Call:
             self._answer_error("BAD_REQUEST", self._masked_text(text))
         elif kind != "cancelled":
             self.outcome = "error" if self.open else self.outcome
-            self._site.log.failure(self, text)
+            self._service.log.failure(self, text)
             code = "FUNCTION_OUT_OF_MEMORY" if kind == "memory" else "FUNCTION_INVOCATION_FAILED"
-            more = {"traceback": self._masked_text(text)} if self._site.shows_tracebacks else {}
+            more = {"traceback": self._masked_text(text)} if self._service.shows_tracebacks else {}
             self._answer_error(code, None, **more)
         else:
             self._answer_error("FUNCTION_INVOCATION_FAILED", None)
@@ -368,15 +347,14 @@ class Call:
             if self.outcome == "ok":
                 self.outcome = "timeout" if why == BLOCKED else "crashed"
             if self.instance is not None and why == CRASHED:
-                self.instance.ask_status(partial(self._site.log.crash, self))
+                self.instance.ask_status(partial(self._service.log.crash, self))
             else:
-                self._site.log.ended(self, why)
+                self._service.log.ended(self, why)
         if why == BLOCKED:
             more = {"limit": "event_loop", "limit_ms": round(REPLACED_AFTER_S * 1000), "elapsed_ms": self._elapsed_ms()}
             self._answer_error("EDGE_FUNCTION_INVOCATION_TIMEOUT", f"The function was ended: {BLOCKED}.", **more)
         self._answer_error("FUNCTION_OUT_OF_MEMORY" if why == OUT_OF_MEMORY else "FUNCTION_CRASHED", None)
-        if self._booked < 2:
-            self._close_row()
+        self.close_row()
         self.instance = None
         self._over()
 
@@ -384,10 +362,9 @@ class Call:
         """The instance has not begun with this call and will not: another one is needed, and no more waiting there."""
         self.instance = None
         self.brief = False
-        if self._grace is not None:
-            self._grace.cancel()
-        if self._stack is not None:
-            self._stack.cancel()
+        if self._ending is not None:
+            self._ending.over()
+            self._ending = None
         if not self.open:
             self._over()
         elif self._returned:
@@ -430,92 +407,78 @@ class Call:
 
     def _expire_after(self) -> None:
         self.outcome = "timeout" if self.outcome == "ok" else self.outcome
-        self._cancel(b"deadline", DEADLINE_GRACE_S)
+        self._cancel(deadline=True)
 
-    def _expire(self, limit_s: float) -> None:
+    def expire(self) -> None:
         """The deadline: the client gets its 504 now; the handler is cancelled, and killed if that does not help."""
         self._deadline = None
         settings = self.pool.function.settings
         edge = settings.runtime == "edge"
         elapsed_ms = self._elapsed_ms()
-        limit = "first_byte_timeout" if edge and limit_s != settings.max_duration else "max_duration"
+        limit_s = settings.max_duration if self._started else self._service.deadlines.limit_s
+        assert limit_s is not None
+        limit = "max_duration" if limit_s == settings.max_duration else "first_byte_timeout"
         code = "EDGE_FUNCTION_INVOCATION_TIMEOUT" if edge else "FUNCTION_INVOCATION_TIMEOUT"
         message = f"The function did not {'begin its response' if limit[0] == 'f' else 'finish'} within {limit_s:g} s."
         if self.open or self.outcome == "client_closed":
-            self._give_up("timeout", "deadline", DEADLINE_GRACE_S)
+            self._give_up("timeout", deadline=True)
             more = {"limit": limit, "limit_ms": round(limit_s * 1000), "elapsed_ms": elapsed_ms}
             self._answer_error(code, message, **more)
         if self.instance is None:
             self._over()
 
-    def _give_up(self, outcome: str, why: str, grace_s: float) -> None:
+    def _give_up(self, outcome: str, *, deadline: bool = False) -> None:
         self.outcome = outcome
         if self.instance is None:
             self.pool.abandon(self)
         else:
-            self._cancel(why.encode(), grace_s)
+            self._cancel(deadline=deadline)
 
-    def _cancel(self, why: bytes, grace_s: float) -> None:
-        instance = self.instance
-        if instance is None or self._grace is not None:
-            return
-        instance.send(wire.frame(self._stream, wire.CANCEL, why))
-        loop = self.pool.loop
-        if why == b"deadline":
-            instance.listen()
-            self._stack = loop.call_later(STACK_AFTER_S, instance.print_stack)
-        self._grace = loop.call_later(grace_s, self._kill, why)
-
-    def _kill(self, why: bytes) -> None:
-        """The handler did not listen. Where others run in the same process they may finish first."""
-        instance = self.instance
-        assert instance is not None
-        if why == b"deadline" and self._stack is not None and not instance.has_spoken():
-            # On a machine so busy that it has not come to its stack, it gets a little longer; the client has its 504.
-            self._stack = None
-            self._grace = self.pool.loop.call_later(STACK_LATEST_S, self._kill, why)
-            return
-        reason = "it did not stop at its deadline" if why == b"deadline" else "it did not stop when its client left"
-        if self._booked < 2:
-            self._close_row()  # the clock of a process that has ended cannot be read
-        instance.give_up(self._stream, reason)
+    def _cancel(self, *, deadline: bool = False) -> None:
+        if self.instance is not None and self._ending is None:
+            self._ending = Ending(self, self.instance, self._stream, self.pool.loop, deadline=deadline)
 
     def _nonsense(self, what: str) -> None:
         self.outcome = "error"
-        self._site.log.failure(self, f"the response cannot be sent: {what}\n")
+        self._service.log.failure(self, f"the response cannot be sent: {what}\n")
         self._answer_error("FUNCTION_INVOCATION_FAILED", None)
 
     def _over(self) -> None:
         """The invocation has ended: free its place, write its line."""
         self._stop_timers()
-        self._site.crowd.inside -= 1
+        self._service.crowd.inside -= 1
         if self.parent is not None:
             self.parent.inner -= 1
-        if self._booked < 2:
-            self._close_row()
-        elif self._has_after or self.outcome != "ok":
-            self._book.amend(self)
+        if self._booked == 2 and (self._has_after or self.outcome != "ok"):
+            self._service.book.amend(self)
+        self.close_row()
         instance, self.instance = self.instance, None
         if instance is not None:
             if self.outcome == "timeout" and self.pool.concurrency == 1:
                 # It has come to an end. What it started, daemons too, must not outlive the deadline.
                 instance.give_up(self._stream, "it reached its deadline")
             instance.release(self._stream)
-        self._site.log.access(self)
+        self._service.log.access(self)
+        self.exchange.receiver = None  # a ring of objects would wait for the collector, in memory that is cold by then
 
-    def _close_row(self) -> None:
-        self._booked = 2
-        self._book.close(self)
-        if self._first_s:
-            self._book.streamed(self, self._first_s)
-        if self.instance is not None and (self._has_after or self.outcome != "ok"):
-            self.mark = self.instance.meter.mark()
+    def close_row(self) -> None:
+        """Complete its row of the ledger, unless it is."""
+        if self._booked < 2:
+            self._booked = 2
+            self._service.book.close(self, monotonic())
+            if self._first_s:
+                self._service.book.streamed(self, self._first_s)
+            if self.instance is not None and (self._has_after or self.outcome != "ok"):
+                self.mark = self.instance.meter.mark()
 
     def _stop_timers(self) -> None:
-        for timer in (self._deadline, self._grace, self._stack):
-            if timer is not None:
-                timer.cancel()
-        self._deadline = self._grace = self._stack = None
+        self._service.deadlines.drop(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._ending is not None:
+            self._ending.over()
+            self._ending = None
 
     def _answer_error(self, code: str, message: str | None, *headers: tuple[bytes, bytes], **more: object) -> None:
         """An error if nothing was sent yet; a visibly broken end otherwise."""
@@ -523,15 +486,15 @@ class Call:
             return
         self.open = False
         if self._started:
-            self._close_row()
+            self.close_row()
             self._flush_masking()
             self.exchange.cut()
             return
         status, all_headers, body = answers.error(code, message, self.id, *headers, **more)
         self.status = status
-        all_headers.append((b"server-timing", self._timing(None)))
+        all_headers.append((b"server-timing", self._timing(monotonic(), whole=False)))
         self.bytes_out = len(body)
-        self._close_row()
+        self.close_row()
         self.exchange.answer(status, all_headers, body)
 
     def _flush_masking(self) -> None:
@@ -549,7 +512,7 @@ class Call:
         status = int(fields[0])
         if not 200 <= status <= 599:
             raise ValueError(f"status {status} is not between 200 and 599")
-        mask = self._site.masker
+        mask = self._service.masker
         pairs = iter(fields[1:])
         headers = [(name, value) for name, value in zip(pairs, pairs, strict=True) if name not in FRAMING]
         if mask:
@@ -565,14 +528,17 @@ class Call:
     def _elapsed_ms(self) -> float:
         return round((monotonic() - self.exchange.started) * 1000, 1)
 
-    def _timing(self, exec_ms: float | None) -> bytes:
-        began = self.begun_s or monotonic()
-        queue_ms = max(began - self.exchange.started, 0.0) * 1000
+    def _timing(self, now_s: float, *, whole: bool = True) -> bytes:
+        """The value of server-timing (SPEC 3): how long the handler took is known where its response is `whole`."""
+        began_s, started_s = self.begun_s, self.exchange.started
+        if whole and not self.cold and began_s >= started_s:
+            queue_ms, exec_ms = (began_s - started_s) * 1000, (now_s - began_s) * 1000
+            return b"queue;dur=%.2f, init;dur=0.00;desc=warm, exec;dur=%.2f" % (queue_ms, exec_ms)
         init_ms = self.instance.init_ms if self.cold and self.instance is not None else 0.0
-        queue_ms = max(queue_ms - init_ms, 0.0)
+        queue_ms = max(((began_s or now_s) - started_s) * 1000 - init_ms, 0.0)
         text = b"queue;dur=%.2f, init;dur=%.2f;desc=%s" % (queue_ms, init_ms, b"cold" if self.cold else b"warm")
-        return text if exec_ms is None else text + b", exec;dur=%.2f" % exec_ms
+        return text + b", exec;dur=%.2f" % ((now_s - began_s) * 1000) if whole else text
 
     def _masked_text(self, text: str) -> str:
-        mask = self._site.masker
+        mask = self._service.masker
         return mask.mask(text.encode(errors="replace")).decode(errors="replace") if mask else text

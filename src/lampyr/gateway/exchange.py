@@ -11,7 +11,6 @@ from lampyr.gateway.head import TOKEN, Head
 
 if TYPE_CHECKING:
     from lampyr.gateway.http import Connection
-    from lampyr.gateway.loops import Maker
     from lampyr.node.caller import Caller
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in HTTPStatus}
@@ -60,12 +59,12 @@ class Exchange:
 
     __slots__ = (
         "_chunked",
-        "_connection",
         "_left_bytes",
         "_silent",
         "begun",
         "body",
         "complete",
+        "connection",
         "content_length",
         "fields",
         "headers",
@@ -82,7 +81,7 @@ class Exchange:
     )
 
     def __init__(self, connection: Connection, request: Head, id: str, started: float) -> None:
-        self._connection = connection
+        self.connection = connection
         self.id = id
         # As written, names in lower case; `target` in origin form, or "*" (RFC 9112 3.2).
         self.method, self.target, self.headers, self.host, _, _, self.content_length, _, self.fields, self.upgrade = (
@@ -101,37 +100,14 @@ class Exchange:
         self._left_bytes: int | None = None  # of an announced body
 
     @property
-    def peer(self) -> str:
-        """The address of the TCP peer."""
-        return self._connection.peer
-
-    @property
-    def inside(self) -> bool:
-        """Whether the client is on this machine and may be a function."""
-        return self._connection.inside
-
-    @inside.setter
-    def inside(self, inside: bool) -> None:
-        self._connection.inside = inside
-
-    @property
     def ends(self) -> tuple[tuple[str, int], tuple[str, int]]:
         """Address and port of the TCP peer, and our own."""
-        return self._connection.ends
-
-    @property
-    def maker(self) -> Maker | None:
-        """Who has made the connection, once somebody has found out (gateway/loops.py)."""
-        return self._connection.maker
-
-    @maker.setter
-    def maker(self, maker: Maker) -> None:
-        self._connection.maker = maker
+        return self.connection.ends
 
     @property
     def writable(self) -> bool:
         """False while the client does not read what was written."""
-        return not self._connection.paused
+        return not self.connection.paused
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send the whole response. Content-length is set; the body of HEAD, 204 and 304 is dropped."""
@@ -147,8 +123,8 @@ class Exchange:
         else:
             head = self._head(lines, more, len(body)) + body
         self.begun = self.over = True
-        self._connection.write(head)
-        self._connection.answered()
+        self.connection.write(head)
+        self.connection.answered()
 
     def start(self, status: int, headers: Headers, length: int | None = None) -> None:
         """Begin a response of `length` bytes; None takes what `headers` announce, or else ends it by framing."""
@@ -156,21 +132,21 @@ class Exchange:
             return
         head = self._head(self.lines(status, headers), b"", length, streamed=True)
         self.begun = True
-        self._connection.write(head)
+        self.connection.write(head)
 
     def write(self, piece: bytes) -> None:
         """Send a piece of the body at once. More than was announced ends the response, visibly broken."""
         if self.over or self._silent or not piece:
             return
         if self._chunked:
-            self._connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             return
         if self._left_bytes is not None:
             if len(piece) > self._left_bytes:
                 self.cut()
                 return
             self._left_bytes -= len(piece)
-        self._connection.write(piece)
+        self.connection.write(piece)
 
     def end(self) -> None:
         """The body is complete. Less than was announced ends the response visibly broken."""
@@ -181,8 +157,8 @@ class Exchange:
             return
         self.over = True
         if self._chunked:
-            self._connection.write(b"0\r\n\r\n")
-        self._connection.answered()
+            self.connection.write(b"0\r\n\r\n")
+        self.connection.answered()
 
     def cut(self) -> None:
         """End the response so that the client sees that something is missing; what was written is still delivered.
@@ -192,28 +168,28 @@ class Exchange:
         if self.over:
             return
         self.over = True
-        self._connection.cut(reset=self.begun and not self._chunked and not self._left_bytes)
+        self.connection.cut(reset=self.begun and not self._chunked and not self._left_bytes)
 
     def invite(self) -> None:
         """The body is wanted: a client that waits with it (`waits`, Expect: 100-continue) may send it."""
         if self.waits and not self.begun and not self.over:
             self.waits = False
-            self._connection.write(_CONTINUE)
+            self.connection.write(_CONTINUE)
 
     def pause_body(self) -> None:
         """Let the client wait with the rest of its body."""
         if not self.over:
-            self._connection.pause_body()
+            self.connection.pause_body()
 
     def resume_body(self) -> None:
         """Take more of the body."""
         if not self.over:
-            self._connection.resume_body()
+            self.connection.resume_body()
 
     def lines(self, status: int, headers: Headers) -> Lines:
         """Check a response's headers. Raises ValueError."""
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
-        good, date, announced = self._connection.registry.header_names, b"", None
+        good, date, announced = self.connection.registry.header_names, b"", None
         for name, value in headers:
             if name not in good and _check(name, good) in _OURS:
                 if name == b"content-length":
@@ -231,7 +207,7 @@ class Exchange:
 
     def _head(self, lines: Lines, more: bytes, length: int | None, streamed: bool = False) -> bytes:
         """The response's head; decides how its body ends."""
-        connection = self._connection
+        connection = self.connection
         status, text, date, announced = lines
         if length is None:
             length = announced
@@ -256,8 +232,8 @@ class Exchange:
         if length is not None:
             self._left_bytes = length
             return b""
-        if self._connection.http_1_0:
-            self._connection.keep_alive = False
+        if self.connection.http_1_0:
+            self.connection.keep_alive = False
             return b""
         self._chunked = True
         return b"transfer-encoding: chunked\r\n"

@@ -198,13 +198,16 @@ class Connection(asyncio.Protocol):
         self.http_1_0 = request.http_1_0
         self.keep_alive = request.keep_alive
         exchange = Exchange(self, request, self._new_id(), now)
-        if request.length == 0:
+        length = request.length
+        if length is not None and length <= len(rest):
             exchange.complete = True
+            if length:
+                exchange.body, rest = rest[:length], rest[length:]
             self._buffer = rest
             self.due_s = inf
         else:
             self._buffer = b""
-            self._body = Chunks() if request.length is None else Sized(request.length)
+            self._body = Chunks() if length is None else Sized(length)
             try:
                 exchange.body, self._buffer = self._decode(self._body, rest)
             except head.Refusal as refusal:

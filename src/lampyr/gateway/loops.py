@@ -86,18 +86,19 @@ class Loops:
     def depth(self, exchange: Exchange) -> int:
         """How many functions have called one another to make this request. It is in its headers from then on."""
         sent = _NAME in exchange.fields
-        if not sent and not exchange.inside:
+        connection = exchange.connection
+        if not sent and not connection.inside:
             return 0
         deep = max(
             (depth.told(value.decode("latin-1")) for name, value in exchange.headers if name == _NAME), default=0
         )
-        if exchange.inside:
-            maker = exchange.maker
+        if connection.inside:
+            maker = connection.maker
             if maker is None:
-                maker = exchange.maker = self._maker(exchange)
+                maker = connection.maker = self._maker(exchange)
             found, exchange.parent = maker.depth()
             deep = max(deep, found)
-            exchange.inside = bool(maker.pools)
+            connection.inside = bool(maker.pools)
         if deep or sent:
             _tell(exchange, deep)
         return deep

@@ -54,9 +54,9 @@ class Book:
         _pack_open(journal.map, at, _OPEN_BYTES, 0, call.id.encode(), self._origin, OPEN)
         journal.map[at + KIND_AT] = OPEN
 
-    def close(self, call: Call) -> None:
+    def close(self, call: Call, now_s: float) -> None:
         """The last byte of its answer is about to leave, or there will be none."""
-        now_s, instance, begun_s = monotonic(), call.instance, call.begun_s
+        instance, begun_s = call.instance, call.begun_s
         cpu_ns = peak_kib = 0
         gb_s = init_ms = duration_ms = 0.0
         queue_ms = ((begun_s or now_s) - call.exchange.started) * 1000

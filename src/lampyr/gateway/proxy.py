@@ -116,7 +116,7 @@ class Proxy:
             message = f"This function accepts bodies of up to {function.settings.max_body} bytes."
             self._answer(exchange, answers.error("FUNCTION_PAYLOAD_TOO_LARGE", message, exchange.id), function.route)
             return
-        ip, origin = exchange.peer, "http://" + exchange.host
+        ip, origin = exchange.connection.peer, "http://" + exchange.host
         if site.trusted and any(ip_address(ip) in network for network in site.trusted):
             ip, origin = self._forwarded(site, exchange)
         if exchange.upgrade and exchange.upgrade.lower() == b"websocket":
@@ -128,17 +128,18 @@ class Proxy:
             return
         if self.tracing is not None:
             self.tracing.join(exchange)
-        refusal = site.crowd.refusal(exchange.id) or site.admissions[function.route].refusal(exchange, ip)
+        service = site.services[function.route]
+        refusal = site.crowd.refusal(exchange.id) or service.admission.refusal(exchange, ip)
         if refusal is not None:
             status, _, body = refusal.answer
-            site.books[function.route].refused(exchange, refusal.outcome, status, len(body))
+            service.book.refused(exchange, refusal.outcome, status, len(body))
             self._answer(exchange, refusal.answer, function.route)
             return
         params = json.dumps(match.params) if match.params else ""
         target = f"{exchange.id}\0{method}\0{origin}\0{match.path}\0{match.query}\0{params}\0{ip}"
         if method in ("GET", "HEAD"):
             exchange.body = b""
-        call = Call(site, site.pools[function.route], exchange, target.encode("latin-1"), depth)
+        call = Call(service, exchange, target.encode("latin-1"), depth)
         exchange.receiver = call
         call.pool.lease(call)
         if exchange.waits:
@@ -158,7 +159,7 @@ class Proxy:
     def _forwarded(self, site: Site, exchange: Exchange) -> tuple[str, str]:
         """The client as a trusted proxy names it: the last address in X-Forwarded-For that is not itself trusted."""
         told = {name: value.decode("latin-1") for name, value in exchange.headers if name.startswith(b"x-forwarded-")}
-        ip = exchange.peer
+        ip = exchange.connection.peer
         for hop in reversed(told.get(b"x-forwarded-for", "").split(",")):
             try:
                 address = ip_address(hop.strip())

@@ -15,6 +15,7 @@ from lampyr.gateway.budgets import allowances
 from lampyr.gateway.exchange import Lines
 from lampyr.gateway.log import Log
 from lampyr.gateway.metering import Book
+from lampyr.gateway.service import Service
 from lampyr.gateway.static import Files
 from lampyr.gateway.voice import Voice
 from lampyr.ledger.counters import Counters
@@ -71,7 +72,6 @@ class Site:
         self.trusted: list[IPv4Network | IPv6Network] = [ip_network(one) for one in message["trusted_proxies"]]
         self.functions = [_function(one) for one in message["functions"]]
         self.router = Router(self.functions)
-        self.known_heads: dict[bytes, Lines] = {}  # of responses, as handlers wrote them
         self.pools: dict[str, Pool] = {}
         self.coming: dict[str, Pool] = {}
         self._made: dict[Pool, Made] = {}
@@ -79,11 +79,6 @@ class Site:
         budgets = {
             one.route: allowances(one.route, one.settings.budget, message["budgets"], counters)
             for one in self.functions
-        }
-        self.books = {one.route: Book(journal, one.route, self.id, budgets[one.route]) for one in self.functions}
-        known = before.admissions if before else {}
-        self.admissions: dict[str, Admission] = {
-            one.route: Admission(one.settings, budgets[one.route], known.get(one.route)) for one in self.functions
         }
         for function, one in zip(self.functions, message["functions"], strict=True):
             route, spec = function.route, {**one["spec"], "route": function.route}
@@ -102,6 +97,20 @@ class Site:
         # What runs on with values that are old by now may still write them.
         self._secrets = frozenset(private["secrets"]).union(*(made.secrets for made in self._made.values()))
         self.masker: Masker = Masker(self._secrets) if before is None else before.masker_of(self._secrets)
+        known_heads: dict[bytes, Lines] = {}
+        self.services: dict[str, Service] = {}
+        for function in self.functions:
+            route, known = function.route, before.services.get(function.route) if before else None
+            self.services[route] = Service(
+                self.pools[route],
+                Admission(function.settings, budgets[route], known.admission if known else None),
+                Book(journal, route, self.id, budgets[route]),
+                log,
+                self.masker,
+                self.crowd,
+                known_heads,
+                shows_tracebacks=self.shows_tracebacks,
+            )
 
     @property
     def all_pools(self) -> set[Pool]:
@@ -126,6 +135,7 @@ class Site:
         """Calls go to `pool`, which was coming; returns that to which they went before."""
         route = pool.function.route
         before, self.pools[route] = self.pools[route], self.coming.pop(route)
+        self.services[route].pool = self.pools[route]
         return before
 
     def _sink(self, route: str, stream: str, instance: Instance | None) -> Sink:

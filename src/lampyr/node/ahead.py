@@ -49,7 +49,8 @@ class Ahead:
         now = monotonic()
         followed = [instance for instance in self._pool.instances.values() if len(instance.running) > 1]
         for instance in followed:
-            if now - instance.since_s >= PATIENCE_S:
+            # On a machine with too much to do even a quick handler takes its time, and so would every other instance.
+            if now - instance.since_s >= PATIENCE_S and not instance.meter.starves(PATIENCE_S / 4):
                 self.returned(instance, instance.take_back())
         if followed:
             self._impatient = self._pool.loop.call_later(PATIENCE_S, self._check_progress)

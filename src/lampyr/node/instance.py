@@ -258,17 +258,11 @@ class Instance:
 
     def _take(self, stream: int, kind: int, payload: bytes) -> bool:
         """Act on one frame; False for what no instance of ours sends."""
-        if kind == wire.HELLO:
-            if self.state in ("starting", "retiring"):
-                self._pool.hello(self)
-                return True
-            return False
-        if kind == wire.PONG:
-            self._pool.watch.answered(self)
-            return True
         caller = self.running.get(stream)
         if caller is None:
-            return 0 < stream <= self._streams  # it was cancelled while the frame was on its way
+            return (
+                self._take_own(kind) if not stream else stream <= self._streams
+            )  # cancelled: frames were on their way
         if kind == wire.CHUNK:
             caller.chunk(payload)
         elif kind == wire.QUICK_ANSWER or kind == wire.ANSWER:
@@ -293,6 +287,16 @@ class Instance:
         else:
             return False
         return True
+
+    def _take_own(self, kind: int) -> bool:
+        """Act on a frame about the process itself."""
+        if kind == wire.HELLO and self.state in ("starting", "retiring"):
+            self._pool.hello(self)
+            return True
+        if kind == wire.PONG:
+            self._pool.watch.answered(self)
+            return True
+        return False
 
     def _busy(self, stream: int) -> bool:
         """The process has read a request that it cannot serve yet. It may say so of requests that wait, no others."""

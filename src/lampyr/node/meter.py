@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from time import clock_gettime_ns
 
+from lampyr.node.processes import wants_core
+
 # How old the figure for memory may be: reading it takes 15 µs. A call that took longer than the second gets a new one.
 MEMORY_EVERY_S = 0.5
 MEMORY_WORTH_S = 0.02
@@ -79,6 +81,14 @@ class Meter:
     def mark(self) -> Mark:
         """Where a call stands now."""
         return NOWHERE
+
+    def starves(self, used_s: float) -> bool:
+        """Whether the process waits for a core and has had less than `used_s` of one since it was last looked at."""
+        try:
+            used_ns = clock_gettime_ns(self._clock) - self._last_ns if self._clock else 0
+        except OSError:
+            return False
+        return used_ns < used_s * 1e9 and wants_core(self._pid)
 
     def peak_kib(self, begun_s: float, now_s: float) -> int:
         """The most memory the process has had so far, for a call that began at `begun_s`."""

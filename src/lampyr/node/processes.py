@@ -42,6 +42,15 @@ def anonymous_bytes(pid: int) -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
+def wants_core(pid: int) -> bool:
+    """Whether a process runs or waits for a core, as opposed to waiting for anything else (proc_pid_stat(5))."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[:1] == ["R"]  # behind the name, which may hold anything
+
+
 def send_signal(pidfd: int, signum: int = signal.SIGKILL) -> None:
     """Send a signal, to nobody where the process has ended already."""
     try:

@@ -34,15 +34,13 @@ class StartupFailed(Exception):
 class Application:
     """One ASGI application in one instance, with its lifespan."""
 
-    def __init__(self, app: App, mount: int | None, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, app: App, mount: int | None) -> None:
         self.failure: StartupFailed | None = None
         self.failure_told = False  # to a request
         self._app = app
         self._mount = mount
-        self._loop = loop
         self._state: dict[str, Any] = {}
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
-        self._answer: asyncio.Future[None] = loop.create_future()
         self._lifespan: asyncio.Task[None] | None = None
 
     # Its life ----------------------------------------------------------------------------------------------------
@@ -50,7 +48,8 @@ class Application:
     async def startup(self) -> None:
         """Run the lifespan's startup; an application that has none is fine (as uvicorn's `--lifespan auto`)."""
         self._messages.put_nowait({"type": "lifespan.startup"})
-        self._lifespan = self._loop.create_task(self._run_lifespan())
+        self._answer = asyncio.get_running_loop().create_future()
+        self._lifespan = asyncio.create_task(self._run_lifespan())
         try:
             await self._answer
         except StartupFailed as failure:
@@ -94,7 +93,7 @@ class Application:
             self.failure_told = True
             raise self.failure
         scope = self._scope(invocation)
-        cycle = Cycle(invocation, self._loop)
+        cycle = Cycle(invocation, asyncio.get_running_loop())
         invocation.on_disconnect = cycle.disconnect
         try:
             await self._app(scope, cycle.receive, cycle.send)

@@ -35,11 +35,9 @@ class Instance:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
         self.executor = Workers(program.threads, "lampyr")
-        self.loop.set_default_executor(self.executor)
-        self._starter = Starter(self.loop)
-        self.application = _application(program, self.loop)
+        self.application = _application(program)
+        self._use(asyncio.SelectorEventLoop())
         self.running: dict[int, Invocation] = {}
         self.retiring = False
         self._inbox = b""
@@ -49,6 +47,10 @@ class Instance:
         self._one_at_a_time = False
         self._greeted = False
         self._hushed = False  # has said where its handler stands, and is not asked again
+
+    def _use(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._starter = Starter(loop)
 
     def greet(self, sock: socket.socket) -> None:
         """Say before `open` that requests may come: the first one is on its way while this process gets ready."""
@@ -60,7 +62,12 @@ class Instance:
         self.sock = sock
         self._one_at_a_time = sock.type == socket.SOCK_SEQPACKET
         sock.setblocking(False)
-        _own(self.loop)
+        if self._one_at_a_time:
+            _own(self.loop)
+        else:
+            self.loop.close()
+            self._use(_streaming_loop())
+        self.loop.set_default_executor(self.executor)
         asyncio.set_event_loop(self.loop)
         if self.application is not None:
             self.loop.run_until_complete(self.application.startup())
@@ -174,6 +181,14 @@ class Instance:
 
     def send_now(self, frame: bytes) -> None:
         """Send a frame that must not wait for the batch: a chunk is on its way when `yield` returns."""
+        if not self._unsent and not self._outbox and len(frame) <= wire.PACKET_BYTES:
+            try:
+                sent = self.sock.send(frame)
+            except OSError:  # `flush` finds out what it means
+                sent = 0
+            if sent == len(frame):
+                return
+            frame = frame[sent:]
         self._outbox.append(frame)
         self.flush()
 
@@ -196,12 +211,24 @@ class Instance:
             self.loop.remove_writer(self.sock)
 
 
-def _application(program: Program, loop: asyncio.AbstractEventLoop) -> Application | None:
+def _application(program: Program) -> Application | None:
     if program.app is None or program.methods:
         return None
     from lampyr.runtime.asgi import Application
 
-    return Application(program.app, program.mount, loop)
+    return Application(program.app, program.mount)
+
+
+try:
+    import uvloop
+except ImportError:  # not everywhere; it is quicker where many requests are served at a time, and nothing else
+    _streaming_loop: type[asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop
+else:
+
+    class _UvLoop(uvloop.Loop):
+        """One that has attributes, as Starter needs."""
+
+    _streaming_loop = _UvLoop
 
 
 def _own(loop: Any) -> None:

@@ -252,23 +252,21 @@ class Invocation:
 
     async def write(self, data: bytes) -> None:
         """Send a chunk as soon as the client has room for it."""
-        if len(data) <= PIECE_BYTES and self._credit > 0:
-            self._credit -= len(data)
-            self.instance.send_now(wire.frame(self._stream, wire.CHUNK, data))
+        if self.write_now(data):
             return
         for start in range(0, len(data), PIECE_BYTES):
-            while self._credit <= 0:
+            piece = data[start : start + PIECE_BYTES]
+            while not self.write_now(piece):
                 self._waiter = self.instance.loop.create_future()
                 await self._waiter
-            piece = data[start : start + PIECE_BYTES]
-            self._credit -= len(piece)
-            self.instance.send_now(wire.frame(self._stream, wire.CHUNK, piece))
 
-    def write_now(self, data: bytes) -> None:
-        """Send a few bytes without waiting, or not at all when the client does not read."""
-        if self._credit > 0:
-            self._credit -= len(data)
-            self.instance.send_now(wire.frame(self._stream, wire.CHUNK, data))
+    def write_now(self, data: bytes) -> bool:
+        """Send a chunk without waiting; False where the client does not read, or it is too large for that."""
+        if self._credit <= 0 or len(data) > PIECE_BYTES:
+            return False
+        self._credit -= len(data)
+        self.instance.send_now(wire.frame(self._stream, wire.CHUNK, data))
+        return True
 
     def finish(self, kind: int, payload: bytes = b"") -> None:
         """Send the final frame."""

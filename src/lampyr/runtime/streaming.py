@@ -113,7 +113,8 @@ class Streaming:
         invocation = self._invocation
         if not invocation.context.begun:
             invocation.head(self._fields())
-        await invocation.write(data)
+        if not invocation.write_now(data):
+            await invocation.write(data)
         if self._keep_alive is not None:
             self._keep_alive.spoke()
 

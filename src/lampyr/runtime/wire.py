@@ -12,6 +12,7 @@ from struct import Struct
 
 HEADER = Struct("!IIB")
 HEADER_BYTES = HEADER.size
+_HEAD = Struct("!IIBI")  # the header of a frame with a head, and the length of that
 
 # gateway -> instance
 REQUEST = 1  # head length u32, head, then the first bytes of the body; the body continues in BODY frames
@@ -56,7 +57,8 @@ def frame(stream: int, kind: int, payload: bytes = b"") -> bytes:
 def head_frame(stream: int, kind: int, fields: list[bytes], body: bytes = b"") -> bytes:
     """One frame that carries a head (byte fields without NUL) and the body bytes that go with it."""
     head = b"\0".join(fields)
-    return HEADER.pack(4 + len(head) + len(body), stream, kind) + len(head).to_bytes(4, "big") + head + body
+    length = len(head)
+    return _HEAD.pack(4 + length + len(body), stream, kind, length) + head + body
 
 
 def split_head(payload: bytes) -> tuple[list[bytes], bytes]:

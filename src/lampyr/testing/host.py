@@ -88,7 +88,7 @@ class Host:
             self.application = loop.run(self._start(program))
 
     async def _start(self, program: Program) -> Application:
-        application = Application(program.app, program.mount, self.loop)
+        application = Application(program.app, program.mount)
         await application.startup()
         return application
 
