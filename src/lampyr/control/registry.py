@@ -219,9 +219,10 @@ def _link(path: str, root: Path, target: Path) -> str:
 
 
 def _file(source: Path, target: Path, old: tuple[Path, str] | None) -> str:
-    """Copy one file for reading only; its hash, with whether it can be executed."""
+    """Copy one file for reading only; its hash, with whether it can be executed. Its time stays (Last-Modified)."""
     with open(source, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode & 0o555
+        facts = os.fstat(file.fileno())
+        mode = facts.st_mode & 0o555
         if old is not None and old[1] == _hash(file.fileno(), mode):
             try:
                 os.link(old[0], target)
@@ -234,6 +235,8 @@ def _file(source: Path, target: Path, old: tuple[Path, str] | None) -> str:
             while piece := file.read(PIECE_BYTES):
                 digest.update(piece)
                 copy.write(piece)
+            copy.flush()
+            os.utime(copy.fileno(), ns=(facts.st_atime_ns, facts.st_mtime_ns))
             os.fchmod(copy.fileno(), mode)
     return digest.hexdigest()
 
