@@ -37,7 +37,9 @@ class Instance:
         self.program = program
         self.executor = Workers(program.threads, "lampyr")
         self.application = _application(program)
-        self._use(asyncio.SelectorEventLoop())
+        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
+        self.loop.set_default_executor(self.executor)
+        self._starter = Starter(self.loop)
         self.running: dict[int, Invocation] = {}
         self.retiring = False
         self._inbox = b""
@@ -47,10 +49,6 @@ class Instance:
         self._one_at_a_time = False
         self._greeted = False
         self._hushed = False  # has said where its handler stands, and is not asked again
-
-    def _use(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._starter = Starter(loop)
 
     def greet(self, sock: socket.socket) -> None:
         """Say before `open` that requests may come: the first one is on its way while this process gets ready."""
@@ -62,12 +60,7 @@ class Instance:
         self.sock = sock
         self._one_at_a_time = sock.type == socket.SOCK_SEQPACKET
         sock.setblocking(False)
-        if self._one_at_a_time:
-            _own(self.loop)
-        else:
-            self.loop.close()
-            self._use(_streaming_loop())
-        self.loop.set_default_executor(self.executor)
+        _own(self.loop)
         asyncio.set_event_loop(self.loop)
         if self.application is not None:
             self.loop.run_until_complete(self.application.startup())
@@ -217,18 +210,6 @@ def _application(program: Program) -> Application | None:
     from lampyr.runtime.asgi import Application
 
     return Application(program.app, program.mount)
-
-
-try:
-    import uvloop
-except ImportError:  # not everywhere; it is quicker where many requests are served at a time, and nothing else
-    _streaming_loop: type[asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop
-else:
-
-    class _UvLoop(uvloop.Loop):
-        """One that has attributes, as Starter needs."""
-
-    _streaming_loop = _UvLoop
 
 
 def _own(loop: Any) -> None:
