@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import IncompleteRead
 
 import pytest
 from serving import WHO, Answer, Serve, Server, until, write
@@ -77,6 +78,41 @@ ROUTES = {
             await gate("goes-on-go")
             mark("goes-on-done")
             return "nobody reads this"
+    """,
+    "goes-on-streaming": """
+        runtime = "edge"
+        first_byte_timeout = 1
+        on_disconnect = "continue"
+
+        async def GET():
+            mark("goes-on-streaming-begun")
+            await gate("goes-on-streaming-go")
+            return pieces()
+
+        async def pieces():
+            yield "it has begun in time"
+            await asyncio.sleep(1.5)
+            mark("goes-on-streaming-done")
+    """,
+    "longer": """
+        from lampyr import Response
+        runtime = "edge"
+
+        async def GET():
+            return Response(pieces(), headers={"content-length": "5"})
+
+        async def pieces():
+            try:
+                while True:
+                    yield b"x" * 60_000
+            finally:
+                mark("longer-ended")
+    """,
+    "shorter": """
+        from lampyr import Response
+
+        def GET():
+            return Response(iter([b"five."]), headers={"content-length": "50"})
     """,
     "patient": """
         runtime = "edge"
@@ -196,6 +232,29 @@ def test_a_handler_that_wants_to_go_on_is_not_cancelled_when_its_client_leaves(s
         until(lambda: marks(server, "goes-on-begun"), "the handler to begin")
     (server.live / "app/goes-on-go").touch()
     until(lambda: marks(server, "goes-on-done"), "the handler to finish")
+
+
+def test_a_response_that_began_for_nobody_has_begun_in_time(server: Server) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"GET /goes-on-streaming HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: marks(server, "goes-on-streaming-begun"), "the handler to begin")
+    (server.live / "app/goes-on-streaming-go").touch()
+    until(lambda: marks(server, "goes-on-streaming-done"), "the handler to finish")
+
+
+def test_a_handler_whose_body_is_longer_than_it_said_is_ended(server: Server) -> None:
+    with pytest.raises(IncompleteRead):
+        server.get("/longer")
+    until(lambda: marks(server, "longer-ended"), "the handler to be cancelled")
+    server.log(r"the response cannot be sent: its body is longer than its content-length")
+    server.log(r"GET /longer 200 error")
+
+
+def test_a_body_that_is_shorter_than_its_handler_said_is_an_error(server: Server) -> None:
+    with pytest.raises(IncompleteRead):
+        server.get("/shorter")
+    server.log(r"the response cannot be sent: its body is shorter than its content-length")
+    server.log(r"GET /shorter 200 error")
 
 
 def test_an_edge_function_must_begin_its_response_in_time(server: Server) -> None:

@@ -257,8 +257,24 @@ class Call:
 
     def head(self, fields: list[bytes]) -> None:
         """The head of a streamed response."""
-        if not self.open or self._started:
+        if self._started or not (self.open or self._goes_on()):
             return
+        if self.open and not self._start(fields):
+            return
+        self._started = True
+        settings = self.pool.function.settings
+        if settings.first_byte_timeout is not None:
+            self._stop_timers()
+            if settings.max_duration is not None:
+                left_s = settings.max_duration - (monotonic() - self.exchange.started)
+                self._deadline = self.pool.loop.call_later(max(left_s, 0.0), self.expire)
+
+    def _goes_on(self) -> bool:
+        """Whether the handler works on after its client has left, at the response that nobody reads."""
+        return self.outcome == "client_closed" and self._ending is None and not self._responded_s
+
+    def _start(self, fields: list[bytes]) -> bool:
+        """Send the head of a streamed response; False where it cannot be sent."""
         try:
             status, headers = self._read_head(fields)
             self._encoder = compression.choose(self._accepted(), status, headers)
@@ -272,14 +288,8 @@ class Call:
         except ValueError as error:
             self._nonsense(str(error))
             self._give_up("error")
-            return
-        self._started = True
-        settings = self.pool.function.settings
-        if settings.first_byte_timeout is not None:
-            self._stop_timers()
-            if settings.max_duration is not None:
-                left_s = settings.max_duration - (monotonic() - self.exchange.started)
-                self._deadline = self.pool.loop.call_later(max(left_s, 0.0), self.expire)
+            return False
+        return True
 
     def chunk(self, data: bytes) -> None:
         """A piece of a streamed response: to the client at once."""
@@ -299,6 +309,10 @@ class Call:
                     self._first_s = monotonic()
                 self.bytes_out += len(data)
                 self.exchange.write(data)
+                if self.exchange.over:  # nothing will make room in there, and the handler would wait for that
+                    self._nonsense("its body is longer than its content-length")
+                    self._give_up("error")
+                    return
             if not self.exchange.writable:
                 self._owed += size
                 return
@@ -323,7 +337,8 @@ class Call:
                 self.exchange.write(rest)
             self.open = False
             self.close_row()
-            self.exchange.end()
+            if not self.exchange.end():
+                self._nonsense("its body is shorter than its content-length")
         self._responded()
 
     def fail(self, kind: str, text: str) -> None:

@@ -148,17 +148,18 @@ class Exchange:
             self._left_bytes -= len(piece)
         self.connection.write(piece)
 
-    def end(self) -> None:
-        """The body is complete. Less than was announced ends the response visibly broken."""
+    def end(self) -> bool:
+        """The body is complete. False for less than was announced, which ends the response visibly broken."""
         if self.over:
-            return
+            return True
         if self._left_bytes or not self.begun:
             self.cut()
-            return
+            return False
         self.over = True
         if self._chunked:
             self.connection.write(b"0\r\n\r\n")
         self.connection.answered()
+        return True
 
     def cut(self) -> None:
         """End the response so that the client sees that something is missing; what was written is still delivered.
