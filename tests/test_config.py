@@ -10,7 +10,7 @@ import pytest
 from lampyr import config
 from lampyr.config import Price, Provider
 from lampyr.errors import ConfigError
-from lampyr.settings import SETTINGS, defaults
+from lampyr.settings import SETTINGS, Setting, Wrong, defaults
 from lampyr.types import Settings
 from lampyr.values import Budget, Rate, parse_budget, parse_rate
 
@@ -226,3 +226,16 @@ def test_rates_and_budgets_are_read_where_they_are_enforced() -> None:
     assert parse_budget("1 invocation/hour") == Budget(1.0, "invocations", "hour")
     assert parse_budget("2.50 usd / month") == Budget(2.5, "USD", "month")
     assert parse_budget("1_000 CPU seconds/day") == Budget(1000.0, "CPU seconds", "day")
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: f"{setting.section}.{setting.name}")
+def test_every_value_that_is_wrong_has_a_hint(setting: Setting) -> None:
+    wrong = setting.read(object())
+    assert isinstance(wrong, Wrong) and wrong.hint
+
+
+def test_the_hint_names_the_default() -> None:
+    hints = {setting.name: setting.read(object()).hint for setting in SETTINGS if setting.section == "functions"}
+    assert hints["max_body"] == "take it out for the default, 4500000"
+    assert hints["idle_timeout"] == "take it out for the default, 60"
+    assert hints["concurrency"] == "take it out for the default of the runtime"

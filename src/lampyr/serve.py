@@ -68,7 +68,8 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
 
     def ready() -> None:
         if as_json:
-            print(json.dumps({"event": "ready", "url": url, "console": opening_url}), flush=True)
+            told = {"event": "ready", "url": url, "console": opening_url}
+            print(json.dumps(told, separators=(",", ":")), flush=True)
         else:
             # A log is no place for the token; a terminal is where a person looks.
             shown = opening_url if sys.stderr.isatty() else f"{console_url} (`lampyr console` prints it with its token)"
@@ -370,7 +371,15 @@ def _owner(port: int) -> str | None:
         return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in process.net_connections())
 
     try:
-        found = next((one.pid for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port), None)
+        # Only those who listen: what a client has just left there in TIME_WAIT is nobody's.
+        found = next(
+            (
+                one.pid
+                for one in psutil.net_connections("tcp")
+                if one.status == psutil.CONN_LISTEN and one.laddr.port == port
+            ),
+            None,
+        )
         if not found:
             return None
         process = psutil.Process(found)

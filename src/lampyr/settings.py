@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -40,7 +41,17 @@ class Setting:
             return self.kind.read(value)
         except (TypeError, ValueError):
             near = did_you_mean(value, self.kind.choices) if isinstance(value, str) else ""
-            return Wrong(f"{self.name} {self.kind.show(value)} is not allowed; allowed: {self.allowed}", near)
+            message = f"{self.name} {self.kind.show(value)} is not allowed; allowed: {self.allowed}"
+            return Wrong(message, near or self._without())
+
+    def _without(self) -> str:
+        """What holds where it is not set, as a hint."""
+        if self.edge is not ...:
+            return "take it out for the default of the runtime"
+        if self.default is None or self.default == ():
+            return f"{self.name}: {self.help}"
+        default = f"{self.default:g}" if isinstance(self.default, float) else json.dumps(self.default)
+        return f"take it out for the default, {default}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -245,7 +245,7 @@ def test_a_broken_route_file_is_an_error_with_its_line(
     function, found = only(tmp_path, source)
     (error,) = found.errors
     assert (error.file, error.line) == ("app/x/route.py", line) and message in error.message
-    assert function.problem == error
+    assert error.hint and function.problem == error
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,15 @@ def test_the_reader_of_a_pipe_may_leave() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("line", ["doctor", "model list", "secrets set X {}"])
+def test_a_standard_stream_that_is_closed_is_nowhere(line: str, closed: str, project: Path) -> None:
+    command = f"{LAMPYR} {line.format(project)} {closed}"
+    done = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert "internal error" not in done.stderr
+    assert done.returncode == (1 if line.startswith("secrets") else 0)
+
+
 def test_a_full_disk_under_stdout_is_said() -> None:
     with open("/dev/full", "w") as full:
         done = lampyr("--help", stdout=full.fileno())

@@ -40,7 +40,7 @@ def test_ready_line_as_json(serve: Serve) -> None:
     server = serve(HELLO, "--json")
     ready = json.loads(server.ready_line)
     assert ready["event"] == "ready" and ready["url"] == f"http://127.0.0.1:{server.port}"
-    assert "console" in ready
+    assert "console" in ready and server.ready_line.startswith('{"event":"ready","url":"http://')
 
 
 @pytest.mark.parametrize(("command", "signum", "code"), [("start", signal.SIGTERM, 0), ("dev", signal.SIGINT, 130)])
@@ -85,6 +85,7 @@ def test_sigterm_drains(serve: Serve) -> None:
 
 def test_port_in_use_names_its_owner(serve: Serve, tmp_path: Path) -> None:
     server = serve(HELLO)
+    assert server.get("/api/hello").status == 200  # its connection is not the owner, though it has the port too
     write(tmp_path / "other", HELLO)
     done = _run("start", str(tmp_path / "other"), "--port", str(server.port))
     assert done.returncode == 1 and done.stdout == ""

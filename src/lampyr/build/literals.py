@@ -175,7 +175,8 @@ def _not_callable(binding: _Binding) -> Finding | None:
         return None
     kind = "an ASGI application" if name == "app" else "a handler"
     message = f"{name} is a value, and {kind} must be something that can be called"
-    return Finding(binding.line, message, "" if name == "app" else f"write def {name}(req): ...")
+    hint = "write app = FastAPI(), or another application" if name == "app" else f"write def {name}(req): ..."
+    return Finding(binding.line, message, hint)
 
 
 def _wrong_signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Finding | None:

@@ -61,16 +61,18 @@ def _module(file: Path) -> tuple[Module, tuple[str, ...] | None]:
     """The module, and the dependencies it names for itself."""
     try:
         if not file.is_file():
-            return Module(errors=[Finding(1, "not a regular file")]), None
+            return Module(errors=[Finding(1, "not a regular file", "put a file in its place")]), None
         source = file.read_bytes()
     except OSError as error:
-        return Module(errors=[Finding(1, f"the file cannot be read: {error.strerror}")]), None
+        return Module(errors=[Finding(1, f"the file cannot be read: {error.strerror}", "check its permissions")]), None
     try:
         module = literals.read(_parse(source))
     except SyntaxError as error:
-        return Module(errors=[Finding(error.lineno or 1, f"syntax error: {error.msg}")]), None
+        where = f"look at column {error.offset}, and at what is still open before it" if error.offset else ""
+        hint = where or "save the file as text in UTF-8"
+        return Module(errors=[Finding(error.lineno or 1, f"syntax error: {error.msg}", hint)]), None
     except (RecursionError, MemoryError):
-        return Module(errors=[Finding(1, "the file is nested too deeply to be read")]), None
+        return Module(errors=[Finding(1, "the file is nested too deeply to be read", "take it apart")]), None
     try:
         own = metadata.read(source.decode("utf-8-sig", "replace"))
     except metadata.MetadataError as error:
@@ -119,7 +121,8 @@ def _resolve(module: Module, config: Config, route: str) -> Settings:
             message = (
                 'first_byte_timeout has no effect: it is for runtime = "edge", the standard runtime has max_duration'
             )
-            module.warnings.append(Finding(module.lines["first_byte_timeout"], message))
+            hint = 'write max_duration in its place, or runtime = "edge"'
+            module.warnings.append(Finding(module.lines["first_byte_timeout"], message, hint))
         values["first_byte_timeout"] = None
     if values["min_instances"] > values["max_instances"]:
         line = max(module.lines.get("min_instances", 1), module.lines.get("max_instances", 1))

@@ -29,7 +29,8 @@ def scan(root: Path, config: Config, home: Path | None = None) -> Project:
     for found in sorted(folders.routes(app)):
         folder = app.joinpath(*found.parts)
         if found.problem:
-            problem = Problem(file=relative(root, folder), line=None, message=f"the folder {found.problem}")
+            hint = "mend it, or put an underscore before its name: then it is left out"
+            problem = Problem(file=relative(root, folder), line=None, message=f"the folder {found.problem}", hint=hint)
             (warnings if found.link else errors).append(problem)
             continue
         report = routefile.read(root, folder / ROUTE_FILE, found.parts, config)

@@ -63,6 +63,7 @@ def main() -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code (SPEC 5: 0 ok, 1 failed, 2 usage, 130 interrupted)."""
+    _open_what_is_closed()
     as_json = any(word == "--json" or word.startswith("--json=") for word in arguments)
     try:
         result = lampyr.main(list(arguments), prog_name="lampyr", standalone_mode=False)
@@ -77,6 +78,13 @@ def run(arguments: Sequence[str]) -> int:
         if problem is not None:
             terminal.report(problem, as_json=as_json)
         return code
+
+
+def _open_what_is_closed() -> None:
+    """Nowhere in the place of a standard stream that the caller has closed (`>&-`), where a socket might land else."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for the life of the process
 
 
 def _explain(error: BaseException) -> tuple[int, LampyrError | None]:

@@ -299,7 +299,8 @@ class Control:
             self._tell_of_a_restart(before.settings, settings)
             self._report(release.judged)
             took_ms = (time.perf_counter() - started) * 1000
-            self._send({"log": f"reloaded, {len(project.functions)} functions, {took_ms:.0f} ms"})
+            count = len(project.functions)
+            self._send({"log": f"reloaded, {count} function{'' if count == 1 else 's'}, {took_ms:.0f} ms"})
         self._warned = frozenset(release.judged.warnings)
 
     def _begin(self, releases: Releases) -> None:
