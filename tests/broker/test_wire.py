@@ -75,6 +75,33 @@ def ask(body: bytes, path: str = "/chat/completions") -> wire.Question:
     return wire.Question.of("POST", path, [], body)
 
 
+@pytest.mark.parametrize(
+    "body", [b' \r\n\t{"model": "m"}', b'\xef\xbb\xbf{"model": "m"}', '{"model": "m"}'.encode("utf-16")]
+)
+def test_a_model_is_found_in_json_however_it_begins(body: bytes) -> None:
+    assert ask(body).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ([], b'{"model": "free", "model": "dear"}'),
+        ([], b' {"model": "dear"'),
+        ([(b"content-encoding", b"gzip")], b"\x1f\x8b\x08"),
+    ],
+)
+def test_what_could_be_read_in_another_way_is_not_passed_on(headers: wire.Headers, body: bytes) -> None:
+    """Nobody could say what it costs: a budget of dollars would not be used by it."""
+    one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **PLAIN)  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="compressed, broken JSON, or"):
+        wire.allow(one, wire.Question.of("POST", "/chat/completions", headers, body))
+
+
+def test_a_form_is_passed_on() -> None:
+    one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **PLAIN)  # type: ignore[arg-type]
+    wire.allow(one, ask(b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n--x--\r\n'))
+
+
 def test_a_model_that_is_said_twice_is_none() -> None:
     one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **{**PLAIN, "models": ("small",)})  # type: ignore[arg-type]
     wire.allow(one, ask(b'{"model": "small"}'))

@@ -48,6 +48,9 @@ _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~:@+-]+)+")
 
 _ID = re.compile(rb"[0-9a-f]{24}")
 
+# White space, byte order marks, and halves of letters in UTF-16: there are servers that read JSON behind and in them.
+_BEFORE_JSON = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+
 # Not the caller's to say: where a message ends, who it is from, and what another reader might take for the key.
 _DROPPED = re.compile(
     rb"host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|content-length|accept-encoding|"
@@ -114,7 +117,8 @@ def response_headers(status: int, headers: Headers) -> Headers:
 class Question(NamedTuple):
     """A request for a provider. `asked` is its JSON, {} where it is none; `rest` its path and query.
 
-    `trimmed`: the answer brings an event with the tokens that nobody has asked for.
+    `plain`: nobody reads it in another way than it was read here. `trimmed`: the answer brings an event with the tokens
+    that nobody has asked for.
     """
 
     method: str
@@ -122,16 +126,20 @@ class Question(NamedTuple):
     headers: Headers
     body: bytes
     asked: dict[str, Any]
+    plain: bool = True
     trimmed: bool = False
 
     @classmethod
     def of(cls, method: str, rest: str, headers: Headers, body: bytes) -> Question:
         """What a function has sent."""
-        try:
-            asked = json.loads(body, object_pairs_hook=_said_once) if body[:1] == b"{" else {}
-        except (ValueError, RecursionError):
-            asked = {}
-        return cls(method, rest, headers, body, asked)
+        plain = not any(name == b"content-encoding" and value != b"identity" for name, value in headers)
+        asked = {}
+        if body.lstrip(_BEFORE_JSON)[:1] == b"{":
+            try:
+                asked = json.loads(body, object_pairs_hook=_said_once)
+            except (ValueError, RecursionError):
+                plain = False
+        return cls(method, rest, headers, body, asked, plain)
 
     @property
     def path(self) -> str:
@@ -151,7 +159,9 @@ class Question(NamedTuple):
 
 
 def allow(provider: Provider, question: Question) -> None:
-    """Raises Refused where it asks for a model that is not allowed."""
+    """Raises Refused where it asks for a model that is not allowed, or nobody can tell which, and so at what price."""
+    if not question.plain:
+        raise Refused(400, "invalid_request_error", "The body is compressed, broken JSON, or has a name in it twice.")
     if provider.models is not None and question.body and question.asked.get("model") not in provider.models:
         allowed = ", ".join(provider.models)
         raise Refused(403, "permission_error", f"{provider.name} may be asked for these models: {allowed}.")
