@@ -245,6 +245,7 @@ def test_a_writer_that_is_killed_anywhere_leaves_whole_lines(tmp_path: Path) -> 
         process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
+        until(lambda: list(reading.read(tmp_path, Query())), "a line in a file")
         time.sleep(0.05 + turn * 0.03)
         process.send_signal(signal.SIGKILL)
         process.communicate()

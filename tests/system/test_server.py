@@ -238,10 +238,17 @@ def test_a_killed_process_is_replaced(serve: Serve, module: str) -> None:
     assert server.get("/api/hello").status == 200
     victim = server.find(module)
     victim.kill()
-    until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, "the victim to be dead")
+    until(lambda: _dead(victim), "the victim to be dead")
     until(lambda: _answers(server), "an answer")
     until(lambda: server.find(module).pid != victim.pid, "the replacement")
     assert server.get("/api/hello").body == b"hello"
+
+
+def _dead(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_killed_snapshot_comes_back(serve: Serve) -> None:
