@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,16 @@ def test_what_is_malformed_is_named_and_not_shown(tmp_path: Path, text: str | by
     assert error.value.message.startswith(where)
     assert error.value.hint
     assert "SECRET" not in error.value.message + error.value.hint
+
+
+def test_a_pipe_is_read_as_long_as_somebody_writes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".env")
+    with ThreadPoolExecutor() as threads:
+        wrote = threads.submit((tmp_path / ".env").write_text, "A=1\nB=2\n")
+        assert values(tmp_path) == {"A": "1", "B": "2"}
+        wrote.result(5)
+    with pytest.raises(ConfigError, match=r"\.env cannot be read: it is a pipe into which nobody writes"):
+        read(tmp_path, "development", {})
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

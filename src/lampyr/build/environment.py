@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import select
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +30,8 @@ __all__ = ["Environment", "Packages", "env_js", "packages", "read"]
 PUBLIC = "PUBLIC_"
 SECRET_ENDINGS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 TEST = "test"
+# Nothing is deployed while an environment is read.
+WRITTEN_WITHIN_S = 2.0
 
 # A function gets the process environment, as it would from any server, but not what is Lampyr's own (every LAMPYR_
 # name) and not the doors to the session of whoever started the server: agents that sign, service manager, desktop.
@@ -290,17 +295,31 @@ def _assignments(path: Path, name: str) -> dict[str, _Entry] | None:
 
 def _text(path: Path, name: str) -> str | None:
     try:
-        data = path.read_bytes()
+        data = _bytes(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        message = f"{name} cannot be read: {error.strerror}"
+        message = f"{name} cannot be read: {error.strerror or error}"
         raise ConfigError(message, "make it a file that this user may read, or remove it") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = 1 + data.count(b"\n", 0, error.start)
         raise _malformed(name, line, "is not UTF-8", "save the file as UTF-8") from None
+
+
+def _bytes(path: Path) -> bytes:
+    """What is in a file, or comes through a pipe: managers of passwords put one in its place. Raises OSError."""
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            return file.read()
+        data = b""
+        while select.select([file], [], [], WRITTEN_WITHIN_S)[0]:
+            piece = file.read(65536)
+            if not piece:
+                return data
+            data += piece
+    raise TimeoutError("it is a pipe into which nobody writes")
 
 
 def _entry(binding: Binding, name: str, line: int) -> _Entry:
