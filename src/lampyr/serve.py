@@ -12,7 +12,8 @@ import shutil
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +28,7 @@ from lampyr.model import catalog, choice
 from lampyr.node import hierarchy
 from lampyr.node.supervisor import Supervisor
 from lampyr.runtime import sandbox
-from lampyr.types import Project, Secret
+from lampyr.types import Problem, Project, Secret
 from lampyr.vault import held
 from lampyr.vault.place import Place
 
@@ -147,7 +148,8 @@ def _apart(check: Callable[[], None]) -> None:
             check()
             os._exit(0)
         except LampyrError as error:
-            told = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+            problems = [asdict(one) for one in error.problems]
+            told = {"kind": type(error).__name__, "message": error.message, "hint": error.hint, "problems": problems}
             os.write(writing, json.dumps(told).encode())
         except KeyboardInterrupt:
             pass
@@ -159,7 +161,8 @@ def _apart(check: Callable[[], None]) -> None:
         told = json.loads(pipe.read() or b"null")
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if told is not None:
-        raise getattr(errors, told["kind"], LampyrError)(told["message"], told["hint"])
+        found = [Problem(**one) for one in told["problems"]]
+        raise getattr(errors, told["kind"], LampyrError)(told["message"], told["hint"], found)
     if status != 0:
         raise LampyrError(f"the check of the project ended with status {status}", "the lines above may say why")
 
@@ -232,15 +235,17 @@ class _LocalModel:
 
 def _tell(project: Project, *, fatal: bool) -> None:
     """Problems go to stderr; in production errors end the start, in development the other routes go on working."""
-    for kind, problems in (("warning", project.warnings), ("error", project.errors)):
-        for problem in problems:
-            print(f"lampyr: {kind}: {problem}", file=sys.stderr)
+    for warning in project.warnings:
+        print(f"lampyr: warning: {warning}", file=sys.stderr)
     if project.errors and fatal:
-        raise BuildError(_count(len(project.errors)), "mend what is named above; `lampyr build` checks without serving")
+        raise _not_served(project.errors)
+    for problem in project.errors:
+        print(f"lampyr: error: {problem}", file=sys.stderr)
 
 
-def _count(errors: int) -> str:
-    return f"the project cannot be served: {errors} error{'s' if errors > 1 else ''}"
+def _not_served(problems: Sequence[Problem]) -> BuildError:
+    message = f"the project cannot be served: {len(problems)} error{'s' if len(problems) > 1 else ''}"
+    return BuildError(message, "mend what is named above; `lampyr build` checks without serving", problems)
 
 
 def _deployed(registry: Registry, environ: Callable[[], environment.Environment]) -> None:
@@ -266,11 +271,10 @@ def _deployed(registry: Registry, environ: Callable[[], environment.Environment]
 def _try_imports(project: Project, settings: config.Config, env: environment.Environment) -> None:
     """Import every function once, as its snapshot will: what cannot be imported is not served."""
     errors, warnings = check.judge(project, settings, env)
-    for kind, problems in (("warning", warnings), ("error", errors)):
-        for problem in problems:
-            print(f"lampyr: {kind}: {problem}", file=sys.stderr)
+    for warning in warnings:
+        print(f"lampyr: warning: {warning}", file=sys.stderr)
     if errors:
-        raise BuildError(_count(len(errors)), "mend what is named above; `lampyr build` checks without serving")
+        raise _not_served(errors)
 
 
 def _lock(state_dir: Path) -> IO[str]:

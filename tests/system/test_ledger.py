@@ -20,6 +20,7 @@ from serving import Serve, Server, until
 PROJECT = {
     "app/work/route.py": """
         import asyncio, os, time
+        from lampyr import BadRequest
         rate_limit = "none"
         max_duration = 1
 
@@ -33,6 +34,8 @@ PROJECT = {
                     pass
             elif what == "fail":
                 raise ValueError("as asked")
+            elif what == "deny":
+                raise BadRequest("as asked")
             elif what == "die":
                 os._exit(3)
             return "did " + what
@@ -101,7 +104,13 @@ def usage(root: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("what", "status", "outcome"),
-    [("rest", 200, "ok"), ("fail", 500, "error"), ("die", 502, "crashed"), ("wait", 504, "timeout")],
+    [
+        ("rest", 200, "ok"),
+        ("deny", 400, "ok"),
+        ("fail", 500, "error"),
+        ("die", 502, "crashed"),
+        ("wait", 504, "timeout"),
+    ],
 )
 def test_a_row_says_how_it_ended(serve: Serve, what: str, status: int, outcome: str) -> None:
     server = serve(PROJECT)

@@ -129,6 +129,17 @@ def test_a_project_that_cannot_be_served(tmp_path: Path, files: dict[str, str], 
     assert "lampyr: error: " in done.stderr and "hint: " in done.stderr
 
 
+@pytest.mark.parametrize("source", ["def GET(:\n  pass", "import nothing_of_this_name\ndef GET(): pass"])
+def test_what_keeps_a_project_from_being_served_is_in_the_json_error_too(tmp_path: Path, source: str) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    write(root, {"app/api/x/route.py": source})
+    error = json.loads(_run("start", str(root), "--port", "0", "--json").stdout)["error"]
+    (problem,) = error["problems"]
+    assert error["code"] == "BUILD" and (problem["file"], problem["line"]) == ("app/api/x/route.py", 1)
+    assert problem["message"] and problem["hint"]
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     done = _run("dev", str(tmp_path / "nowhere"))
     assert done.returncode == 1 and "nowhere" in done.stderr

@@ -343,8 +343,7 @@ class Call:
 
     def fail(self, kind: str, text: str) -> None:
         """The handler failed; `text` is for the log, but for a bad request, where it is for the client."""
-        if kind == "bad_request" and self.open and not self._started:
-            self.outcome = "error"
+        if kind == "bad_request" and self.open and not self._started:  # the client's fault: an answer like any other
             self._answer_error("BAD_REQUEST", self._masked_text(text))
         elif kind != "cancelled":
             self.outcome = "error" if self.open else self.outcome
