@@ -51,6 +51,7 @@ def test_a_file_of_settings(tmp_path: Path) -> None:
         paths = ["/chat/completions"]
         timeout = 30
         retries = 0
+        cache = "15m"
         [providers.small]
         kind = "local"
         [budget]
@@ -77,8 +78,10 @@ def test_a_file_of_settings(tmp_path: Path) -> None:
         timeout=600.0,
         retries=2,
         fallback=("mine",),
+        cache=None,
     )
     mine = found.providers["mine"]
+    assert mine.cache == 900.0
     assert (mine.kind, mine.base_url, mine.secret) == ("openai-compatible", "http://10.0.0.1:8000/v1", None)
     assert found.providers["small"].kind == "local"
     assert found.budget.limit == ("5 USD/day", "1000 invocations/hour")
@@ -127,6 +130,10 @@ def test_files_of_windows_editors_are_read(tmp_path: Path, text: bytes) -> None:
         ("[functions]\n'/x' = 1\n", 2, ['"/x" must be a table']),
         ("[functions.'api/chat']\nmemory = 64\n", 1, ['"api/chat"']),
         ("functions = {'/a' = {memory = 1}}\n", 1, ['[functions."/a"]', "memory"]),
+        ("[providers.openai]\ncache = 60\n", 2, ["cache = 60", '"15m"']),
+        ("[providers.openai]\ncache = '31d'\n", 2, ['cache = "31d"', "30d"]),
+        ("[providers.openai]\ncache = '0s'\n", 2, ["1s"]),
+        ("[providers.openai]\ncache = '1h 5m'\n", 2, ["1h 5m"]),
         ("[providers]\nopenai = 'x'\n", 2, ['"openai" must be a table']),
         ("[providers.openai]\nkind = 'opnai'\n", 2, ["[providers.openai]", '"openai-compatible"']),
         ("[providers.openai]\nbase_url = 'api.openai.com'\n", 2, ["base_url", "http"]),

@@ -45,7 +45,10 @@ class Logs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """[providers.NAME]: an AI API. `paths` and `models` None allow all that its kind has; `timeout` in seconds."""
+    """[providers.NAME]: an AI API. `paths` and `models` None allow all that its kind has.
+
+    `timeout` and `cache` in seconds; `cache` None keeps no answers.
+    """
 
     name: str
     kind: str
@@ -56,6 +59,7 @@ class Provider:
     timeout: float
     retries: int
     fallback: tuple[str, ...]
+    cache: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

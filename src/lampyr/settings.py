@@ -135,6 +135,12 @@ _PROVIDERS = (
     ("timeout", values.seconds(1, 3600), 600.0, "of one call to it"),
     ("retries", values.whole(0, 10), 2, "calls tried again before the first byte has come"),
     ("fallback", values.texts(), (), "other providers, asked in this order when this one fails before the first byte"),
+    (
+        "cache",
+        values.duration(30),
+        None,
+        "how long answers to the same deterministic request of the same function are kept; by default not at all",
+    ),
 )
 _BUDGET = (
     ("limit", values.budgets(), (), "for all functions together"),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 _PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = {unit.lower(): unit for unit in ("invocations", "tokens", "USD", "CPU seconds", "GB-seconds")}
 _BUDGET_PERIODS = ("hour", "day", "month")
 # A name is a token of RFC 9110.
@@ -17,6 +18,7 @@ _RATE = re.compile(
     r"(\d{1,9}) ?/ ?(second|minute|hour|day)(?: by (?:(header) |(cookie) )([!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}))?"
 )
 _BUDGET = re.compile(r"(\d[\d_]*(?:\.\d+)?) ([A-Za-z -]+?) ?/ ?(hour|day|month)")
+_DURATION = re.compile(r"[0-9]{1,9}[smhd]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REGION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 
@@ -119,6 +121,18 @@ def seconds(low: float, high: float, none: bool = False) -> Kind:
         return None if none and value in (None, "none") else float(_number(value, low, high))
 
     return Kind(f"a number of seconds, {low:g} to {high:g}" + (', or None ("none" in TOML)' if none else ""), read)
+
+
+def duration(most_days: int) -> Kind:
+    """A duration with its unit, read as seconds; None for "none"."""
+
+    def read(value: object) -> float | None:
+        if value in (None, "none"):
+            return None
+        text = _matching(_DURATION, value)
+        return float(_number(int(text[:-1]) * _UNITS_S[text[-1]], 1, most_days * 86400))
+
+    return Kind(f'a duration such as "90s", "15m", "1h" or "7d", 1s to {most_days}d, or "none"', read)
 
 
 def whole(low: int, high: int, unit: str = "") -> Kind:

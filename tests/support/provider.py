@@ -34,7 +34,8 @@ class Sent:
 class Fake:
     """`with Fake() as provider`. `statuses` are answered first.
 
-    As a model "hold" streams until its caller leaves, "slow" takes 0.3 s, "sleep" does not answer.
+    As a model "hold" streams until its caller leaves, "slow" takes 0.3 s, "sleep" does not answer; "echo-key" and
+    "show-key" tell the key that they were sent, "large" has 7 MiB.
     """
 
     sent: list[Sent] = field(default_factory=list)
@@ -84,6 +85,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif asked["model"] == "echo-key":
             shown = {name: value for name, value in self.headers.items() if "auth" in name.lower() or "key" in name}
             self._whole(401, {"error": {"message": f"bad key: {shown}"}}, ("x-seen", str(shown)))
+        elif asked["model"] == "show-key":
+            self._show_key(asked)
+        elif asked["model"] == "large":
+            self._whole(200, {"filling": "x" * 7 * 1024 * 1024})
         elif asked["model"] == "sleep":
             self._until_gone()
         elif asked["model"].startswith("slow"):
@@ -97,6 +102,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._message(asked)
         else:
             self._completion(asked)
+
+    def _show_key(self, asked: dict[str, Any]) -> None:
+        """In a 200; of a stream, three bytes at a time."""
+        shown = str({name: value for name, value in self.headers.items() if "auth" in name.lower() or "key" in name})
+        if not asked.get("stream"):
+            self._whole(200, {"shown": shown}, ("x-seen", shown))
+            return
+        text = f"data: {json.dumps({'shown': shown})}\n\n"
+        self._events(text[at : at + 3] for at in range(0, len(text), 3))
 
     def _note(self, body: bytes) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}

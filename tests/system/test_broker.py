@@ -257,6 +257,19 @@ def test_a_key_that_the_provider_shows_is_masked(server: Server) -> None:
     assert "Bearer ***" in {name.lower(): value for name, value in answer["headers"].items()}["x-seen"]
 
 
+@pytest.mark.parametrize("model", ["echo-key", "show-key"])
+def test_a_key_in_x_api_key_that_the_provider_shows_is_masked(server: Server, fake: Fake, model: str) -> None:
+    """In errors and in answers, in their bodies and headers, and in streams, wherever they are cut."""
+    key = KEYS["ANTHROPIC_API_KEY"]
+    whole = raw(server, "/anthropic/v1/messages", body={**CHAT, "model": model})
+    seen = {name.lower(): value for name, value in whole["headers"].items()}["x-seen"]
+    assert all("'x-api-key': '***'" in text.lower() for text in (whole["body"], seen))
+    stream = raw(server, "/anthropic/v1/messages", body={**CHAT, "model": model, "stream": True})
+    assert "***" in stream["body"]
+    assert key not in json.dumps([whole, stream])
+    assert fake.sent[-1].headers["x-api-key"] == key, "it was there to be shown"
+
+
 @pytest.mark.parametrize("first", [[503], [0], [502, 0]], ids=str)
 def test_it_tries_again_before_the_first_byte(server: Server, fake: Fake, first: list[int]) -> None:
     before = len(fake.sent)

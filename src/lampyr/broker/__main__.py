@@ -17,6 +17,7 @@ import httpcore2
 import uvloop
 
 from lampyr.broker.bills import Bills
+from lampyr.broker.cache import Cache
 from lampyr.broker.call import Call
 from lampyr.broker.desk import Desk
 from lampyr.broker.log import Log
@@ -40,6 +41,7 @@ class Broker:
         self._control: Channel | None = None
         self._desk = Desk()
         self._log = Log(loop, self._keep)
+        self._cache = Cache()
         self._host = ""
         self._public_hosts: frozenset[str] = frozenset()
         self._ids, self._connections = Ids(), Connections(MAX_CONNECTIONS)
@@ -122,7 +124,7 @@ class Broker:
 
     def _serve(self, exchange: Exchange, *, function: str | None) -> None:
         assert self._bills is not None
-        Call(exchange, self._host, self._desk, self._pool, self._bills, self._log, function)
+        Call(exchange, self._host, self._desk, self._pool, self._bills, self._cache, self._log, function)
 
 
 def main() -> None:

@@ -43,6 +43,10 @@ class Bills:
         kept = await self._purses.reserve(caller.route, Amount(estimate.most_prompt + estimate.most_answer, usd))
         return Bill(self, caller.route, kept)
 
+    def free(self, caller: Caller) -> Bill:
+        """A call of `caller` that costs nothing, whatever is left of its budgets."""
+        return Bill(self, caller.route, Reservation([]))
+
     def _usd(self, provider: Provider, model: str, tokens: Tokens) -> float:
         price = self._prices.of(provider, model)
         return price.usd(tokens) if price else 0.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import httpcore2
 
 from lampyr.broker import wire
+from lampyr.broker.cache import Kept, Key, Record, key_of
 from lampyr.broker.desk import Caller, Desk, Provider, Refused
 from lampyr.broker.estimate import Estimate, estimate
 from lampyr.broker.usage import Tokens, Trim, Usage
@@ -17,8 +18,10 @@ from lampyr.gateway.exchange import Exchange
 
 if TYPE_CHECKING:
     from lampyr.broker.bills import Bill, Bills
+    from lampyr.broker.cache import Cache
     from lampyr.broker.log import Log
 
+PIECE_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
 CONNECT_TIMEOUT_S = 10.0
 FIRST_RETRY_S = 0.25
@@ -40,6 +43,7 @@ class Call:
         desk: Desk,
         pool: httpcore2.AsyncConnectionPool,
         bills: Bills,
+        cache: Cache,
         log: Log,
         function: str | None = None,
     ) -> None:
@@ -50,6 +54,7 @@ class Call:
         self._desk = desk
         self._pool = pool
         self._bills = bills
+        self._cache = cache
         self._log = log
         self._pieces = [exchange.body]
         self._bytes = len(exchange.body)
@@ -62,6 +67,7 @@ class Call:
         self._bill: Bill | None = None
         self._usage: Usage | None = None  # of an answer that has begun
         self._sent = False  # a provider may be reading the prompt
+        self._hit = False  # the answer is one that was kept
         self._status = 0
         self._closed = False
         if exchange.complete:
@@ -131,20 +137,29 @@ class Call:
         self._model = question.model
         self._estimate = estimate(question.path, question.asked, self._bytes)
         plan = wire.plan(self._caller.provider, self._desk.others(self._caller), question)
-        kept = [(provider, one.model) for provider, one in plan]
-        self._bill = await self._bills.open(self._caller, kept, self._estimate)
-        for left, (provider, asked) in zip(range(len(plan) - 1, -1, -1), plan, strict=True):
+        keys = [key_of(self._caller.route, *one) for one in plan]
+        if found := self._cache.find(keys[0], monotonic()):
+            self._bill = self._bills.free(self._caller)
+            async with asyncio.timeout(self._caller.provider.timeout):
+                await self._give(found)
+            return
+        may_be = [(provider, one.model) for provider, one in plan]
+        self._bill = await self._bills.open(self._caller, may_be, self._estimate)
+        for left, key, (provider, asked) in zip(range(len(plan) - 1, -1, -1), keys, plan, strict=True):
             self._asked, self._model = provider, asked.model
             try:
                 async with asyncio.timeout(provider.timeout):
-                    await self._try(provider, asked, last=not left)
+                    if found := self._cache.find(key, monotonic()):
+                        await self._give(found)
+                    else:
+                        await self._try(provider, asked, key, last=not left)
                     return
             except (Broken, *_FAILURES):
                 if not left or self._exchange.begun:
                     raise
             self._sent = False  # nobody has answered, so nobody is paid
 
-    async def _try(self, provider: Provider, question: wire.Question, *, last: bool) -> None:
+    async def _try(self, provider: Provider, question: wire.Question, key: Key | None, *, last: bool) -> None:
         """Send it, again where nothing of an answer has come."""
         request = self._request(provider, question)
         for attempt in range(provider.retries, -1, -1):
@@ -157,10 +172,10 @@ class Call:
             else:
                 try:
                     if response.status not in wire.PASSING and (last or response.status != wire.TOO_MANY):
-                        await self._pass_on(response, question)
+                        await self._pass_on(response, question, key)
                         return
                     if not attempt and last:
-                        await self._pass_on(response, question)
+                        await self._pass_on(response, question, key)
                         return
                     if not attempt or response.status == wire.TOO_MANY:
                         raise Broken
@@ -176,29 +191,59 @@ class Call:
         timeouts = {"timeout": {"connect": CONNECT_TIMEOUT_S}}
         return httpcore2.Request(question.method, url, headers=headers, content=body, extensions=timeouts)
 
-    async def _pass_on(self, response: httpcore2.Response, question: wire.Question) -> None:
+    async def _pass_on(self, response: httpcore2.Response, question: wire.Question, key: Key | None) -> None:
+        """Give each piece of an answer to the function when it comes; keep the whole where there is a key for it."""
         headers = {name.lower(): value for name, value in response.headers}
         if 300 <= response.status < 400 or headers.get(b"content-encoding", b"identity") != b"identity":
             what = "a redirect, which is not followed" if response.status < 400 else "something compressed"
             raise Refused(502, "api_error", f"The provider has answered with {what}.")
         self._status = response.status
         usage = self._usage = Usage(headers.get(b"content-type", b""))
-        masker, exchange = self._desk.masker, self._exchange
-        lines = [(name, masker.mask(value)) for name, value in wire.response_headers(response.status, response.headers)]
-        stream, trim = masker.stream(), Trim() if question.trimmed and response.status == 200 else None
-        exchange.start(response.status, lines)
+        stream, trim = self._desk.masker.stream(), Trim() if question.trimmed and response.status == 200 else None
+        record = Record(key) if key and response.status == 200 else None
+        self._start(response.status, response.headers)
         async for piece in response.aiter_stream():
             usage.feed(piece)
-            exchange.write(stream.feed(trim.feed(piece) if trim else piece))
-            while not exchange.writable:
-                self._drained.clear()
-                await self._drained.wait()
+            if record:
+                record.feed(piece)
+            await self._write(stream.feed(trim.feed(piece) if trim else piece))
         if trim:
-            exchange.write(stream.feed(trim.end()))
-        exchange.write(stream.end())
+            self._exchange.write(stream.feed(trim.end()))
+        self._exchange.write(stream.end())
         usage.end()
+        if record:
+            self._cache.keep(record, response.headers, monotonic())
+        self._end()
+
+    async def _give(self, kept: Kept) -> None:
+        """Answer with what was kept: nobody is asked, and nothing is spent."""
+        self._hit, self._status = True, 200
+        stream = self._desk.masker.stream()
+        self._start(200, kept.headers)
+        for at in range(0, len(kept.body), PIECE_BYTES):
+            if at:
+                await asyncio.sleep(0)  # other calls go on while a large one is masked
+            await self._write(stream.feed(kept.body[at : at + PIECE_BYTES]))
+        self._exchange.write(stream.end())
+        self._end()
+
+    def _start(self, status: int, headers: wire.Headers) -> None:
+        mask = self._desk.masker.mask
+        lines = [(name, mask(value)) for name, value in wire.response_headers(status, headers)]
+        if self._asked and self._asked.cache is not None:
+            lines.append((b"x-lampyr-cache", b"hit" if self._hit else b"miss"))
+        self._exchange.start(status, lines)
+
+    async def _write(self, data: bytes) -> None:
+        """And wait until the function reads what was written."""
+        self._exchange.write(data)
+        while not self._exchange.writable:
+            self._drained.clear()
+            await self._drained.wait()
+
+    def _end(self) -> None:
         self._close("")  # before the last byte leaves: who has the whole answer finds it in the ledger
-        exchange.end()
+        self._exchange.end()
 
     def _refuse(self, refused: Refused) -> None:
         self._status = refused.status
@@ -230,7 +275,9 @@ class Call:
         cost = f", {usd:.6f} USD" if usd else ""
         model = self._desk.masker.mask(_UNPRINTABLE.sub("?", self._model or "-").encode()).decode()
         said = f"tokens {'~' if tokens.guessed else ''}{tokens.read} in, {tokens.written} out{cost}"
-        self._log.call(route, f"{name} {model} {self._status or '-'}{ended} {said}, {took_ms:.1f} ms")
+        self._log.call(
+            route, f"{name} {model} {self._status or '-'}{' hit' if self._hit else ''}{ended} {said}, {took_ms:.1f} ms"
+        )
 
     def _tokens(self, ended: str) -> Tokens:
         """What the provider has said, or what it will want to be paid where nobody has waited for its answer."""
@@ -244,7 +291,7 @@ class Call:
         bill, self._bill = self._bill, None
         if bill is None:
             return 0.0
-        if not self._sent or self._asked is None:
+        if not (self._sent or self._hit) or self._asked is None:
             bill.void()
             return 0.0
         answered = 0 < self._status < 400

@@ -29,6 +29,7 @@ class Provider:
     timeout: float
     retries: int
     fallback: tuple[str, ...] = ()
+    cache: float | None = None
 
 
 class Refused(Exception):

@@ -59,7 +59,7 @@ _DROPPED = re.compile(
 )
 _KEPT_BACK = re.compile(
     rb"connection|keep-alive|trailer|transfer-encoding|upgrade|content-length|content-encoding|set-cookie.*|location|"
-    rb"alt-svc|strict-transport-security|date|x-lampyr-id|proxy-.*|www-authenticate|te"
+    rb"alt-svc|strict-transport-security|date|x-lampyr-id|x-lampyr-cache|proxy-.*|www-authenticate|te"
 )
 
 
