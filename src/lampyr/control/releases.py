@@ -92,19 +92,25 @@ class Releases:
         active = self._make(index.active)
         for one in index.deployments.values():
             if one.preview:
-                try:
-                    self._previews[one.id] = self._make(one.id)
-                except LampyrError as error:
-                    self._send({"log": f"warning: the preview {one.id} is not shown: {error.message}"}, ())
+                self._make_preview(one.id)
         return active
 
     def renew(self, active: str) -> Release:
         """What functions may have has changed: what serves, made anew, and so are the previews. Raises LampyrError."""
         release = self._make(active)
         for id in self._previews:
-            self._previews[id] = self._make(id)
-            self._show_again(self._previews[id])
+            if self._make_preview(id):
+                self._show_again(self._previews[id])
         return release
+
+    def _make_preview(self, id: str) -> bool:
+        """False where its files cannot be read any more: that is no reason for others to go without."""
+        try:
+            self._previews[id] = self._make(id)
+        except LampyrError as error:
+            self._send({"log": f"warning: the preview {id} cannot be read: {error.message}"}, ())
+            return False
+        return True
 
     def projects(self) -> list[Project]:
         """Those whose functions may be called next to those that serve."""

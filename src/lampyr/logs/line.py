@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 # What is said of how bad it is, from the least on. What nobody says anything of is "info".
 LEVELS = ("debug", "info", "warning", "error", "critical")
-STREAMS = ("stdout", "stderr", "access", "platform")
 RANK = {level: rank for rank, level in enumerate(LEVELS)}
 
 
