@@ -36,6 +36,16 @@ def report(root: Path, **env: str) -> dict[str, Any]:
     return found
 
 
+def test_what_was_not_imported_is_said(tmp_path: Path) -> None:
+    write(tmp_path, {"app/a/route.py": "def GET(:\n", "app/b/route.py": "def GET(): ...\n", "public/b": "taken"})
+    lines = build(tmp_path).stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["/a", "standard", "was", "not", "imported"],
+        ["/b", "standard", "was", "not", "imported", "GET"],
+    ]
+    assert lines == [line.rstrip() for line in lines]
+
+
 def test_what_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, {"app/a/route.py": "\nimport requestz\ndef GET(): ...\n", "app/b/route.py": "def GET(): ...\n"})
     found = report(tmp_path)

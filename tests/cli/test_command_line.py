@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lampyr.cli import terminal
+
 LAMPYR = str(Path(sys.executable).parent / "lampyr")
 TOP_LEVEL = ["init", "dev", "build", "start", "model"]
 
@@ -136,6 +138,13 @@ def test_a_full_disk_under_stdout_is_said() -> None:
     assert done.returncode == 1
     hint = "free some space there, or write to another place"
     assert done.stderr == f"lampyr: error: No space left on device\nhint: {hint}\n"
+
+
+def test_a_table_in_a_pipe_has_whole_cells_and_no_blanks_at_its_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.table(("ID", "URL"), [("a" * 300, "http://x"), ("[b]", "-")])
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["ID", "URL"] and [row.split() for row in rows] == [["a" * 300, "http://x"], ["[b]", "-"]]
+    assert not [line for line in (head, *rows) if line != line.rstrip()]
 
 
 def stderr_of_terminal(*arguments: str, **env: str) -> str:

@@ -82,9 +82,9 @@ def test_the_route_of_the_readme_streams_a_chat(tmp_path: Path) -> None:
     server = Server(example.write(tmp_path), "start")
     try:
         answer = server.request("POST", "/api/chat", '{"messages": [{"role": "user", "content": "Hello"}]}')
-        refused = server.request("POST", "/api/chat", "{}")
+        refused = [server.request("POST", "/api/chat", body) for body in ("{}", "[]", '"hello"')]
     finally:
         server.stop()
     assert answer.headers["content-type"] == "text/event-stream"
     assert answer.body.startswith(b"data: {") and b"Hello" in answer.body and answer.body.endswith(b"data: [DONE]\n\n")
-    assert (refused.status, refused.error) == (400, "BAD_REQUEST")
+    assert [(one.status, one.error) for one in refused] == [(400, "BAD_REQUEST")] * 3

@@ -57,7 +57,7 @@ def _table(report: Report) -> Iterator[str]:
     for function in report.project.functions:
         load = report.loads.get(function.route, Load())
         answers = "an ASGI application" if function.asgi else " ".join(function.methods)
-        yield f"{function.route:<{width}}  {function.settings.runtime:<8}  {_weight(load)}  {answers}"
+        yield f"{function.route:<{width}}  {function.settings.runtime:<8}  {_weight(load)}  {answers}".rstrip()
         rows = [(one.name, _size(one.bytes), one.imported_by) for one in load.packages[:SHOWN]]
         names = max((len(name) for name, _, _ in rows), default=0)
         for name, size, by in rows:
@@ -69,7 +69,7 @@ def _table(report: Report) -> Iterator[str]:
 
 def _weight(load: Load) -> str:
     if load.files is None or load.bytes is None or load.import_ms is None:
-        return f"{'cannot be imported':<34}"
+        return f"{'was not imported':<34}"
     files = f"{load.files} file{'' if load.files == 1 else 's'}"
     return f"{files:>10}  {_size(load.bytes):>9}  {load.import_ms:>8.1f} ms"
 

@@ -51,7 +51,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence
         shown.add_column(column, foot, justify="right" if right else "left", no_wrap=right)
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))  # `[id]` is a name, not a style
-    Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(shown)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    with console.capture() as drawn:
+        console.print(shown)
+    payload("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def width() -> int:

@@ -9,7 +9,7 @@ client = AsyncOpenAI()  # its address and key come from the provider in lampyr.t
 
 async def POST(req: Request) -> Response:
     body = await req.json()
-    if not body.get("messages"):
+    if not isinstance(body, dict) or not body.get("messages"):
         raise BadRequest('say {"messages": [{"role": "user", "content": "..."}]}')
     stream = await client.chat.completions.create(model="local", messages=body["messages"], stream=True)
     return Response(stream)
