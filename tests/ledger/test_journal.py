@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 
 from lampyr.ledger import journal, records
 from lampyr.ledger.journal import Journal, Position
-from lampyr.ledger.records import Amended, Closed, Known, Opened, Origin, Record, Spent, Started, Streamed, Traced
+from lampyr.ledger.records import (
+    Amended,
+    Asked,
+    Closed,
+    Known,
+    Opened,
+    Origin,
+    Record,
+    Spent,
+    Started,
+    Streamed,
+    Traced,
+)
 
 IDS = st.integers(0, 2**96 - 1).map(lambda number: f"{number:024x}")
 KEYS = st.integers(-(2**63), 2**63 - 1)
@@ -35,6 +47,7 @@ SPENT = st.builds(
 RECORDS = st.one_of(
     CLOSED,
     SPENT,
+    SPENT.map(Asked),
     st.builds(Opened, IDS, KEYS),
     st.builds(Amended, IDS, KEYS, COUNTS),
     st.builds(Traced, IDS, HEX.map(lambda one: one * 2), HEX, st.integers(0, 255)),
@@ -55,6 +68,8 @@ def written(record: Record) -> bytes:
             return records.known(record.origin)
         case Spent():
             return records.spent(record)
+        case Asked():
+            return records.asked(record)
         case Traced():
             return records.traced(record)
         case Streamed():

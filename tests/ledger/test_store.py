@@ -18,7 +18,7 @@ import pytest
 from lampyr.errors import StateError
 from lampyr.ledger import records, schema, store
 from lampyr.ledger.journal import Journal
-from lampyr.ledger.records import Amended, Closed, Opened, Origin, Spent
+from lampyr.ledger.records import Amended, Asked, Closed, Opened, Origin, Spent
 from lampyr.ledger.store import Store
 from lampyr.ledger.usage import BY
 from lampyr.ledger.usage import report as shown
@@ -281,6 +281,37 @@ def test_what_is_spent_at_providers(tmp_path: Path, journal: Journal, most_rows:
         assert found[:2] == [(200, 0.5, "openai", "small"), (100, 0.25, "openai", "small")]
         assert found[3] == (100, 0.25, "openai", "late")
         assert db.execute("SELECT count(*), sum(settled) FROM calls").fetchone() == (6, 6)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_call_that_was_cut_off_with_its_broker_is_there_once(tmp_path: Path, journal: Journal, keeps: bool) -> None:
+    """From the next broker on, with what it may have cost; also where the database has passed its beginning."""
+    key, calls = journal.origin(Origin("/a", "d", "")), Journal(tmp_path / "calls", print, 4096)
+    journal.write(records.opened(Opened(id_at(0), key)))
+
+    def absorb() -> None:
+        if keeps:
+            with closing(Store(tmp_path)) as keeper:
+                keeper.absorb(1000)
+
+    first, cut = call(500, id_at(0)), call(501, id_at(0), "large")
+    for one in (first._replace(tokens_in=9999, guessed=True), cut._replace(provider="away"), cut):
+        calls.write(records.asked(Asked(one)))
+    calls.write(records.spent(first))
+    absorb()
+    journal.write(records.closed(row(0, key, "error")))
+    absorb()
+    assert [one["provider"] for one in report(tmp_path, "provider")["groups"]] == ["openai"]
+    assert report(tmp_path, "model")["total"]["calls"] == 1, "it may yet end as others do"
+    for _ in range(2):
+        Journal(tmp_path / "calls", print, 4096)  # a broker begins
+        absorb()
+        found = {one["model"]: (one["calls"], one["tokens_in"]) for one in report(tmp_path, "model")["groups"]}
+        assert found == {"small": (1, 100), "large": (1, 100)}
+    if keeps:
+        with closing(sqlite3.connect(tmp_path / store.DATABASE)) as db:
+            assert db.execute("SELECT count(*) FROM asked").fetchone() == (0,)
+            assert db.execute("SELECT tokens_in FROM rows").fetchone() == (200,)
 
 
 @pytest.mark.parametrize("closed", ["before the call is taken", "after it"])

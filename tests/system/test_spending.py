@@ -180,6 +180,8 @@ def test_what_a_killed_broker_had_reserved_is_spent(serve: Serve) -> None:
             until(lambda: server.find("lampyr.broker").pid != old.pid, "another broker")
             assert chat(server) == 429
             assert cut.result() != 200
+        spent = usage(server, "provider")["openai"]
+        assert (spent["calls"], spent["tokens_out"]) == (1, 10 * TOKENS), "and in the ledger"
 
 
 def test_a_spent_budget_is_an_error_of_the_sdk_that_it_does_not_try_again(serve: Serve) -> None:

@@ -39,15 +39,15 @@ class Bills:
     async def open(self, caller: Caller, asked: list[tuple[Provider, str]], estimate: Estimate) -> Bill:
         """A call of `caller` that may be made to any of these providers and models. Raises Refused."""
         tokens = Tokens(estimate.most_prompt, estimate.most_answer)
-        usd = max(self._usd(provider, model, tokens) for provider, model in asked)
+        usd = max(self.usd(provider, model, tokens) for provider, model in asked)
         kept = await self._purses.reserve(caller.route, Amount(estimate.most_prompt + estimate.most_answer, usd))
-        return Bill(self, caller.route, kept)
+        return Bill(self, caller.route, kept, tokens)
 
     def free(self, caller: Caller) -> Bill:
         """A call of `caller` that costs nothing, whatever is left of its budgets."""
-        return Bill(self, caller.route, Reservation([]))
+        return Bill(self, caller.route, Reservation([]), Tokens(0, 0))
 
-    def _usd(self, provider: Provider, model: str, tokens: Tokens) -> float:
+    def usd(self, provider: Provider, model: str, tokens: Tokens) -> float:
         price = self._prices.of(provider, model)
         return price.usd(tokens) if price else 0.0
 
@@ -64,18 +64,29 @@ class Bills:
             )
         return price.usd(tokens) if price else 0.0
 
+    def begin(self, row: records.Spent) -> None:
+        """Into the ledger: what a call may have cost, should this process end before it."""
+        self._journal.write(records.asked(records.Asked(row)))
+
     def write(self, row: records.Spent) -> None:
-        """Into the ledger."""
+        """Into the ledger: what a call has cost."""
         self._journal.write(records.spent(row))
 
 
 class Bill:
-    """One call, from its reservation until it is closed."""
+    """One call, from its reservation until it is closed. `most` are the tokens that it may use."""
 
-    def __init__(self, bills: Bills, route: str, kept: Reservation) -> None:
+    def __init__(self, bills: Bills, route: str, kept: Reservation, most: Tokens) -> None:
         self._bills = bills
         self._route = route
         self._kept = kept
+        self._most = most
+
+    def ask(self, provider: Provider, model: str, id: str, invocation: str) -> None:
+        """This provider is about to be asked, perhaps after another that did not answer."""
+        usd = self._bills.usd(provider, model, self._most)
+        used = (self._most.read, self._most.written, usd, True)
+        self._bills.begin(records.Spent(id, invocation, self._route, provider.name, model if usd else "", *used))
 
     def close(
         self,

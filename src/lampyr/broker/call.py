@@ -162,6 +162,8 @@ class Call:
     async def _try(self, provider: Provider, question: wire.Question, key: Key | None, *, last: bool) -> None:
         """Send it, again where nothing of an answer has come."""
         request = self._request(provider, question)
+        if self._bill:
+            self._bill.ask(provider, question.model, self._exchange.id, wire.invocation(self._exchange.headers))
         for attempt in range(provider.retries, -1, -1):
             try:
                 self._sent = True

@@ -24,7 +24,7 @@ REFUSED = frozenset({"rate_limited", "over_budget"})
 ERRORS = frozenset({"error", "timeout", "crashed", "throttled", "interrupted"})
 
 START, ORIGIN, OPEN, CLOSE, AMEND, SPEND = range(1, 7)
-STREAM, TRACE = 7, 16
+STREAM, ASK, TRACE = 7, 8, 16
 KIND_AT = 2  # behind the length
 
 HEADER = Struct("<HB")
@@ -112,6 +112,12 @@ class Spent(NamedTuple):
     took_ms: float = 0.0
 
 
+class Asked(NamedTuple):
+    """A provider is about to be asked. `call` is what will have been spent where nobody lives to say how it ended."""
+
+    call: Spent
+
+
 class Traced(NamedTuple):
     """An invocation in a trace that its client has begun; `parent` is the client's span (core/traceparent.py)."""
 
@@ -129,7 +135,7 @@ class Streamed(NamedTuple):
     first_byte_ms: float
 
 
-Record = Started | Known | Opened | Closed | Amended | Spent | Streamed | Traced
+Record = Started | Known | Opened | Closed | Amended | Spent | Asked | Streamed | Traced
 
 
 def started() -> bytes:
@@ -162,6 +168,11 @@ def amended(row: Amended) -> bytes:
 def spent(row: Spent) -> bytes:
     """A call to a provider."""
     return _framed(SPEND, json.dumps(row).encode())
+
+
+def asked(row: Asked) -> bytes:
+    """A call to a provider that begins."""
+    return _framed(ASK, json.dumps(row.call).encode())
 
 
 def traced(row: Traced) -> bytes:
@@ -207,6 +218,8 @@ def _decoded(kind: int, data: bytes, at: int, end: int) -> Record:
         return Streamed(id.decode("latin-1"), origin, first_byte_ms)
     if kind == SPEND:
         return Spent(*json.loads(data[at + HEADER.size : end - 1]))
+    if kind == ASK:
+        return Asked(Spent(*json.loads(data[at + HEADER.size : end - 1])))
     if kind == TRACE:
         _, _, id, trace, parent, flags, _ = TRACE_STRUCT.unpack_from(data, at)
         return Traced(id.decode("latin-1"), trace.hex(), parent.hex(), flags)

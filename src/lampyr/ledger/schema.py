@@ -138,7 +138,17 @@ _STEP_3 = (
     """,
 )
 
-_STEPS = (_STEP_1, _STEP_2, _STEP_3)
+# Calls to providers that are under way: what they count as where the broker does not live to say how they ended.
+_STEP_4 = (
+    """
+    CREATE TABLE asked (
+        id TEXT PRIMARY KEY, invocation TEXT, function TEXT, provider TEXT, model TEXT,
+        tokens_in INTEGER, tokens_out INTEGER, cost_usd REAL, guessed INTEGER
+    ) WITHOUT ROWID
+    """,
+)
+
+_STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4)
 VERSION = len(_STEPS)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from lampyr.errors import StateError
 from lampyr.ledger import ever, journal, recent, schema
 from lampyr.ledger.journal import Position
-from lampyr.ledger.records import Closed, Origin, Spent
+from lampyr.ledger.records import Asked, Closed, Origin, Spent, Started
 from lampyr.ledger.tally import HOUR_MS, SUMS, Key, Tally, started_ms
 
 DATABASE = "ledger.db"
@@ -32,6 +32,7 @@ WAL_BYTES = 16 * 1024 * 1024
 _ROW = "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '', NULL)"
 _OPEN = "INSERT OR IGNORE INTO rows (id, origin, started_ms, outcome) VALUES (?, ?, ?, ?)"
 _CALL = "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ASKED = "INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SPENT = """
     UPDATE rows SET tokens_in = tokens_in + ?, tokens_out = tokens_out + ?, cost_usd = cost_usd + ?,
         model = iif(provider = '', ?, model), provider = iif(provider = '', ?, provider)
@@ -65,6 +66,7 @@ class Store:
         self._called_to = _position(self._db, "calls")
         self._running = _running(self._db)
         self._called = _called(self._db)
+        self._asked = _asked(self._db)
         self._models = _models(self._db)
 
     def close(self) -> None:
@@ -77,7 +79,8 @@ class Store:
         tally.home = lambda id: _home(self._db, id)
         tally.function_of = lambda origin: _function(self._db, origin)
         # Calls first: by then their invocations stand in the other journal.
-        calls, called_to = _read_calls(self._calls, self._called_to, self._models)
+        asked = dict(self._asked)
+        calls, called_to = _read_calls(self._calls, self._called_to, self._models, asked)
         tally.call(calls)
         count, position = 0, self.position
         for records, reached in journal.read(self._journal, position):
@@ -89,7 +92,7 @@ class Store:
         else:
             tally.settle()
         if count or calls or tally.settled:
-            self._keep(tally, position, calls, called_to)
+            self._keep(tally, position, calls, called_to, asked)
             journal.forget(self._journal, position)
             journal.forget(self._calls, called_to)
             if self._told is not None:
@@ -101,7 +104,9 @@ class Store:
         found = ((key, self._db.execute(asked, (key,)).fetchone()) for key in keys)
         return {key: Origin(*names) for key, names in found if names}
 
-    def _keep(self, tally: Tally, position: Position, calls: list[Spent], called_to: Position) -> None:
+    def _keep(
+        self, tally: Tally, position: Position, calls: list[Spent], called_to: Position, asked: dict[str, Spent]
+    ) -> None:
         with _transaction(self._db) as db:
             origins = ((key, *origin) for key, origin in tally.origins.items())
             db.executemany("INSERT OR IGNORE INTO origins VALUES (?, ?, ?, ?)", origins)
@@ -116,6 +121,8 @@ class Store:
             first = ((one.first_byte_ms, one.id) for one in tally.streamed)
             db.executemany("UPDATE rows SET first_byte_ms = ? WHERE id = ?", first)
             db.executemany(_CALL, ((*one[:9], 0) for one in calls))
+            db.executemany("DELETE FROM asked WHERE id = ?", ((id,) for id in self._asked.keys() - asked.keys()))
+            db.executemany(_ASKED, (one[:9] for one in asked.values() if self._asked.get(one.id) != one))
             db.executemany(_SPENT, ((*one[5:8], one.model, one.provider, one.invocation) for one in tally.settled))
             db.executemany("UPDATE calls SET settled = 1 WHERE id = ?", ((one.id,) for one in tally.settled))
             db.executemany(f"INSERT INTO hours {_ADD}", ((*key, *sums) for key, sums in tally.sums.items()))
@@ -126,7 +133,7 @@ class Store:
             to = (("journal", *position), ("calls", *called_to))
             db.executemany("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", to)
         self.position, self._running = position, tally.running
-        self._called_to, self._called = called_to, tally.called
+        self._called_to, self._called, self._asked = called_to, tally.called, asked
 
     def forget(self, now_s: float, keep_days: float) -> int:
         """Remove some of the rows that are too old and give their pages back; how many there were."""
@@ -171,7 +178,7 @@ def totals(folder: Path, by: str, since_hour: int = 0) -> Totals:
 def _totals(folder: Path, by: str, since_hour: int) -> Totals:
     database = folder / DATABASE
     if not database.exists():
-        return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position(), set())
+        return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position(), set(), {})
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as db:
         db.execute("BEGIN")  # all of the following is about one moment
         shape = schema.version(db)
@@ -179,7 +186,7 @@ def _totals(folder: Path, by: str, since_hour: int) -> Totals:
             message = f"the ledger in {folder} was written by an earlier Lampyr"
             raise StateError(message, "start the server once; it brings the ledger up to date")
         if not shape:
-            return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position(), set())
+            return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position(), set(), {})
         first_hour, asked, since = _question(db, by, since_hour)
         found = Totals({group: sums for group, *sums in db.execute(asked, (since,))}, first_hour)
         tally = Tally(running=_running(db), called=_called(db), home=lambda id: _home(db, id))
@@ -188,7 +195,7 @@ def _totals(folder: Path, by: str, since_hour: int) -> Totals:
             rows = db.execute("SELECT key, function, deployment, region FROM origins")
             tally.origins = {key: Origin(*rest) for key, *rest in rows}
         to = _position(db, "journal"), _position(db, "calls")
-        return _with_tail(found, folder, by, since_hour, tally, *to, _models(db))
+        return _with_tail(found, folder, by, since_hour, tally, *to, _models(db), _asked(db))
 
 
 def _question(db: sqlite3.Connection, by: str, since_hour: int) -> tuple[int | None, str, int]:
@@ -218,10 +225,11 @@ def _with_tail(
     position: Position,
     called_to: Position,
     models: set[str],
+    asked: dict[str, Spent],
 ) -> Totals:
     """With what stands in the journals behind these positions."""
     groups, first_hour = found
-    tally.call(_read_calls(folder / "calls", called_to, models)[0])
+    tally.call(_read_calls(folder / "calls", called_to, models, asked)[0])
     for records, _ in journal.read(folder / "journal", position):
         tally.take(records)
     tally.settle()
@@ -241,19 +249,34 @@ def _group(by: str, key: Key, origins: dict[int, Origin]) -> str | int:
     return groups.get(by, hour if by == "hour" else hour // 24)
 
 
-def _read_calls(folder: Path, position: Position, models: set[str]) -> tuple[list[Spent], Position]:
-    """What the journal of calls has; their models are added to those that are known."""
+def _read_calls(
+    folder: Path, position: Position, models: set[str], asked: dict[str, Spent]
+) -> tuple[list[Spent], Position]:
+    """The calls that are over by what their journal says. Their models are added to those that are known.
+
+    `asked` are those under way, by id; a broker that begins says that they have ended with the one before.
+    """
     found: list[Spent] = []
     for records, reached in journal.read(folder, position):
         for one in records:
-            if isinstance(one, Spent):
-                if one.model and one.model not in models:
-                    if len(models) >= MOST_MODELS:
-                        one = one._replace(model=OTHER_MODELS)
-                    models.add(one.model)
-                found.append(one)
+            if isinstance(one, Asked):
+                asked[one.call.id] = one.call
+            elif isinstance(one, Spent):
+                asked.pop(one.id, None)
+                found.append(_of_few_models(one, models))
+            elif isinstance(one, Started):
+                found += [_of_few_models(call, models) for call in asked.values()]
+                asked.clear()
         position = reached
     return found, position
+
+
+def _of_few_models(call: Spent, models: set[str]) -> Spent:
+    if call.model and call.model not in models:
+        if len(models) >= MOST_MODELS:
+            call = call._replace(model=OTHER_MODELS)
+        models.add(call.model)
+    return call
 
 
 def _models(db: sqlite3.Connection) -> set[str]:
@@ -289,6 +312,10 @@ def _called(db: sqlite3.Connection) -> dict[str, list[Spent]]:
     for *call, _ in db.execute("SELECT * FROM calls WHERE settled = 0"):
         found.setdefault(call[1], []).append(Spent(*call))
     return found
+
+
+def _asked(db: sqlite3.Connection) -> dict[str, Spent]:
+    return {call[0]: Spent(*call) for call in db.execute("SELECT * FROM asked")}
 
 
 def _function(db: sqlite3.Connection, origin: int) -> str | None:
