@@ -165,9 +165,9 @@ def test_failures_are_not_kept(serve: Serve) -> None:
 
 def test_time_is_over(serve: Serve) -> None:
     with Fake() as fake:
-        server = serve(files(fake, cache='cache = "1s"\n'))
+        server = serve(files(fake, cache='cache = "3s"\n'))
         assert [ask(server)[0] for _ in range(2)] == ["miss", "hit"]
-        until(lambda: ask(server)[0] == "miss", "the end of the second")
+        until(lambda: ask(server)[0] == "miss", "the end of the time")
         assert len(fake.sent) == 2
 
 
