@@ -40,9 +40,11 @@ class Deadlines:
     def _expire(self) -> None:
         self._timer = None
         now_s = monotonic()
-        for call in [call for call, due_s in self._due_s.items() if due_s <= now_s]:
-            if self._due_s.pop(call, None) is not None:  # the end of one may have been that of another
-                call.expire()
-        for due_s in self._due_s.values():
-            self._timer = self._loop.call_later(max(due_s - now_s, 0.0) + CLOCK_S, self._expire)
-            break
+        try:
+            for call in [call for call, due_s in self._due_s.items() if due_s <= now_s]:
+                if self._due_s.pop(call, None) is not None:  # the end of one may have been that of another
+                    call.expire()
+        finally:  # whatever one of them comes to, the others have theirs
+            for due_s in self._due_s.values():
+                self._timer = self._loop.call_later(max(due_s - now_s, 0.0) + CLOCK_S, self._expire)
+                break
