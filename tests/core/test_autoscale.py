@@ -6,11 +6,11 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lampyr.core.autoscale import (
@@ -237,12 +237,28 @@ def test_zero_comes_soon_after_the_last_call(traffic: Traffic, bounds: Bounds) -
 )
 def test_steady_traffic_settles(at_once: int, takes_s: float, pause_s: float, concurrency: int, idle_s: float) -> None:
     """Calls in step, for ever: after the first minutes nothing is started or ended any more."""
+    assume(abs(takes_s - BUSY_AFTER_S) > 1e-6)  # there rounding decides which of the calls make it busy: the next test
     period_s = takes_s + pause_s
     rounds = int(4 * idle_s / period_s) + 10
     traffic = [(number * period_s, takes_s) for number in range(rounds) for _ in range(at_once)]
     until_s = (rounds - 1) * period_s
     simulation = Simulation(bounds(concurrency, idle_timeout_s=idle_s)).run(traffic, until_s)
     assert [change for change in simulation.changes if change[0] > 2 * idle_s + 4 * period_s] == []
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 8), st.floats(0.01, 2), st.sampled_from([1, 2, 4]), st.lists(st.booleans(), min_size=1))
+def test_calls_at_the_very_bound_of_busy_start_a_spare_once_in_an_idle_timeout(
+    at_once: int, pause_s: float, concurrency: int, longer: list[bool]
+) -> None:
+    """Some last a little less than what makes a function busy, some a little more."""
+    idle_s, period_s = 5.0, BUSY_AFTER_S + pause_s
+    rounds = int(6 * idle_s / period_s) + 10
+    takes_s = [BUSY_AFTER_S + (1e-9 if longer[number % len(longer)] else -1e-9) for number in range(rounds)]
+    traffic = [(number * period_s, takes_s[number]) for number in range(rounds) for _ in range(at_once)]
+    simulation = Simulation(bounds(concurrency, idle_timeout_s=idle_s)).run(traffic, (rounds - 1) * period_s)
+    late_s = [when_s for when_s, what in simulation.changes if what == "start" and when_s > 2 * idle_s + 4 * period_s]
+    assert all(after_s - before_s >= idle_s for before_s, after_s in pairwise(late_s))
 
 
 def test_a_call_that_lasts_has_a_spare_beside_it_and_the_next_does_not_wait() -> None:
