@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import textwrap
 from typing import Any
 
-from lampyr.node import isolation
+import pytest
+
+from lampyr.node import ends, isolation
 from lampyr.runtime.sandbox import Means
 
 
@@ -38,8 +41,27 @@ def test_strict_fails_exactly_when_something_falls_short() -> None:
     assert run("--strict").returncode == (0 if all(one["holds"] for one in promises()) else 1)
 
 
+def test_loops_hold_where_the_kernel_tells_who_has_connected() -> None:
+    loops = next(one for one in promises() if one["name"] == "loops")
+    assert "508" in loops["promise"]
+    assert loops["holds"] == ends.answers() == ("sock_diag" in loops["mechanism"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="netlink is Linux's")
+def test_loops_fall_short_where_the_kernel_cannot_be_asked() -> None:
+    """Every descriptor is taken: the socket to the kernel cannot be had."""
+    code = """
+        import os, resource
+        from lampyr.node import ends
+        assert ends.answers()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, 64))
+        assert not ends.answers()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
 def test_on_a_machine_with_nothing_everything_falls_short_and_says_how_it_can_be_had() -> None:
-    found = isolation.promises(Means().as_message(), dict.fromkeys(("memory", "pids", "cpu"), "not there"))
+    found = isolation.promises(Means().as_message(), dict.fromkeys(("memory", "pids", "cpu"), "not there"), told=False)
     holding = {one.name for one in found if one.holds}
     assert holding <= {"descriptors", "leaks"}
     assert all(one.hint for one in found if not one.holds)

@@ -21,15 +21,18 @@ class Promise(NamedTuple):
     hint: str
 
 
-def promises(means: Mapping[str, Any], missing: Mapping[str, str]) -> list[Promise]:
-    """Every promise. `means` is what runtime.sandbox has found, `missing` are the controllers without groups."""
-    made = [*_of_the_room(means), *_of_the_kernel(means), *_of_groups(means, missing)]
+def promises(means: Mapping[str, Any], missing: Mapping[str, str], *, told: bool) -> list[Promise]:
+    """Every promise. `means` is what runtime.sandbox has found, `missing` are the controllers without groups.
+
+    `told`: the kernel tells whose a connection is (node/ends.py).
+    """
+    made = [*_of_the_room(means), *_of_the_kernel(means), *_of_groups(means, missing), _of_loops(told=told)]
     return [one._replace(hint="" if one.holds else one.hint) for one in made]
 
 
-def lacking(means: Mapping[str, Any], missing: Mapping[str, str]) -> str:
+def lacking(means: Mapping[str, Any], missing: Mapping[str, str], *, told: bool) -> str:
     """The names of the promises that a fallback keeps, and the reasons found; empty when all hold."""
-    names = dict.fromkeys(one.name for one in promises(means, missing) if not one.holds)
+    names = dict.fromkeys(one.name for one in promises(means, missing, told=told) if not one.holds)
     why = means["missing"].get("room")
     return ", ".join(names) + (f" (no room: {why})" if names and why else "")
 
@@ -105,3 +108,12 @@ def _of_groups(means: Mapping[str, Any], missing: Mapping[str, str]) -> list[Pro
         Promise("process limit", "a fork or thread bomb stays in its instance", *by("pids", tasks)),
         Promise("processor", "a busy function leaves the others their share", *by("cpu", "the scheduler's fairness")),
     ]
+
+
+def _of_loops(*, told: bool) -> Promise:
+    return Promise(
+        "loops", "functions that call one another without end are stopped with 508",
+        "socket diagnostics (sock_diag): the kernel tells who has connected"
+        if told else "the header x-lampyr-depth, where functions send it on",
+        told, "use a Linux kernel with inet_diag and tcp_diag, and allow netlink sockets (NETLINK_SOCK_DIAG)",
+    )  # fmt: skip

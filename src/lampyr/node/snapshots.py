@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from lampyr.core.flow import Patience
-from lampyr.node import isolation
+from lampyr.node import ends, isolation
 from lampyr.node.forks import Forked, Forks
 from lampyr.node.hatches import Hatches, is_listening
 from lampyr.node.limits import Fence, Limits
@@ -70,7 +70,7 @@ class Base:
             self.users_known()
         if not self._warned:
             self._warned = True
-            lacking = isolation.lacking(means, self.limits.missing)
+            lacking = isolation.lacking(means, self.limits.missing, told=ends.answers())
             if lacking:
                 self._told(f"warning: isolation falls short: {lacking} (`lampyr doctor` says more)", None)
 
