@@ -8,16 +8,18 @@ from __future__ import annotations
 import http.client
 import os
 import random
+import re
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from serving import Serve, Server, until
+from serving import Serve, Server, started_for, until, write
 
 from lampyr.runtime import sandbox
 
@@ -59,6 +61,35 @@ PROJECT = {
 ASKS = {"/quick": ("GET", None), "/wait": ("GET", None), "/many": ("GET", None), "/kept": ("POST", b"x" * 20_000)}
 WANTED = {"/quick": b"fine", "/wait": b"fine", "/many": b"fine" * 4, "/kept": b"fine"}
 
+SHARING = """
+    import heavy
+    rate_limit = "none"
+    def GET(): return heavy.WORD
+"""
+# Functions that need a shared snapshot, the broker, and neither.
+LEANING = {
+    "app/quick/route.py": PROJECT["app/quick/route.py"],
+    "app/a/route.py": SHARING,
+    "app/b/route.py": SHARING,
+    "app/model/route.py": """
+        import http.client, json, os
+        from urllib.parse import urlsplit
+        rate_limit = "none"
+        BODY = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "Hello"}]})
+        def GET():
+            url = urlsplit(os.environ["OPENAI_BASE_URL"])
+            connection = http.client.HTTPConnection(url.netloc, timeout=9)
+            headers = {"authorization": "Bearer " + os.environ.get("OPENAI_API_KEY", "")}
+            headers["content-type"] = "application/json"
+            connection.request("POST", url.path + "/chat/completions", BODY, headers)
+            answer = connection.getresponse()
+            found = answer.read()
+            return "fine" if answer.status == 200 and b"choices" in found else f"{answer.status} {found}"
+    """,
+    "lampyr.toml": "[providers.echo]\n",
+}
+BACK_S = 2.0
+
 
 @dataclass
 class Result:
@@ -83,12 +114,15 @@ class Load:
 
     server: Server
     clients_for_each: int = 2
+    paths: tuple[str, ...] = tuple(ASKS)
     results: list[Result] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Load:
         self.threads = [
-            threading.Thread(target=self._ask_on, args=(path,)) for path in ASKS for _ in range(self.clients_for_each)
+            threading.Thread(target=self._ask_on, args=(path,))
+            for path in self.paths
+            for _ in range(self.clients_for_each)
         ]
         for thread in self.threads:
             thread.start()
@@ -106,12 +140,12 @@ class Load:
             self.results.append(Result(path, began_s, time.monotonic(), what))
 
     def _ask(self, path: str) -> str:
-        method, body = ASKS[path]
+        method, body = ASKS.get(path, ("GET", None))
         try:
             answer = self.server.request(method, path, body)
         except (OSError, http.client.HTTPException):
             return "cut"
-        return "fine" if answer.body == WANTED[path] else answer.error or f"nonsense: {answer.body!r}"
+        return "fine" if answer.body == WANTED.get(path, b"fine") else answer.error or f"nonsense: {answer.body!r}"
 
 
 def kinds(server: Server) -> dict[str, list[psutil.Process]]:
@@ -197,6 +231,78 @@ def test_only_requests_in_flight_on_a_victim_fail(serve: Serve) -> None:
 
 def _fine_since(load: Load, path: str, since: float) -> bool:
     return any(one.path == path and one.began_s >= since and one.what == "fine" for one in list(load.results))
+
+
+# What a kill may fail, by the path of the request that was in flight.
+COSTS = {
+    "shared": {("/a", "FUNCTION_CRASHED"), ("/b", "FUNCTION_CRASHED")},
+    "lampyr.broker": {("/model", "FUNCTION_INVOCATION_FAILED")},
+    "lampyr.vault": set(),
+    "lampyr.console": set(),
+}
+
+
+def test_what_functions_lean_on_costs_only_what_was_in_flight_and_is_back(serve: Serve, tmp_path: Path) -> None:
+    write(tmp_path, {"site/heavy/__init__.py": "WORD = 'fine'\n", "site/heavy/weights.txt": "x" * 1_100_000})
+    server = serve(LEANING, env={"PYTHONPATH": f"{tmp_path}/site{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
+    paths = ("/quick", "/a", "/b", "/model")
+    for path in paths:
+        answer = server.get(path)
+        assert answer.body == b"fine", (path, answer)
+    until(lambda: _process(server, "shared"), "a shared snapshot")
+    with Load(server, clients_for_each=1, paths=paths) as load:
+        for kind in [*COSTS] * 2:
+            _kill_and_await(server, load, kind)
+    failed = [one for one in load.results if one.what != "fine"]
+    print(f"{len(load.results)} requests, {len(failed)} failed: {Counter((one.path, one.what) for one in failed)}")
+
+
+def _kill_and_await(server: Server, load: Load, kind: str) -> None:
+    _look_at_the_console(server)  # it has no process before
+    victim = until(lambda: _process(server, kind), kind)
+    at_s = time.monotonic()
+    victim.kill()
+
+    def back() -> bool:
+        if kind == "lampyr.console":
+            _look_at_the_console(server)
+        other = _process(server, kind)
+        return other is not None and other.pid != victim.pid
+
+    until(back, f"another {kind}", BACK_S)
+    for path in load.paths:
+        until(lambda path=path: _fine_since(load, path, at_s), f"{path} after {kind}", at_s + BACK_S - time.monotonic())
+    time.sleep(SLACK_S)
+    failed = [one for one in list(load.results) if one.what != "fine" and one.ended_s >= at_s]
+    unexcused = [one for one in failed if (one.path, one.what) not in COSTS[kind] or one.began_s > at_s + SLACK_S]
+    assert not unexcused, (kind, at_s, unexcused, server.lines[-40:])
+
+
+def _process(server: Server, kind: str) -> psutil.Process | None:
+    """The living process of `kind`: of one of our modules, or the shared snapshot, with two functions below it."""
+    with suppress(psutil.Error):
+        if kind != "shared":
+            return next(started_for(kind, psutil.Process(server.process.pid).children()), None)
+        below = [inner for child in server.find("lampyr.runtime.snapshot").children() for inner in child.children()]
+        return next((one for one in below if len(one.children()) >= 2), None)
+    return None
+
+
+def _look_at_the_console(server: Server) -> None:
+    address = urlsplit(_console_url(server))
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+    with suppress(OSError, http.client.HTTPException):  # what was in flight on it
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    connection.close()
+
+
+def _console_url(server: Server) -> str:
+    """Where it is; `lampyr console` would add the token."""
+    return until(
+        lambda: next((found[0] for line in server.lines if (found := re.search(r"http://127\S+", line))), None),
+        "the console's address", 5, server.lines,
+    )  # fmt: skip
 
 
 def test_the_gateway_is_back_on_the_same_sockets(serve: Serve) -> None:
