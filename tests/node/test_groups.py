@@ -1,0 +1,73 @@
+"""Control groups of version 2, on the kernel's own tree where one is mounted that may be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lampyr.node import hierarchy
+from lampyr.node.groups import CONTROLLERS, Group
+
+
+def mounted() -> Path | None:
+    """A version 2 tree in which groups can be made."""
+    if sys.platform != "linux":
+        return None
+    found = [Path(mount) for kind, _, mount, _ in hierarchy._mounts() if kind == "cgroup2"]
+    return next((one for one in found if os.access(one / "cgroup.procs", os.W_OK)), None)
+
+
+TREE = mounted()
+pytestmark = pytest.mark.skipif(TREE is None, reason="there is no tree of version 2 that may be written")
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    assert TREE is not None
+    group = Group(dict.fromkeys(CONTROLLERS, TREE / f"lampyr-test-{os.getpid()}"))
+    yield group
+    assert group.remove()
+
+
+def members(folder: Path) -> list[int]:
+    return [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
+
+
+def test_a_process_is_put_into_a_group_and_ends_with_it(group: Group) -> None:
+    assert TREE is not None
+    folder = TREE / f"lampyr-test-{os.getpid()}" / "one"
+    inner = group.within("one")
+    with subprocess.Popen(["sleep", "60"]) as child:
+        inner.enter(child.pid)
+        assert members(folder) == [child.pid]
+        assert inner.remove()
+        assert child.wait(5) == -9
+    assert not folder.exists()
+
+
+def test_limits_are_what_the_kernel_then_says(group: Group) -> None:
+    """Controllers that are bound to version 1 have no files here, and then nothing is made up."""
+    assert TREE is not None
+    folder = TREE / f"lampyr-test-{os.getpid()}" / "one"
+    inner = group.within("one")
+    offered = (folder / "cgroup.controllers").read_text().split()
+    inner.hold(memory_mib=64, tasks=32)
+    for controller, file, wanted in (("memory", "memory.max", str(64 << 20)), ("pids", "pids.max", "32")):
+        assert (folder / file).exists() == (controller in offered)
+        if controller in offered:
+            assert (folder / file).read_text().strip() == wanted
+    assert (inner.memory_kills(), inner.refused_tasks()) == (0, 0)
+
+
+def test_a_controller_is_looked_for_where_it_is_bound() -> None:
+    assert TREE is not None
+    offered = (TREE / "cgroup.controllers").read_text().split()
+    places, missing = hierarchy.find()
+    assert set(places) | set(missing) == set(CONTROLLERS)
+    for controller, folder in places.items():
+        assert (folder.is_relative_to(TREE)) == (controller in offered), (controller, folder)
