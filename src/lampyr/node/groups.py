@@ -162,7 +162,7 @@ def _kill(folder: Path, spared: int = -1) -> None:
         return
     for pid in pids:
         try:
-            if pid != spared:
+            if pid > 0 and pid != spared:  # 0 is who is in another PID namespace, and to kill(2) our own group
                 os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
