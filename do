@@ -174,7 +174,8 @@ docs() {
     model
     browser
     export LAMPYR_SCREENSHOT=1
-    exec python -m pytest tests/docs tests/cli/test_docs.py tests/system/test_browser.py "$@"
+    exec python -m pytest tests/docs tests/cli/test_docs.py tests/system/test_browser.py \
+        tests/system/test_console_pages.py "$@"
 }
 
 case ${1-} in

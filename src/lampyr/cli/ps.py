@@ -9,6 +9,7 @@ import click
 
 from lampyr.cli import terminal
 from lampyr.cli.place import folder_argument, state_in, state_option
+from lampyr.errors import UsageError
 
 COLUMNS = ("FUNCTION", "RUNTIME", "DEPLOYMENT", "SNAPSHOT", "INSTANCE", "PID", "STATE", "IN FLIGHT", "MEMORY")
 
@@ -16,11 +17,18 @@ COLUMNS = ("FUNCTION", "RUNTIME", "DEPLOYMENT", "SNAPSHOT", "INSTANCE", "PID", "
 @click.command
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="Print functions and instances as JSON.")
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @folder_argument
-def ps(folder: Path, state_dir: Path | None, as_json: bool) -> None:
+def ps(folder: Path, state_dir: Path | None, as_json: bool, watch: bool) -> None:
     """Show the functions of the server that runs for DIR, and their instances."""
     from lampyr.control import door
 
+    if watch:
+        if as_json:
+            raise UsageError("--watch is for people, --json for programs", "use one of them")
+        from lampyr.cli import watching
+
+        watching.watch(state_in(folder, state_dir))
     running = door.ask(state_in(folder, state_dir), "ps")
     if as_json:
         terminal.payload_json(running)

@@ -12,6 +12,8 @@ from lampyr.console.picture import Function, Picture
 WIDTH, BOX_WIDTH, LINE = 1080, 150, 18
 NARROW_WIDTH, NARROW_GAP = 360, 46
 MAX_DOTS = 12
+# Lines that a request in flight is surely on; whether its function calls a provider just now nobody knows.
+TO_FUNCTION = 2
 MAX_PROVIDERS = 3
 
 
@@ -87,9 +89,9 @@ def _nodes(function: Function, picture: Picture, a_minute: int) -> tuple[list[No
     )
     mine = [one for one in picture.card["providers"] if one["name"] in card["providers"]]
     chain = [clients, gateway, own]
-    if any(one["brokered"] for one in mine):
+    if mine:
         keys = ", ".join(one["secret"] for one in mine if one["brokered"] and one["secret"])
-        chain.append(Node("Broker", ["adds the key", _short(keys, 18)]))
+        chain.append(Node("Broker", ["adds the key", _short(keys, 18)] if keys else ["counts tokens", "keeps budgets"]))
     ends = [
         Node(
             one["name"],
@@ -138,7 +140,14 @@ def _wide(said: str, chain: list[Node], ends: list[Node], texts: list[str], func
     wires, middle = [], height / 2
     for number, (one, other) in enumerate(itertools.pairwise(chain)):
         x1, x2 = one.x + BOX_WIDTH, other.x
-        wires.append(Wire(f"M{x1:.0f} {middle:.0f} H{x2:.0f}", texts[number], ((x1 + x2) / 2, middle - 9), lit))
+        wires.append(
+            Wire(
+                f"M{x1:.0f} {middle:.0f} H{x2:.0f}",
+                texts[number],
+                ((x1 + x2) / 2, middle - 9),
+                lit and number < TO_FUNCTION,
+            )
+        )
     for number, node in enumerate(ends):
         x1, x2, y2 = chain[-1].x + BOX_WIDTH, node.x, node.y + node.height / 2
         bend = (x1 + x2) / 2
@@ -161,7 +170,7 @@ def _narrow(said: str, chain: list[Node], ends: list[Node], texts: list[str], fu
             text = texts[number - 1] if number <= len(chain) - 1 else ""
             if direct:
                 wire = Wire(f"M{centre:.0f} {y1:.0f} V{y:.0f}", text, (centre + 12, (y1 + y) / 2 + 4), False, "start")
-                wire.lit = function.in_flight > 0 and number < len(chain)
+                wire.lit = function.in_flight > 0 and number <= TO_FUNCTION
                 wires.append(wire)
         y += node.height + (NARROW_GAP if number < len(chain) else 12)
     return Drawing(said, NARROW_WIDTH, nodes[-1].y + nodes[-1].height + 6, nodes, wires)

@@ -227,7 +227,10 @@ def _read(db: sqlite3.Connection, where: str, given: tuple[object, ...]) -> list
         )
     }
     unknown = ["?", "", ""]
-    return [Invocation(id, *origins.get(origin, unknown), *rest) for id, origin, *rest in rows]
+    return [
+        Invocation._make((id, *origins.get(origin, unknown), started_ms, status, bool(cold), *rest))
+        for id, origin, started_ms, status, cold, *rest in rows
+    ]
 
 
 def _busy(db: sqlite3.Connection, function: str | None, failed: bool, before: str) -> Iterator[tuple[int, int]]:

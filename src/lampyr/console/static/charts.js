@@ -89,7 +89,7 @@ class Chart {
     this.chart = new uPlot(
       {
         ...this.size(),
-        padding: [8, second ? 0 : 8, 0, 0],
+        padding: [8, second ? 0 : 18, 0, 0],
         legend: { show: false },
         cursor: { y: false, points: { size: 6, width: 0 }, drag: { x: false, y: false } },
         scales: { x: { time: true }, y: scale, usd: { range: (_, low, high) => [0, Math.max(high ?? 0, 0.0001) * 1.08] } },
