@@ -132,9 +132,10 @@ def test_a_standard_stream_that_is_closed_is_nowhere(line: str, closed: str, pro
     assert done.returncode == (1 if line.startswith("secrets") else 0)
 
 
-def test_a_full_disk_under_stdout_is_said() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_under_stdout_is_said(unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
-        done = lampyr("--help", stdout=full.fileno())
+        done = lampyr("--help", stdout=full.fileno(), PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 1
     hint = "free some space there, or write to another place"
     assert done.stderr == f"lampyr: error: No space left on device\nhint: {hint}\n"
@@ -145,6 +146,14 @@ def test_a_table_in_a_pipe_has_whole_cells_and_no_blanks_at_its_ends(capsys: pyt
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["ID", "URL"] and [row.split() for row in rows] == [["a" * 300, "http://x"], ["[b]", "-"]]
     assert not [line for line in (head, *rows) if line != line.rstrip()]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_error_in_json_that_the_disk_does_not_take_is_said_on_stderr(unbuffered: str, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = lampyr("usage", str(tmp_path / "absent"), "--json", stdout=full.fileno(), PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 1
+    assert done.stderr.startswith("lampyr: error: there is no folder ") and "Traceback" not in done.stderr
 
 
 def stderr_of_terminal(*arguments: str, **env: str) -> str:

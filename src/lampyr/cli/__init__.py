@@ -76,8 +76,16 @@ def run(arguments: Sequence[str]) -> int:
             raise
         code, problem = _explain(error)
         if problem is not None:
-            terminal.report(problem, as_json=as_json)
+            _report(problem, as_json=as_json)
+        _drop_what_is_left()
         return code
+
+
+def _report(problem: LampyrError, *, as_json: bool) -> None:
+    try:
+        terminal.report(problem, as_json=as_json)
+    except OSError:  # stdout takes nothing; stderr may
+        terminal.report(problem, as_json=False)
 
 
 def _open_what_is_closed() -> None:
@@ -138,10 +146,23 @@ def _without_full_stop(text: str) -> str:
 def _reader_is_gone(error: BaseException) -> bool:
     """Whether stdout was a pipe that nobody reads any more (`lampyr ... | head`): no reason to say anything.
 
-    Click turns EPIPE into exit code 1. Python flushes stdout once more at its end, so that goes to nowhere.
+    Click turns EPIPE into exit code 1.
     """
     cause = error if isinstance(error, BrokenPipeError) else error.__context__
     if not isinstance(cause, BrokenPipeError):
         return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _to_nowhere()
     return True
+
+
+def _drop_what_is_left() -> None:
+    """What stdout did not take (a full disk) it does not take later: Python would end with 120 and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _to_nowhere()
+
+
+def _to_nowhere() -> None:
+    """Python flushes stdout once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
