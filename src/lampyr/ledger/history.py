@@ -107,16 +107,20 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection | None]:
 
 def figures(db: sqlite3.Connection, window: Window, now_ms: int) -> tuple[dict[str, Figures], Figures]:
     """By function, without those that nobody called; and of all together."""
-    begin = _begin(window, now_ms)
-    query = f"SELECT function, {_SUMMED} FROM slots WHERE step = ? AND slot >= ? GROUP BY function"
-    sums = {function: dict(zip(SUMS, values, strict=True)) for function, *values in db.execute(query, begin)}
+    sums: dict[str, dict[str, float]] = {}
     counts: defaultdict[tuple[str, int], Counter[int]] = defaultdict(Counter)
-    query = """
-        SELECT function, what, bucket, sum(count) FROM spreads WHERE step = ? AND slot >= ? GROUP BY 1, 2, 3
-    """
-    for function, what, bucket, count in db.execute(query, begin):
-        counts[function, what][bucket] = count
-        counts["", what][bucket] += count
+    for part in _parts(window, now_ms):
+        query = f"SELECT function, {_SUMMED} FROM slots WHERE step = ? AND slot >= ? AND slot < ? GROUP BY function"
+        for function, *values in db.execute(query, part):
+            before = sums.setdefault(function, dict.fromkeys(SUMS, 0.0))
+            sums[function] = {name: before[name] + value for name, value in zip(SUMS, values, strict=True)}
+        query = """
+            SELECT function, what, bucket, sum(count) FROM spreads WHERE step = ? AND slot >= ? AND slot < ?
+            GROUP BY 1, 2, 3
+        """
+        for function, what, bucket, count in db.execute(query, part):
+            counts[function, what][bucket] += count
+            counts["", what][bucket] += count
     total = {name: sum(one[name] for one in sums.values()) for name in SUMS}
     return {function: _figures(values, counts, function) for function, values in sums.items()}, _figures(total, counts)
 
@@ -259,6 +263,16 @@ def _mine(db: sqlite3.Connection, function: str | None) -> tuple[str, tuple[obje
         return "", ()
     keys = tuple(key for (key,) in db.execute("SELECT key FROM origins WHERE function = ?", (function,)))
     return f"AND origin IN ({', '.join('?' * len(keys))})", keys
+
+
+def _parts(window: Window, now_ms: int) -> list[tuple[int, int, int]]:
+    """A window in steps as long as can be: step, first slot, and the one behind the last."""
+    step, first = _begin(window, now_ms)
+    end = now_ms // MINUTE_MS // step + 1
+    hours, hours_end = -(-first * step // 60), now_ms // MINUTE_MS // 60
+    if step == 60 or hours >= hours_end:
+        return [(step, first, end)]
+    return [(step, first, hours * 60 // step), (60, hours, hours_end), (step, hours_end * 60 // step, end)]
 
 
 def _begin(window: Window, now_ms: int) -> tuple[int, int]:
