@@ -27,8 +27,8 @@ _pack_close, _CLOSE_BYTES = CLOSE_STRUCT.pack_into, CLOSE_STRUCT.size
 class Book:
     """The rows of one function under one deployment. `open` and `close` are on every request's way.
 
-    A row costs the gateway 3 µs of 15 that a warm request takes in its Python (measured with and without). Control takes
-    9 to 10 µs to store it, later, and on a busy machine at most one part in forty of a core.
+    A row costs the gateway 3 µs of the 15 that a warm request takes in its Python (measured with and without). Control
+    takes 9 to 10 µs to store it, later, and on a busy machine at most one part in forty of a core.
     """
 
     __slots__ = ("_budgets", "_journal", "_origin")
