@@ -92,7 +92,8 @@ class Meter:
 
     def peak_kib(self, begun_s: float, now_s: float) -> int:
         """The most memory the process has had so far, for a call that began at `begun_s`."""
-        if self._pid and (now_s - self._memory_s > MEMORY_EVERY_S or now_s - begun_s > MEMORY_WORTH_S):
+        age_s = now_s - self._memory_s
+        if self._pid and (age_s > MEMORY_EVERY_S or (age_s > MEMORY_WORTH_S and now_s - begun_s > MEMORY_WORTH_S)):
             self._memory_s = now_s
             self._look_at_memory()
         return self._peak_kib
