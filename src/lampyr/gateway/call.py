@@ -304,11 +304,11 @@ class Call:
                 data = self._masking.feed(data)
             if self._encoder is not None and data:
                 data = self._encoder.feed(data)
+            self.exchange.write(data)
             if data:
                 if not self._first_s:
                     self._first_s = monotonic()
                 self.bytes_out += len(data)
-                self.exchange.write(data)
                 if self.exchange.over:  # nothing will make room in there, and the handler would wait for that
                     self._nonsense("its body is longer than its content-length")
                     self._give_up("error")

@@ -59,6 +59,7 @@ class Exchange:
 
     __slots__ = (
         "_chunked",
+        "_head_unsent",
         "_left_bytes",
         "_silent",
         "begun",
@@ -96,6 +97,7 @@ class Exchange:
         self.over = False  # the response has ended, or the client has left
         self.parent: Caller | None = None  # the call that has made this request, where the loop guard has to know it
         self._chunked = False
+        self._head_unsent = b""  # leaves with the first piece
         self._silent = False  # HEAD, 204, 304: nothing may follow the head
         self._left_bytes: int | None = None  # of an announced body
 
@@ -127,26 +129,35 @@ class Exchange:
         self.connection.answered()
 
     def start(self, status: int, headers: Headers, length: int | None = None) -> None:
-        """Begin a response of `length` bytes; None takes what `headers` announce, or else ends it by framing."""
+        """Begin a response of `length` bytes; None takes what `headers` announce, or else ends it by framing.
+
+        The head leaves with whatever follows: a packet more costs us 8 µs, and the client as much.
+        """
         if self.over or self.begun:
             return
-        head = self._head(self.lines(status, headers), b"", length, streamed=True)
+        self._head_unsent = self._head(self.lines(status, headers), b"", length, streamed=True)
         self.begun = True
-        self.connection.write(head)
 
     def write(self, piece: bytes) -> None:
-        """Send a piece of the body at once. More than was announced ends the response, visibly broken."""
-        if self.over or self._silent or not piece:
+        """Send a piece of the body, which may be empty, at once. More than was announced ends the response, broken."""
+        if self.over:
             return
-        if self._chunked:
-            self.connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-            return
-        if self._left_bytes is not None:
+        if self._silent or not piece:
+            piece = b""
+        elif self._chunked:
+            piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+        elif self._left_bytes is not None:
             if len(piece) > self._left_bytes:
                 self.cut()
                 return
             self._left_bytes -= len(piece)
-        self.connection.write(piece)
+        self._send(piece)
+
+    def _send(self, data: bytes) -> None:
+        if self._head_unsent:
+            data, self._head_unsent = self._head_unsent + data, b""
+        if data:
+            self.connection.write(data)
 
     def end(self) -> bool:
         """The body is complete. False for less than was announced, which ends the response visibly broken."""
@@ -156,8 +167,7 @@ class Exchange:
             self.cut()
             return False
         self.over = True
-        if self._chunked:
-            self.connection.write(b"0\r\n\r\n")
+        self._send(b"0\r\n\r\n" if self._chunked else b"")
         self.connection.answered()
         return True
 
@@ -169,6 +179,7 @@ class Exchange:
         if self.over:
             return
         self.over = True
+        self._send(b"")
         self.connection.cut(reset=self.begun and not self._chunked and not self._left_bytes)
 
     def invite(self) -> None:

@@ -206,9 +206,10 @@ class Cycle:
         if not more and not invocation.context.begun and len(data) <= wire.WINDOW_BYTES:
             self._hold(data)
             return
-        if not invocation.context.begun:
+        begins = not invocation.context.begun
+        if begins:
             invocation.head(self._head_fields())
-        if data:
+        if data or begins:
             await invocation.write(data)
         if not more:
             self._hold(b"")

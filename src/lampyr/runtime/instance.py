@@ -167,6 +167,10 @@ class Instance:
         sys.stderr.write(trace)
         leave(status)
 
+    def hold(self, frame: bytes) -> None:
+        """A frame that leaves with the next one."""
+        self._outbox.append(frame)
+
     def send(self, frame: bytes) -> None:
         self._outbox.append(frame)
         if not self._reading:

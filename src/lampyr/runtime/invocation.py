@@ -244,11 +244,11 @@ class Invocation:
         self._send_last(frame)
 
     def head(self, fields: list[bytes]) -> None:
-        """Send the head of a response whose body follows."""
+        """The head of a response: it leaves with the chunk, which may be empty, that is written next."""
         frame = wire.head_frame(self._stream, wire.HEAD, fields)
         _check_head(len(frame))
         self.context.begun = True
-        self.instance.send(frame)
+        self.instance.hold(frame)
 
     async def write(self, data: bytes) -> None:
         """Send a chunk as soon as the client has room for it."""
