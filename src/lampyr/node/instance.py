@@ -241,6 +241,7 @@ class Instance:
         if self._inbox:
             data = self._inbox + data
         position, end = 0, len(data)
+        endings: list[tuple[int, int]] = []
         while end - position >= wire.HEADER_BYTES:
             length, stream, kind = wire.HEADER.unpack_from(data, position)
             start = position + wire.HEADER_BYTES
@@ -250,10 +251,16 @@ class Instance:
             if end - start < length:
                 break
             position = start + length
-            if not self._take(stream, kind, data[start:position]):
+            if kind == wire.END or kind == wire.DONE:
+                endings.append((stream, kind))  # the next chunk of another stream does not wait for the book-keeping
+            elif not self._take(stream, kind, data[start:position]):
                 self.kill("it sent bytes that are not frames")
                 return False
         self._inbox = data[position:] if position < end else b""
+        for stream, kind in endings:
+            if not self._take(stream, kind, b""):
+                self.kill("it sent bytes that are not frames")
+                return False
         return True
 
     def _take(self, stream: int, kind: int, payload: bytes) -> bool:
