@@ -45,6 +45,9 @@ class Host(Protocol):
     def send_now(self, frame: bytes) -> None:
         """Send a frame that must not wait for others."""
 
+    def hold(self, frame: bytes) -> None:
+        """Send a frame along with the next one."""
+
     def ended(self, stream: int) -> None:
         """An invocation is over, with everything it left to run."""
 

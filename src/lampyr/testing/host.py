@@ -132,6 +132,7 @@ class Host:
         self.calls[stream].heard(kind, frame[wire.HEADER_BYTES :])
 
     send_now = send
+    hold = send
 
     def ended(self, stream: int) -> None:
         del self.running[stream]
