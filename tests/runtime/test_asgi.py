@@ -274,7 +274,7 @@ async def large(scope: Any, receive: Any, send: Any) -> None:
 
 ANSWERS: list[tuple[Any, list[int], int, bytes]] = [
     (whole, [wire.ANSWER], 201, b"whole"),
-    (chunked, [wire.HEAD, wire.CHUNK, wire.CHUNK, wire.END], 200, b"ab"),
+    (chunked, [wire.HEAD, wire.CHUNK, wire.CHUNK, wire.CHUNK, wire.END], 200, b"ab"),
     (large, [wire.HEAD, wire.CHUNK, wire.CHUNK, wire.CHUNK, wire.END], 200, b"x" * 600_000),
 ]
 
