@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lampyr.runtime import stack, wire
@@ -45,6 +46,9 @@ class Instance:
         self._inbox = b""
         self._outbox: list[bytes] = []
         self._unsent = b""
+        self.walks = 0  # threads that send what they make themselves
+        self._sending = Lock()  # of frames, while there are any
+        self._waits_for_room = False
         self._reading = False
         self._one_at_a_time = False
         self._greeted = False
@@ -178,7 +182,7 @@ class Instance:
 
     def send_now(self, frame: bytes) -> None:
         """Send a frame that must not wait for the batch: a chunk is on its way when `yield` returns."""
-        if not self._unsent and not self._outbox and len(frame) <= wire.PACKET_BYTES:
+        if not self._unsent and not self._outbox and not self.walks and len(frame) <= wire.PACKET_BYTES:
             try:
                 sent = self.sock.send(frame)
             except OSError:  # `flush` finds out what it means
@@ -189,23 +193,43 @@ class Instance:
         self._outbox.append(frame)
         self.flush()
 
+    def send_from_thread(self, frame: bytes) -> bool:
+        """Send a frame from another thread than the loop's; False where that cannot be done at once."""
+        with self._sending:
+            if self._unsent or self._outbox or len(frame) > wire.PACKET_BYTES:
+                return False
+            try:
+                sent = self.sock.send(frame)
+            except OSError:  # no room, or the gateway is gone: the loop finds out
+                return False
+            if sent < len(frame):
+                self._unsent = frame[sent:]
+                self.loop.call_soon_threadsafe(self._await_room)
+            return True
+
     def flush(self) -> None:
-        data = self._unsent + b"".join(self._outbox)
-        self._outbox.clear()
-        was_waiting = bool(self._unsent)
-        sent = 0
-        try:
-            while sent < len(data):
-                sent += self.sock.send(data[sent : sent + wire.PACKET_BYTES])
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:
-            leave(0)
-        self._unsent = data[sent:]
-        if self._unsent and not was_waiting:
-            self.loop.add_writer(self.sock, self.flush)
-        elif was_waiting and not self._unsent:
-            self.loop.remove_writer(self.sock)
+        with self._sending:
+            data = self._unsent + b"".join(self._outbox)
+            self._outbox.clear()
+            sent = 0
+            try:
+                while sent < len(data):
+                    sent += self.sock.send(data[sent : sent + wire.PACKET_BYTES])
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError:
+                leave(0)
+            self._unsent = data[sent:]
+        self._await_room()
+
+    def _await_room(self) -> None:
+        """Have what is left sent as soon as there is room for it."""
+        if bool(self._unsent) != self._waits_for_room:
+            self._waits_for_room = not self._waits_for_room
+            if self._waits_for_room:
+                self.loop.add_writer(self.sock, self.flush)
+            else:
+                self.loop.remove_writer(self.sock)
 
 
 def _application(program: Program) -> Application | None:

@@ -38,6 +38,7 @@ class Host(Protocol):
     loop: asyncio.AbstractEventLoop
     executor: Workers
     retiring: bool
+    walks: int  # threads that send chunks now
 
     def send(self, frame: bytes) -> None:
         """Send a frame to the gateway."""
@@ -47,6 +48,9 @@ class Host(Protocol):
 
     def hold(self, frame: bytes) -> None:
         """Send a frame along with the next one."""
+
+    def send_from_thread(self, frame: bytes) -> bool:
+        """Send a frame from another thread than the loop's; False where that cannot be done at once."""
 
     def ended(self, stream: int) -> None:
         """An invocation is over, with everything it left to run."""
@@ -162,9 +166,14 @@ class Invocation:
 
     async def in_thread(self, call: Any, *arguments: Any) -> Any:
         """Run a call that may block in a thread."""
+        return await self.threads.run(call, *arguments)
+
+    @property
+    def threads(self) -> Threads:
+        """What runs its calls that may block."""
         if self._threads is None:
             self._threads = Threads(self.instance.executor)
-        return await self._threads.run(call, *arguments)
+        return self._threads
 
     def _fail(self, error: BaseException) -> None:
         if self.cancelled:
@@ -270,6 +279,22 @@ class Invocation:
         self._credit -= len(data)
         self.instance.send_now(wire.frame(self._stream, wire.CHUNK, data))
         return True
+
+    @property
+    def room_bytes(self) -> int:
+        """How much of the body may be sent before the client has read some."""
+        return self._credit
+
+    def write_from_thread(self, data: bytes) -> bool:
+        """Send a chunk from another thread than the loop's, whose business is to count it (`has_sent`); False where it
+        cannot be sent at once."""
+        if len(data) > PIECE_BYTES:
+            return False
+        return self.instance.send_from_thread(wire.frame(self._stream, wire.CHUNK, data))
+
+    def has_sent(self, size: int) -> None:
+        """So many bytes of chunks were sent from a thread."""
+        self._credit -= size
 
     def finish(self, kind: int, payload: bytes = b"") -> None:
         """Send the final frame."""

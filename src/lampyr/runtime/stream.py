@@ -29,7 +29,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 _LINES = re.compile(r"\r\n|\n|\r")
-_END = object()
+END = object()  # instead of a chunk: there are no more
 
 # Anthropic's wire events; its SDK mixes events of its own making into `messages.stream()`.
 ANTHROPIC = frozenset(
@@ -64,18 +64,22 @@ class AsyncSource:
 
 
 class ThreadSource:
-    """The chunks of a sync iterable; every step is taken in a thread."""
+    """The chunks of a sync iterable, whose steps are taken in a thread."""
 
     def __init__(self, iterable: Any, in_thread: InThread) -> None:
         self._iterable = iterable
         self._in_thread = in_thread
         self._iterator: Iterator[Any] | None = None
 
-    async def next(self) -> Any:
+    def step(self) -> Any:
+        """The next chunk, or END; to be called in a thread."""
         if self._iterator is None:
-            self._iterator = await self._in_thread(iter, self._iterable)
-        chunk = await self._in_thread(next, self._iterator, _END)
-        if chunk is _END:
+            self._iterator = iter(self._iterable)
+        return next(self._iterator, END)
+
+    async def next(self) -> Any:
+        chunk = await self._in_thread(self.step)
+        if chunk is END:
             raise StopAsyncIteration
         return chunk
 
@@ -95,8 +99,8 @@ class ReadySource:
         self._iterator = iter(chunks)
 
     async def next(self) -> Any:
-        chunk = next(self._iterator, _END)
-        if chunk is _END:
+        chunk = next(self._iterator, END)
+        if chunk is END:
             raise StopAsyncIteration
         return chunk
 

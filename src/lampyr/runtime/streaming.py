@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lampyr.runtime import stream, wire
 from lampyr.runtime.response import NonsenseReturned, Response
+from lampyr.runtime.walk import Walk
 
 if TYPE_CHECKING:
     from lampyr.runtime.invocation import Invocation
@@ -76,8 +78,8 @@ class Streaming:
             invocation.answer(self._fields(), b"")
 
     async def _send_chunks(self) -> None:
-        step = self._source.next
-        encoder = self._encoder
+        source, encoder = self._source, self._encoder
+        step, walker = source.next, source if isinstance(source, stream.ThreadSource) else None
         while True:
             try:
                 chunk = await step()
@@ -87,8 +89,28 @@ class Streaming:
                 encoder = self._settle(chunk)
             if data := self._encode(encoder, chunk):
                 await self._write(data)
+            if walker is not None:
+                await self._send_steps(walker, encoder)
+                break
         if encoder is not None and (data := encoder.end()):
             await self._write(data)
+
+    async def _send_steps(self, source: stream.ThreadSource, encoder: stream.Encoder) -> None:
+        """The chunks of a sync iterable, behind the first."""
+        invocation = self._invocation
+        spoke = self._keep_alive.spoke if self._keep_alive is not None else None
+        while True:
+            walk = Walk(invocation, source, partial(self._encode, encoder), spoke)
+            invocation.instance.walks += 1
+            try:
+                unsent = await invocation.in_thread(walk.run)
+            finally:
+                invocation.instance.walks -= 1
+                invocation.has_sent(walk.sent_bytes)
+            if unsent is None:
+                return
+            if unsent:
+                await self._write(unsent)
 
     def _encode(self, encoder: stream.Encoder, chunk: object) -> bytes:
         try:
@@ -119,11 +141,17 @@ class Streaming:
             self._keep_alive.spoke()
 
     def _break_silence(self) -> None:
-        if self._encoder is not None and not self._encoder.between_events:
-            return
-        if not self._invocation.context.begun:
-            self._invocation.head(self._fields())
-        self._invocation.write_now(stream.KEEP_ALIVE)
+        lock = self._invocation.threads.lock
+        if not lock.acquire(blocking=False):
+            return  # a thread is just about to send something
+        try:
+            if self._encoder is not None and not self._encoder.between_events:
+                return
+            if not self._invocation.context.begun:
+                self._invocation.head(self._fields())
+            self._invocation.write_now(stream.KEEP_ALIVE)
+        finally:
+            lock.release()
 
     async def _tell(self, error: BaseException) -> None:
         """Tell readers of an event stream that it failed; where nothing was sent yet the gateway answers instead."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Lock, get_ident
@@ -21,19 +21,32 @@ class Workers(ThreadPoolExecutor):
     def submit(self, call: Callable[P, R], /, *arguments: P.args, **keywords: P.kwargs) -> Future[R]:
         return super().submit(copy_context().run, partial(call, *arguments, **keywords))
 
+    @property
+    def crowded(self) -> bool:
+        """Whether calls wait for a thread. The standard library has no name for it; a test looks."""
+        return not self._work_queue.empty()
+
 
 class Threads:
     """Runs the sync calls of one invocation, one after the other, all in one context: what a handler sets with
-    `ContextVar.set` its generator still sees."""
+    `ContextVar.set` its generator still sees.
 
-    __slots__ = ("_context", "_executor", "_interrupted", "_lock", "_thread")
+    `interrupted`: the call that runs is to end. That is not told it while somebody holds `lock`.
+    """
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+    __slots__ = ("_context", "_thread", "_workers", "interrupted", "lock")
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
         self._context: Context | None = None
-        self._lock = Lock()
+        self.lock = Lock()
         self._thread: int | None = None
-        self._interrupted = False
+        self.interrupted = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody else waits for a thread."""
+        return self._workers.crowded
 
     @property
     def busy(self) -> int | None:
@@ -44,7 +57,7 @@ class Threads:
         """`call(*arguments)` in a thread. Cancelled, it raises CancelledError inside the call and waits for its end."""
         if self._context is None:
             self._context = copy_context()
-        work = self._executor.submit(self._context.run, self._call, call, arguments)
+        work = self._workers.submit(self._context.run, self._call, call, arguments)
         future = asyncio.wrap_future(work)
         try:
             return await asyncio.shield(future)
@@ -57,7 +70,7 @@ class Threads:
             raise
 
     def _call(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        with self._lock:
+        with self.lock:
             self._thread = get_ident()
         try:
             return call(*arguments)
@@ -65,17 +78,17 @@ class Threads:
             # No future can hold one (PEP 479 does the same for generators).
             raise RuntimeError(f"{getattr(call, '__name__', call)} raised StopIteration") from error
         finally:
-            with self._lock:
+            with self.lock:
                 thread, self._thread = self._thread, None
-                interrupted, self._interrupted = self._interrupted, False
+                interrupted, self.interrupted = self.interrupted, False
             if interrupted and thread is not None:
                 _raise_in(thread, None)  # not delivered yet: it must not reach the pool's own code
 
     def _interrupt(self) -> None:
         """Raise CancelledError where the call is, at its next step of Python (a blocking C call ends first)."""
-        with self._lock:
+        with self.lock:
             if self._thread is not None:
-                self._interrupted = True
+                self.interrupted = True
                 _raise_in(self._thread, asyncio.CancelledError)
 
 

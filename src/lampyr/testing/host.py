@@ -79,6 +79,7 @@ class Host:
         self.loop: asyncio.AbstractEventLoop = loop.loop
         self.executor = loop.executor
         self.retiring = False
+        self.walks = 0
         self.application: Application | None = None
         self.calls: dict[int, Listener] = {}
         self.running: dict[int, Invocation] = {}
@@ -133,6 +134,10 @@ class Host:
 
     send_now = send
     hold = send
+
+    def send_from_thread(self, frame: bytes) -> bool:
+        self.send(frame)
+        return True
 
     def ended(self, stream: int) -> None:
         del self.running[stream]
