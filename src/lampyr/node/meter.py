@@ -13,7 +13,8 @@ from time import clock_gettime_ns
 
 from lampyr.node.processes import wants_core
 
-# How old the figure for memory may be: reading it takes 15 µs. A call that took longer than the second gets a new one.
+# How old the figure for memory may be, the second for calls that took longer than that: reading it takes 15 µs, and a
+# hundred streams may end at once.
 MEMORY_EVERY_S = 0.5
 MEMORY_WORTH_S = 0.02
 # How often the clock is looked at, at most, where several calls share it.

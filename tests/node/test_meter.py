@@ -1,0 +1,41 @@
+"""What calls used: how old the figure for memory may be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from lampyr.node.meter import MEMORY_EVERY_S, MEMORY_WORTH_S, SharedMeter
+
+GROWS = "import sys\nheld = b''\nfor line in sys.stdin:\n  held += b'x' * (8 << 20)\n  print(len(held), flush=True)"
+
+
+def test_calls_that_end_together_share_one_look_at_memory() -> None:
+    process = subprocess.Popen([sys.executable, "-c", GROWS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    meter = SharedMeter(0.25)
+    meter.watch(process.pid)
+
+    def grow() -> None:
+        process.stdin.write(b"\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+        process.stdout.readline()  # type: ignore[union-attr]
+
+    try:
+        grow()
+        now_s = 100.0
+        first = meter.peak_kib(now_s - 60, now_s)
+        assert first > 8 << 10
+        grow()
+        assert meter.peak_kib(now_s - 60, now_s + MEMORY_WORTH_S / 2) == first
+        now_s += MEMORY_WORTH_S * 1.5
+        assert meter.peak_kib(now_s - MEMORY_WORTH_S / 2, now_s) == first  # a call too short for a look of its own
+        second = meter.peak_kib(now_s - 60, now_s)
+        assert second >= first + (8 << 10)
+        grow()
+        now_s += MEMORY_EVERY_S * 1.5
+        assert meter.peak_kib(now_s, now_s) >= second + (8 << 10)
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(10)
