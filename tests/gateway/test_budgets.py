@@ -78,7 +78,7 @@ def test_the_least_of_all_budgets_holds_and_counts_no_refused_one(each: list[tup
     assert found is not None
     admitted = sum(found.spent() is None for _ in range(asked))
     assert admitted == min(asked, 25, *(amount for amount, _ in each))
-    for one in found._each:
+    for one in found.each:
         assert one.used() == admitted
     other = allowances("/b", None, project, counters)
     assert other is not None and (other.spent() is None) == (admitted < min(amount for amount, _ in each))

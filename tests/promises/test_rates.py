@@ -76,7 +76,12 @@ def test_a_refusal_says_when_to_come_back(server: Server) -> None:
     assert 1 <= int(answer.headers["retry-after"]) <= 1200
     assert answer.headers["ratelimit-policy"] == '"client";q=3;w=3600'
     assert answer.headers["ratelimit"] == f'"client";r=0;t={answer.headers["retry-after"]}'
-    server.log(rf"GET /few 429 .* {error['id']}")
+    server.log(rf"GET /few 429 rate_limited .* {error['id']}")
+
+
+def test_what_is_let_in_has_the_functions_own_headers(server: Server) -> None:
+    answer = server.get("/keys", X_Api_Key="dora")
+    assert answer.status == 200 and not {"ratelimit", "ratelimit-policy", "retry-after"} & answer.headers.keys()
 
 
 def test_a_forwarded_address_that_nobody_vouches_for_changes_nothing(server: Server) -> None:

@@ -57,7 +57,7 @@ class Gateway:
         self.tmp = ""
         self.journal: Journal | None = None
         self.counters: Counters | None = None
-        self.crowd = Crowd(0)
+        self.crowd = Crowd()
         self.development = False
         self.sites = Sites(loop, self.proxy, self._site)
         self._checks: dict[int, Callable[[], None]] = {}  # what goes on once control has answered
@@ -95,7 +95,7 @@ class Gateway:
             if message["tracing"] is not None:
                 self.proxy.tracing = Tracing(Sampling(*message["tracing"]), self.journal)
             self.development = message["development"]
-            self.crowd.most = message["max_concurrency"]
+            self.crowd.allow(message["max_concurrency"])
             limit = message["max_connections"]
             if message["snapshot_memory"] is not None:
                 self.base.shelf.most_bytes = message["snapshot_memory"] * MIB

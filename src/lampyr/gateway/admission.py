@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from math import ceil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lampyr.core.admission import Rate, client
 from lampyr.gateway import answers
 from lampyr.gateway.budgets import Allowance, Allowances
+from lampyr.gateway.exchange import Lines, joined
 from lampyr.types import Settings
 from lampyr.values import parse_rate
 
@@ -21,31 +22,55 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 # A limit that a function sets is for everything its handlers do; a browser's preflight comes with every request.
 ASKING = frozenset({"OPTIONS"})
 
+# Stands for an id that is not known yet.
+_ID = "{id}"
+RETRY = (b"retry-after", b"%d")
+
 _UNITS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 
 
-class Refusal(NamedTuple):
-    """Why a request is not served: the ledger's word for it, and the answer."""
+class Refusal:
+    """Why requests are not served, with `outcome`, the ledger's word for it. The answer is made once, for a flood of
+    them: what is still missing is the id, and the seconds until the client may try again.
+    """
 
-    outcome: str
-    answer: answers.Answer
+    __slots__ = ("_after", "_before", "_head", "outcome", "status")
+
+    def __init__(self, outcome: str, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
+        """In the values of `headers`, %d are the seconds."""
+        self.outcome = outcome
+        self.status, all_headers, body = answers.error(code, message, _ID, *headers, answers.NO_TIMING)
+        self._head = joined(self.status, all_headers)
+        self._before, _, self._after = body.rpartition(_ID.encode())
+
+    def answer(self, exchange: Exchange, wait_s: float) -> tuple[Lines, bytes]:
+        """Status line and headers, and the body, for one request."""
+        text = self._head.replace(b"%d", b"%d" % max(ceil(wait_s), 1))
+        return Lines(self.status, text, b"", None), self._before + exchange.id.encode() + self._after
+
+
+# Why not, and for how many seconds yet.
+Refused = tuple[Refusal, float]
 
 
 class Crowd:
     """How many invocations of all functions are under way, those that wait too, and how many there may be."""
 
-    __slots__ = ("inside", "most")
+    __slots__ = ("_full", "inside", "most")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self) -> None:
         self.inside = 0
-        self.most = most
+        self.allow(0)
 
-    def refusal(self, id: str) -> Refusal | None:
+    def allow(self, most: int) -> None:
+        """So many at once from now on."""
+        self.most = most
+        message = f"The server runs {most} invocations at once, and no more."
+        self._full = Refusal("throttled", "FUNCTION_THROTTLED", message, RETRY)
+
+    def refusal(self) -> Refused | None:
         """Why there is no room, where there is none."""
-        if self.inside < self.most:
-            return None
-        message = f"The server runs {self.most} invocations at once, and no more."
-        return Refusal("throttled", answers.error("FUNCTION_THROTTLED", message, id, (b"retry-after", b"1")))
+        return None if self.inside < self.most else (self._full, 1.0)
 
 
 class Admission:
@@ -59,18 +84,21 @@ class Admission:
         self._rate: Rate | None = Rate(rate.requests, rate.period_s) if rate is not None else None
         self._by = rate.by if rate is not None else "address"
         self._name = rate.name.encode() if rate is not None else b""
+        self._over = {one: _over_budget(one) for one in budgets.each} if budgets is not None else {}
+        self._limited = _rate_limited(self._rate) if self._rate is not None else None
         if before is not None and before._written == self._written:
             self._rate = before._rate
 
-    def refusal(self, exchange: Exchange, ip: str) -> Refusal | None:
+    def refusal(self, exchange: Exchange, ip: str) -> Refused | None:
         """Count a request from `ip`, or say why it is not served."""
         if self._rate is not None and exchange.method not in self._free:
             who = client(ip) if self._by == "address" else self._named(exchange) or client(ip)
             wait_s = self._rate.wait_s(who, exchange.started)
-            if wait_s:
-                return Refusal("rate_limited", _rate_limited(self._rate, wait_s, exchange.id))
-        if self._budgets is not None and (spent := self._budgets.spent()):
-            return Refusal("over_budget", _over_budget(*spent, exchange.id))
+            if wait_s and self._limited is not None:
+                return self._limited, wait_s
+        if self._budgets is not None and (spent := self._budgets.spent()) is not None:
+            allowance, wait_s = spent
+            return self._over[allowance], wait_s
         return None
 
     def _named(self, exchange: Exchange) -> bytes | None:
@@ -92,20 +120,15 @@ def _cookies(exchange: Exchange, wanted: bytes) -> list[bytes]:
     return found
 
 
-def _rate_limited(rate: Rate, wait_s: float, id: str) -> answers.Answer:
+def _rate_limited(rate: Rate) -> Refusal:
     """429 with the fields of draft-ietf-httpapi-ratelimit-headers-10."""
-    seconds = max(ceil(wait_s), 1)
     count = f"{rate.requests} request{'s' if rate.requests > 1 else ''}"
     message = f"This function takes {count} per {_UNITS[rate.period_s]} from one client."
-    headers = [
-        (b"retry-after", b"%d" % seconds),
-        (b"ratelimit-policy", b'"client";q=%d;w=%d' % (rate.requests, rate.period_s)),
-        (b"ratelimit", b'"client";r=0;t=%d' % seconds),
-    ]
-    return answers.error("RATE_LIMITED", message, id, *headers)
+    policy = (b"ratelimit-policy", b'"client";q=%d;w=%d' % (rate.requests, rate.period_s))
+    return Refusal("rate_limited", "RATE_LIMITED", message, RETRY, policy, (b"ratelimit", b'"client";r=0;t=%d'))
 
 
-def _over_budget(budget: Allowance, wait_s: float, id: str) -> answers.Answer:
+def _over_budget(budget: Allowance) -> Refusal:
     whose = "this function" if budget.route else "all functions together"
     message = f"The budget of {whose}, {budget.budget.written()}, is spent."
-    return answers.error("BUDGET_EXCEEDED", message, id, (b"retry-after", b"%d" % ceil(wait_s)))
+    return Refusal("over_budget", "BUDGET_EXCEEDED", message, RETRY)

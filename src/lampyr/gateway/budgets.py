@@ -62,16 +62,20 @@ class Allowances:
     """The budgets that hold for one function: its own and those of the project."""
 
     def __init__(self, each: Iterable[Allowance]) -> None:
-        self._each = tuple(each)
-        self._counted = [one for one in self._each if one.budget.unit == "invocations"]
-        self._cpu = [one for one in self._each if one.budget.unit == "CPU seconds"]
-        self._memory = [one for one in self._each if one.budget.unit == "GB-seconds"]
+        self.each = tuple(each)
+        self._counted = [one for one in self.each if one.budget.unit == "invocations"]
+        self._cpu = [one for one in self.each if one.budget.unit == "CPU seconds"]
+        self._memory = [one for one in self.each if one.budget.unit == "GB-seconds"]
 
     def spent(self) -> tuple[Allowance, float] | None:
         """The budget that is spent, and for how many seconds yet; or None, and this invocation is counted."""
-        found = max(((one.wait_s(), one) for one in self._each), key=lambda pair: pair[0])
-        if found[0]:
-            return found[1], found[0]
+        longest_s, found = 0.0, None
+        for one in self.each:
+            wait_s = one.wait_s()
+            if wait_s > longest_s:
+                longest_s, found = wait_s, one
+        if found is not None:
+            return found, longest_s
         for one in self._counted:
             one.use(1)
         return None

@@ -34,6 +34,11 @@ class Lines(NamedTuple):
     length: int | None
 
 
+def joined(status: int, headers: Headers) -> bytes:
+    """Status line and headers of an answer of our own, as they are sent."""
+    return b"\r\n".join([_STATUS_LINES[status], *[name + b": " + value for name, value in headers]])
+
+
 class Receiver(Protocol):
     """Whoever serves an exchange: told of its body and its client. Nothing follows `left` or the response's end."""
 

@@ -60,8 +60,11 @@ class Log:
     def _say(
         self, function: str | None, id: str | None, stream: str, level: str, message: bytes | str, masker: Masker | None
     ) -> None:
+        self._add((monotonic(), function, id, masker, stream, level, message))
+
+    def _add(self, one: Said) -> None:
         said = self._said
-        said.append((monotonic(), function, id, masker, stream, level, message))
+        said.append(one)
         if self._timer is None:
             self._wake()
         if len(said) >= AT_ONCE:
@@ -122,6 +125,12 @@ class Log:
             self._wake()
         if len(said) >= AT_ONCE:
             self._make_lines()
+
+    def not_let_in(self, exchange: Exchange, status: int, function: str, outcome: str) -> None:
+        """One line per request that was too much. There may be a flood of them, so it is made into text later."""
+        now_s = monotonic()
+        facts = (exchange.method, exchange.target, status, outcome, False, now_s - exchange.started, None)
+        self._add((now_s, function, exchange.id, self.masker, "access", "", facts))
 
     def refused(self, exchange: Exchange, status: int, function: str | None = None) -> None:
         """One line per error that no function had a part in: the client got an id, and looks for it here."""

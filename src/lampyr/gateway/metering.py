@@ -15,7 +15,6 @@ from lampyr.ledger.records import CLOSE, CLOSE_STRUCT, KIND_AT, OPEN, OPEN_STRUC
 
 if TYPE_CHECKING:
     from lampyr.gateway.call import Call
-    from lampyr.gateway.exchange import Exchange
 
 # What a cancelled handler or `after()` used beyond this is added to a row that is closed already.
 WORTH_NS = 1000
@@ -38,10 +37,11 @@ class Book:
         self._origin = journal.origin(Origin(function, deployment, ""))
         self._journal = journal
 
-    def refused(self, exchange: Exchange, outcome: str, status: int, sent: int) -> None:
+    def refused(self, id: str, outcome: str, status: int, sent: int) -> None:
         """A request that was not let in."""
-        row = records.Closed(exchange.id, self._origin, status, False, outcome, 0.0, 0.0, 0.0, 0, 0, 0.0, 0, sent)
-        self._journal.write(records.closed(row))
+        outcome_number, nothing = OUTCOME_NUMBER[outcome], (0.0, 0.0, 0.0, 0, 0, 0.0, 0)
+        whose = (_CLOSE_BYTES, CLOSE, id.encode(), self._origin)
+        self._journal.write(CLOSE_STRUCT.pack(*whose, status, False, outcome_number, *nothing, sent, CLOSE))
 
     def open(self, call: Call) -> None:
         """An instance is about to see it."""

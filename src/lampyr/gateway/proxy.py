@@ -129,11 +129,13 @@ class Proxy:
         if self.tracing is not None:
             self.tracing.join(exchange)
         service = site.services[function.route]
-        refusal = site.crowd.refusal(exchange.id) or service.admission.refusal(exchange, ip)
-        if refusal is not None:
-            status, _, body = refusal.answer
-            service.book.refused(exchange, refusal.outcome, status, len(body))
-            self._answer(exchange, refusal.answer, function.route)
+        refused = site.crowd.refusal() or service.admission.refusal(exchange, ip)
+        if refused is not None:
+            refusal, wait_s = refused
+            lines, body = refusal.answer(exchange, wait_s)
+            service.book.refused(exchange.id, refusal.outcome, lines.status, len(body))
+            site.log.not_let_in(exchange, lines.status, function.route, refusal.outcome)
+            exchange.answer_with(lines, b"", body)
             return
         params = json.dumps(match.params) if match.params else ""
         target = f"{exchange.id}\0{method}\0{origin}\0{match.path}\0{match.query}\0{params}\0{ip}"
