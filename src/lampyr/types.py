@@ -43,6 +43,10 @@ class Secret:
         return "***"
 
 
+# Environments of the vault: for what serves, and for deployments beside it.
+PRODUCTION, PREVIEW = "production", "preview"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One thing wrong in a project: where (`file` relative to the project, 1-based `line`), what, and the cure."""

@@ -43,6 +43,24 @@ def test_tokens(kind: bytes, body: bytes, tokens: tuple[int, int], size: int) ->
     assert (found.read, found.written, found.guessed) == (*tokens, False)
 
 
+@pytest.mark.parametrize("size", [1, 10_000])
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (b"application/json", b'{"model": "m-1", "usage": {}}'),
+        (b"text/event-stream", b'data: {"model": "m-1", "choices": []}\n\ndata: {"model": "m-2"}\n\n'),
+        (b"text/event-stream", b'event: x\ndata: {"message": {"model": "m-1"}}\n\n'),
+    ],
+)
+def test_who_says_that_it_answers(kind: bytes, body: bytes, size: int) -> None:
+    named, other = Usage(kind, named=True), Usage(kind)
+    for one in (named, other):
+        for at in range(0, len(body), size):
+            one.feed(body[at : at + size])
+        one.end()
+    assert (named.model, other.model) == ("m-1", "")
+
+
 def test_a_stream_that_does_not_say_it_is_guessed() -> None:
     usage = Usage(b"text/event-stream")
     usage.feed(STREAM[: STREAM.index(b"data", 5)])

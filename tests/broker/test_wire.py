@@ -115,6 +115,35 @@ def test_a_model_that_is_said_twice_is_none() -> None:
             wire.allow(one, ask(body))
 
 
+def test_a_model_in_the_path_is_the_one_that_answers() -> None:
+    """As in Azure's API, which does not look at the one in the body."""
+    path = "/openai/deployments/large/chat/completions?api-version=1"
+    assert ask(b'{"messages": []}', path).model == ask(b'{"model": "small"}', path).model == "large"
+    assert ask(b'{"model": "small"}', "/deployments/chat/completions").model == "chat"
+    assert ask(b'{"model": "small"}', "/x-deployments/a/b").model == "small"
+    azure = Provider(
+        name="azure",
+        kind="openai-compatible",
+        base_url="https://x",
+        paths=("/openai/deployments",),
+        **{**PLAIN, "models": ("small",)},  # type: ignore[arg-type]
+    )
+    wire.allow(azure, ask(b"{}", path.replace("large", "small")))
+    for body in (b"{}", b'{"model": "small"}'):
+        with pytest.raises(Refused, match="may be asked for these models: small"):
+            wire.allow(azure, ask(body, path))
+    with pytest.raises(Refused):
+        wire.allow(azure, wire.Question.of("GET", path, [], b""))
+    assert [one.name for one, _ in wire.plan(OPEN, (azure,), ask(b'{"model": "large"}', path))] == ["openai"]
+
+
+def test_the_key_is_where_azure_wants_it() -> None:
+    azure = Provider(name="azure", kind="openai-compatible", base_url="https://x", paths=None, **PLAIN)  # type: ignore[arg-type]
+    assert (b"api-key", b"sk-real") in wire.request_headers(azure, [(b"api-key", b"lampyr-1")])
+    assert (b"authorization", b"Bearer sk-real") in wire.request_headers(azure, [(b"authorization", b"lampyr-1")])
+    assert (b"authorization", b"Bearer sk-real") in wire.request_headers(OPENAI, [(b"api-key", b"lampyr-1")])
+
+
 def test_only_what_was_tried_again_is_not_to_be_tried_again() -> None:
     assert wire.TRIED in wire.response_headers(503, [])
     assert wire.response_headers(429, [(b"Retry-After", b"1")]) == [(b"retry-after", b"1")]

@@ -19,7 +19,7 @@ def test_a_preview_that_has_gone_from_the_disk_keeps_nothing_from_what_serves(tm
     (root / "app/x/route.py").write_text("def GET(): return 1\n")
     registry = Registry(tmp_path / "state", root)
 
-    def make(id: str) -> Release:
+    def make(id: str, environment: str) -> Release:
         folder = registry.folder(id)
         settings = config.load(folder)
         project = scan(folder, settings, root)

@@ -80,6 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(self.provider.statuses.pop(0))
             return
         asked = json.loads(body)
+        asked.setdefault("model", self.path.partition("/deployments/")[2].partition("/")[0])
         if asked["model"] == "redirect":
             self._whole(307, {}, ("location", "http://127.0.0.1:9/stolen"))
         elif asked["model"] == "echo-key":

@@ -14,6 +14,7 @@ from provider import Fake
 from serving import Serve, Server, until
 
 from lampyr.broker.prices import published
+from lampyr.model import choice
 
 # The fake provider's own: 7 tokens in, 3 out.
 TOKENS = 10
@@ -102,6 +103,52 @@ def test_tokens_and_cost_by_function_provider_and_model(serve: Serve) -> None:
         "gpt-5-mini": (1, 7),
         "claude": (1, 11),
     }
+
+
+AZURE = """
+import os, httpx2
+from openai import AzureOpenAI
+base, key = os.environ["AZURE_BASE_URL"], os.environ["AZURE_API_KEY"]
+client = AzureOpenAI(azure_endpoint=base, api_key=key, api_version="2024-10-21")
+def GET():
+    asked = [{"role": "user", "content": "Hello"}]
+    done = client.chat.completions.create(model="mine", messages=asked)
+    url = f"{base}/openai/deployments/mine/chat/completions?api-version=2024-10-21"
+    plain = httpx2.post(url, json={"messages": asked}, headers={"api-key": key})
+    return [done.choices[0].message.content, plain.status_code]
+"""
+
+
+def test_a_model_that_only_the_path_names_has_its_price(serve: Serve) -> None:
+    with Fake() as fake:
+        azure = f'[providers.azure]\nbase_url = "{fake.url}"\nsecret = "MY_KEY"\npaths = ["/openai/deployments"]\n'
+        project = files(fake, more=f"{azure}[prices.mine]\ninput = 1_000_000\n", azure=AZURE)
+        server = serve({**project, ".env.local": KEYS + "MY_KEY=sk-canary-azure\n"})
+        assert server.get("/azure").json() == ["Fireflies blink", 200]
+        assert [one.headers["api-key"] for one in fake.sent] == ["sk-canary-azure"] * 2
+        assert usage(server, "model")["mine"]["calls"] == 2
+        assert usage(server, "provider")["azure"]["cost_usd"] == 14
+
+
+HERE = """
+from openai import OpenAI
+def GET():
+    asked = {"model": "local", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+    done = OpenAI().chat.completions.create(**asked)
+    list(OpenAI().chat.completions.create(**asked, stream=True))
+    return done.model
+"""
+
+
+@pytest.mark.parametrize("kind", ["local", "echo"])
+def test_a_model_on_this_machine_has_its_name_in_the_ledger(serve: Serve, kind: str) -> None:
+    code = "max_duration = 60\n" + HERE
+    server = serve({"app/here/route.py": code, "lampyr.toml": f'[providers.here]\nkind = "{kind}"\n'})
+    who = choice.status() if kind == "local" else choice.Status(backend="echo", model="echo")
+    assert server.get("/here").body.decode() == who.model
+    name = "smollm2" if who.backend == "local" else "echo"
+    assert {name: one["calls"] for name, one in usage(server, "model").items()} == {name: 2}
+    assert usage(server, "provider")["here"]["calls"] == 2
 
 
 def test_published_prices(serve: Serve) -> None:

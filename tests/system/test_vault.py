@@ -97,6 +97,47 @@ def test_the_vault_wins_and_says_so(project: Path, start: Serve, command: str, e
     server.log(r"warning: process environment: API_KEY is in the vault too")
 
 
+def test_previews_have_values_of_their_own(project: Path, start: Serve) -> None:
+    said = "print(os.environ['API_KEY'], flush=True)\n    return os.environ['LAMPYR_ENV']\n"
+    files = {"app/said/route.py": f"import os\ndef GET():\n    {said}", ".env.local": "API_KEY=of-the-file\n"}
+    write(project, files)
+    secrets(project, "set", "API_KEY", given="canary-of-production")
+    secrets(project, "set", "API_KEY", "--env", "preview", given="canary-of-previews")
+    server = start()
+    write(project, {"app/new/route.py": SHOW})
+    preview = deployed(project, "--preview")["url"].removeprefix("http://")
+    assert server.get("/mine", Host=preview).json() == server.get("/new", Host=preview).json()
+    assert server.get("/new", Host=preview).json() == seen("canary-of-previews")
+    assert server.get("/mine").json() == seen("canary-of-production")
+    assert server.get("/said", Host=preview).body == server.get("/said").body == b"production"
+    secrets(project, "set", "API_KEY", "--env", "preview", given="canary-of-previews-2")
+    until(lambda: server.get("/mine", Host=preview).json() == seen("canary-of-previews-2"), "the new value", 2)
+    assert server.get("/said", Host=preview).status == server.get("/said").status == 200
+    secrets(project, "remove", "API_KEY", "--env", "preview")
+    until(lambda: server.get("/mine", Host=preview).json() == seen("of-the-file"), "the next in order", 2)
+    with under_load(server, "/mine"):
+        deployed(project, command="promote", id=preview.partition(".")[0])
+        assert server.get("/new").json() == seen("canary-of-production")
+    read = [one for one in json.loads(secrets(project, "audit", "--json")) if one["action"] == "read"]
+    assert {tuple(one["environments"]) for one in read} == {("production",), ("preview",)}
+    server.log(r"/said [0-9a-f]+ \| \*\*\*\n(.*\n)*.*/said [0-9a-f]+ \| \*\*\*")
+    assert "canary" not in "\n".join(server.lines)
+    assert not any(b"canary" in log.read_bytes() for log in (project / ".lampyr/logs").rglob("*") if log.is_file())
+
+
+def deployed(project: Path, *options: str, command: str = "deploy", id: str = "") -> dict[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "lampyr", command, *([id] if id else []), str(project), "--json", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told: dict[str, str] = json.loads(done.stdout)
+    return told
+
+
 def test_who_may_have_it(project: Path, start: Serve) -> None:
     secrets(project, "set", "API_KEY", "--only", "/mine", "--only", "/none", given=CANARY)
     server = start()

@@ -81,7 +81,7 @@ class Broker:
             self._control = Channel.from_fd(fds[0])
             self._loop.add_reader(self._control.fileno(), self._hear, self._control)
         elif "desk" in message:
-            self._desk.told(json.loads(unpack(fds[0])))
+            self._desk.told(json.loads(unpack(fds[0])), message["desk"])
             self._public_hosts = public_hosts(self._desk.providers)
         elif "terms" in message:
             assert self._bills is not None  # the supervisor tells of the ledger before it tells of control

@@ -15,6 +15,7 @@ from lampyr.broker.desk import Caller, Desk, Provider, Refused
 from lampyr.broker.estimate import Estimate, estimate
 from lampyr.broker.usage import Tokens, Trim, Usage
 from lampyr.gateway.exchange import Exchange
+from lampyr.model import catalog
 
 if TYPE_CHECKING:
     from lampyr.broker.bills import Bill, Bills
@@ -200,7 +201,8 @@ class Call:
             what = "a redirect, which is not followed" if response.status < 400 else "something compressed"
             raise Refused(502, "api_error", f"The provider has answered with {what}.")
         self._status = response.status
-        usage = self._usage = Usage(headers.get(b"content-type", b""))
+        here = self._asked is not None and self._asked.kind in wire.HERE
+        usage = self._usage = Usage(headers.get(b"content-type", b""), named=here)
         stream, trim = self._desk.masker.stream(), Trim() if question.trimmed and response.status == 200 else None
         record = Record(key) if key and response.status == 200 else None
         self._start(response.status, response.headers)
@@ -272,6 +274,8 @@ class Call:
         route = self._caller.route if self._caller else ""
         name = self._asked.name if self._caller and self._asked else "-"
         tokens = self._tokens(ended)
+        if self._usage is not None and self._usage.model:  # of those on this machine one answers to every name
+            self._model = catalog.short_name(self._usage.model)
         took_ms = (monotonic() - self._exchange.started) * 1000
         usd = self._settle(tokens, took_ms)
         cost = f", {usd:.6f} USD" if usd else ""

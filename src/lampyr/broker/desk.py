@@ -53,37 +53,38 @@ class Refused(Exception):
 
 
 class Caller(NamedTuple):
-    """The function that makes a call, the provider it is for, and the names of all that it may call."""
+    """The function that makes a call, the provider it is for, and all that it may call."""
 
     route: str
     provider: Provider
-    names: frozenset[str]
+    may_call: dict[str, Provider]
 
 
 class Desk:
     """What control has said last. `users` are those of functions that have their own; None: they are the server's."""
 
     def __init__(self) -> None:
-        self._providers: dict[str, Provider] = {}
-        self._functions: dict[str, tuple[str, frozenset[str]]] = {}
+        self._providers: dict[str, dict[str, Provider]] = {}  # by environment, whose keys may be others
+        self._functions: dict[str, dict[str, tuple[str, frozenset[str]]]] = {}
         self._users: dict[str, int | None] = {}
         self._news = asyncio.Event()
         self._ends = Ends()
         self.masker = Masker(())
 
-    def told(self, message: dict[str, Any]) -> None:
-        """Functions, providers and keys."""
+    def told(self, message: dict[str, Any], environment: str) -> None:
+        """Functions, providers and keys of an environment."""
         known = Provider.__dataclass_fields__.keys()
         found = [{name: one[name] for name in known} for one in message["providers"]]
-        self._providers = {one["name"]: Provider(**one) for one in found}
-        self._functions = {token: (route, frozenset(names)) for token, (route, names) in message["functions"].items()}
-        self.masker = Masker(one.key for one in self._providers.values() if one.key)
+        self._providers[environment] = {one["name"]: Provider(**one) for one in found}
+        functions = message["functions"].items()
+        self._functions[environment] = {token: (route, frozenset(names)) for token, (route, names) in functions}
+        self.masker = Masker(one.key for one in self.providers if one.key)
         self._tell()
 
     @property
     def providers(self) -> list[Provider]:
         """All that there are."""
-        return list(self._providers.values())
+        return [one for providers in self._providers.values() for one in providers.values()]
 
     def told_users(self, users: dict[str, int | None]) -> None:
         """Whose user id belongs to which function."""
@@ -96,7 +97,7 @@ class Desk:
 
     async def caller(self, exchange: Exchange, name: str, function: str | None = None) -> Caller:
         """Who calls the provider `name`; `function` is the only one it can be. Raises Refused."""
-        route, names = self._function(exchange)
+        route, may_call = self._function(exchange)
         if function is not None and function != route:
             raise _not_you()
         # At once: who has gone meanwhile could not be asked any more.
@@ -105,24 +106,27 @@ class Desk:
             user = await self._user(route)
             if end is None or end.user != (os.geteuid() if user is None else user):
                 raise _not_you()
-        if name not in names or name not in self._providers:
+        if name not in may_call:
             raise Refused(403, "permission_error", f"{route} may not call a provider named {name[:40]!r}.")
-        return Caller(route, self._providers[name], names)
+        return Caller(route, may_call[name], may_call)
 
     def others(self, caller: Caller) -> list[Provider]:
         """Who may be asked where the provider of a call does not answer."""
-        found = (self._providers.get(name) for name in caller.provider.fallback if name in caller.names)
+        found = (caller.may_call.get(name) for name in caller.provider.fallback)
         return [one for one in found if one is not None and (one.key or not one.secret)]
 
-    def _function(self, exchange: Exchange) -> tuple[str, frozenset[str]]:
+    def _function(self, exchange: Exchange) -> tuple[str, dict[str, Provider]]:
+        """The function whose placeholder this is, and whom it may call."""
         tokens = {value.decode("latin-1") for key, value in exchange.headers if key in (b"x-api-key", b"api-key")}
         for key, value in exchange.headers:
             if key == b"authorization":
                 tokens.add(value.decode("latin-1").removeprefix("Bearer "))
-        function = self._functions.get(tokens.pop()) if len(tokens) == 1 else None
-        if function is None:
-            raise _not_you()
-        return function
+        token = tokens.pop() if len(tokens) == 1 else ""
+        for environment, functions in self._functions.items():
+            if (function := functions.get(token)) is not None:
+                route, names = function
+                return route, {name: one for name, one in self._providers[environment].items() if name in names}
+        raise _not_you()
 
     async def _user(self, route: str) -> int | None:
         try:

@@ -21,9 +21,9 @@ class Tokens(NamedTuple):
 
 
 class Usage:
-    """Reads an answer that begins with these headers."""
+    """Reads an answer that begins with these headers; `named`: also which model says that it answers."""
 
-    def __init__(self, content_type: bytes) -> None:
+    def __init__(self, content_type: bytes, *, named: bool = False) -> None:
         self._events = content_type.startswith(b"text/event-stream")
         self._pending = b""
         self._lost = False
@@ -33,6 +33,8 @@ class Usage:
         self._written: int | None = None
         self._cached = 0
         self._written_to_cache = 0
+        self._unnamed = named
+        self.model = ""
 
     def feed(self, data: bytes) -> None:
         """Look at more of the answer."""
@@ -55,7 +57,7 @@ class Usage:
     def _line(self, line: bytes) -> None:
         if line.startswith(b"data:"):
             self._deltas += b'"delta"' in line or b'"text"' in line
-            if b'"usage"' in line:
+            if b'"usage"' in line or (self._unnamed and b'"model"' in line):
                 self._read(line[5:])
 
     def _read(self, text: bytes) -> None:
@@ -68,6 +70,8 @@ class Usage:
             for one in (found, found.get("response"), found.get("message")):
                 if isinstance(one, dict) and isinstance(one.get("usage"), dict):
                     self._note(one["usage"])
+                if self._unnamed and isinstance(one, dict) and isinstance(one.get("model"), str):
+                    self._unnamed, self.model = False, one["model"]
 
     def _note(self, usage: dict[str, Any]) -> None:
         read = _count(usage, "prompt_tokens", "input_tokens")

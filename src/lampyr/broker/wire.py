@@ -19,11 +19,11 @@ _OPENAI = (
 )
 # What a kind has that is a question to a model. What is stored at the provider (files, past answers, keys of the
 # account) belongs to all functions alike, so one that wants it says so in `paths`.
-_HERE = ("POST /v1/chat/completions", "GET /v1/models", "GET /v1/models/*")
+_ASKED_HERE = ("POST /v1/chat/completions", "GET /v1/models", "GET /v1/models/*")
 PATHS = {
-    "local": _HERE,
+    "local": _ASKED_HERE,
     "echo": (
-        *_HERE,
+        *_ASKED_HERE,
         "POST /v1/responses",
         "POST /v1/embeddings",
         "POST /v1/messages",
@@ -36,15 +36,20 @@ PATHS = {
 # The provider, or what stands before it, has done nothing with the request; another attempt may fare better.
 PASSING = frozenset((500, 502, 503, 504, 529))
 TOO_MANY = 429
-# Kinds that tell the tokens of a stream to who asks for them, and do not mind being asked.
-TOLD_WHEN_ASKED = ("openai", "local", "echo")
+# Kinds whose model is on this machine.
+HERE = ("local", "echo")
+# Those that tell the tokens of a stream to who asks for them, and do not mind being asked.
+TOLD_WHEN_ASKED = ("openai", *HERE)
 # Where the version is in the path and not in `base_url`, as in functions' addresses of them.
-VERSIONED = ("local", "echo", "anthropic")
+VERSIONED = (*HERE, "anthropic")
 # The SDKs would try again what has been tried again here.
 TRIED = (b"x-should-retry", b"false")
 
 # No percent, no empty segment, no dots alone: a path is read in one way by whoever reads it.
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~:@+-]+)+")
+
+# The model of a request in Azure's way: whatever its body says, this is who answers.
+_DEPLOYMENT = re.compile(r"(?:.*?/)?deployments/([^/]+)/")
 
 _ID = re.compile(rb"[0-9a-f]{24}")
 
@@ -101,7 +106,12 @@ def request_headers(provider: Provider, headers: Headers) -> Headers:
     kept.append((b"accept-encoding", b"identity"))
     if provider.key:
         key = provider.key.encode()
-        kept.append((b"x-api-key", key) if provider.kind == "anthropic" else (b"authorization", b"Bearer " + key))
+        if provider.kind == "anthropic":
+            kept.append((b"x-api-key", key))
+        elif provider.kind == "openai-compatible" and any(name == b"api-key" for name, _ in headers):
+            kept.append((b"api-key", key))  # where the placeholder was, as in Azure's API
+        else:
+            kept.append((b"authorization", b"Bearer " + key))
     return kept
 
 
@@ -147,10 +157,20 @@ class Question(NamedTuple):
         return self.rest.partition("?")[0]
 
     @property
+    def deployment(self) -> str:
+        """The model that the path names, "" where it names none."""
+        found = _DEPLOYMENT.match(self.path)
+        return found[1] if found else ""
+
+    @property
+    def wanted(self) -> object:
+        """Who is to answer: what the path names, or the body."""
+        return self.deployment or self.asked.get("model")
+
+    @property
     def model(self) -> str:
         """The model that is asked for, "" where none is."""
-        model = self.asked.get("model")
-        return model[:80] if isinstance(model, str) else ""
+        return self.wanted[:80] if isinstance(self.wanted, str) else ""
 
     def asking(self, **values: Any) -> Question:
         """The same with other values in its JSON."""
@@ -162,9 +182,15 @@ def allow(provider: Provider, question: Question) -> None:
     """Raises Refused where it asks for a model that is not allowed, or nobody can tell which, and so at what price."""
     if not question.plain:
         raise Refused(400, "invalid_request_error", "The body is compressed, broken JSON, or has a name in it twice.")
-    if provider.models is not None and question.body and question.asked.get("model") not in provider.models:
+    if not _has(provider, question):
         allowed = ", ".join(provider.models)
         raise Refused(403, "permission_error", f"{provider.name} may be asked for these models: {allowed}.")
+
+
+def _has(provider: Provider, question: Question) -> bool:
+    """Whether it may be asked for the model of a question, where one has any."""
+    named = question.body or question.deployment
+    return provider.models is None or not named or question.wanted in provider.models
 
 
 def plan(first: Provider, others: Iterable[Provider], question: Question) -> list[tuple[Provider, Question]]:
@@ -175,9 +201,10 @@ def plan(first: Provider, others: Iterable[Provider], question: Question) -> lis
     found = [(first, _telling(first, question))]
     for provider in others:
         asked = question._replace(rest=_versioned(provider, first, question.rest))
-        if provider.models is not None and question.body and question.asked.get("model") not in provider.models:
-            if not question.asked:
+        if not _has(provider, asked):
+            if not question.asked or question.deployment:
                 continue  # not ours to rewrite
+            assert provider.models is not None
             asked = asked.asking(model=provider.models[0])
         try:
             address(provider, asked.method, asked.rest)

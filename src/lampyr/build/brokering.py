@@ -25,13 +25,15 @@ class Brokered:
     """The providers of a project, and where the broker of this run of the server is.
 
     `key`, in hex, is what its placeholders are made from: they hold as long as the server runs, whatever is restarted.
-    `here` says of each model process on this machine, by provider, where it listens; it wants `model_key`.
+    `here` says of each model process on this machine, by provider, where it listens; it wants `model_key`. Functions of
+    another `realm` have placeholders of their own: other keys stand behind them.
     """
 
     address: str
     key: str
     providers: tuple[Provider, ...]
     here: Mapping[str, str] = field(default_factory=dict)
+    realm: str = ""
 
     @classmethod
     def told(cls, message: Mapping[str, Any]) -> Brokered:
@@ -65,7 +67,7 @@ class Brokered:
 
     def token(self, route: str) -> str:
         """The placeholder of a function."""
-        return "lampyr-" + self._derived(route)
+        return "lampyr-" + self._derived(self.realm + route)
 
     def _derived(self, name: str) -> str:
         return hmac.digest(bytes.fromhex(self.key), name.encode(), "sha256").hex()[:40]

@@ -8,7 +8,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -34,7 +34,7 @@ from lampyr.errors import LampyrError, StateError
 from lampyr.ledger.counters import Counters
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, Message, parcel, unpack
-from lampyr.types import Function, Problem, Project
+from lampyr.types import PREVIEW, Function, Problem, Project
 
 # Between requests the disk is looked at this often, so that an import begins while the person still reaches for
 # the browser.
@@ -286,7 +286,7 @@ class Control:
             project = scan(self.root, settings)
             self._age(project, touched, everything=bool(added) or any(_for_all(path) for path in touched))
             before = self.serving
-            release = self._release(f"{time.time_ns() // 1_000_000:011x}", project, settings, self._version)
+            release = self._release(f"{time.time_ns() // 1_000_000:011x}", project, settings, self._version, self.mode)
         except LampyrError as error:
             self._failed(error)
             return
@@ -328,7 +328,7 @@ class Control:
                 release = self._releases.renew(before.id)
             else:
                 id = f"{time.time_ns() // 1_000_000:011x}"
-                release = self._release(id, before.project, before.settings, self._version)
+                release = self._release(id, before.project, before.settings, self._version, self.mode)
         except LampyrError as error:
             self._failed(error)
             return
@@ -339,18 +339,23 @@ class Control:
         self._report(release.judged)
         self._warned = frozenset(release.judged.warnings)
 
-    def _copy(self, registry: Registry, id: str) -> Release:
+    def _copy(self, registry: Registry, id: str, environment: str) -> Release:
         """The deployment `id` with the variables and secrets of now. Raises LampyrError or Unreachable."""
         root = registry.folder(id)
         settings = config.load(root)
-        return self._release(id, scan(root, settings, self.root), settings, lambda _: id)
+        return self._release(id, scan(root, settings, self.root), settings, lambda _: id, environment)
 
     def _release(
-        self, id: str, project: Project, settings: config.Config, version_of: Callable[[Function], str]
+        self,
+        id: str,
+        project: Project,
+        settings: config.Config,
+        version_of: Callable[[Function], str],
+        environment: str,
     ) -> Release:
         """What the gateway has to know. The broker knows it then as well. Raises LampyrError or Unreachable."""
-        handed = self._sealed.ask(project)
-        self._tell_broker(project, settings, handed.desk)
+        handed = self._sealed.ask(project, environment)
+        self._tell_broker(project, settings, handed.desk, environment)
         message = deployment.compose(
             id,
             project,
@@ -367,23 +372,26 @@ class Control:
         judged, inventory = handed.common.judge(project), handed.common.inventory
         return Release(project, judged, settings, message, handed.private, inventory, files)
 
-    def _tell_broker(self, project: Project, settings: config.Config, desk: int | None) -> None:
+    def _tell_broker(self, project: Project, settings: config.Config, desk: int | None, environment: str) -> None:
         """What may be spent, then who may spend it: for `project` and, in production, for what else can be called."""
-        others = self._releases.projects() if self._releases is not None else []
+        known = [*(self._releases.projects() if self._releases is not None else ()), (project, environment)]
         if self._releases is not None and self.serving is not None:
-            others.append(self.serving.project)  # last: what it says of a function holds
+            known.append((self.serving.project, self.mode))  # last: what it says of a function holds
             settings = self.serving.settings
-        if any(one.functions != project.functions for one in others):
-            functions = {one.route: one for each in (project, *others) for one in each.functions}
-            project = replace(project, public=None, functions=tuple(functions.values()))
-            if desk is not None:
-                handed = self._sealed.ask(project)
-                os.close(handed.private)
-                os.close(desk)
-                desk = handed.desk
-        self._broker.tell("terms", parcel(json.dumps(deployment.terms(project, settings)).encode()))
-        if desk is not None:
-            self._broker.tell("desk", desk)
+        terms = deployment.terms(_together([one for one, _ in known]), settings)
+        self._broker.tell("terms", parcel(json.dumps(terms).encode()))
+        if desk is None:
+            return
+        beside = [one for one, its in known if its == environment]
+        if any(one.functions != project.functions for one in beside):
+            handed = self._sealed.ask(_together(beside), environment)
+            os.close(handed.private)
+            os.close(desk)
+            assert handed.desk is not None
+            desk = handed.desk
+        self._broker.tell("desk", desk, environment)
+        if all(its != PREVIEW for _, its in known):
+            self._broker.shut_desk(PREVIEW)
 
     def _serve(self, release: Release) -> None:
         """This is what serves from now on."""
@@ -394,11 +402,11 @@ class Control:
         """Another deployment serves from now on: what it says of its functions holds at the broker too."""
         self._serve(release)
         try:
-            handed = self._sealed.ask(release.project)
+            handed = self._sealed.ask(release.project, self.mode)
         except (LampyrError, Unreachable):
             return  # the next news of the vault brings it
         os.close(handed.private)
-        self._tell_broker(release.project, release.settings, handed.desk)
+        self._tell_broker(release.project, release.settings, handed.desk, self.mode)
 
     def _deploy(self, release: Release) -> None:
         self._send({"deployment": release.message}, (release.private,))
@@ -434,6 +442,12 @@ class Control:
         for problem in project.warnings:
             if problem not in self._warned:
                 self._send({"log": f"warning: {problem}"})
+
+
+def _together(projects: Sequence[Project]) -> Project:
+    """All their functions; of two with one route the one of the last. Their files have no other root in common."""
+    functions = {one.route: one for each in projects for one in each.functions}
+    return replace(projects[0], root=Path("/"), public=None, functions=tuple(functions.values()))
 
 
 def _at_start(settings: config.Config) -> tuple[object, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 
-from lampyr.runtime.channel import Channel, ChannelError, Message
+from lampyr.runtime.channel import Channel, ChannelError, Message, parcel
 
 
 class Broker:
@@ -12,7 +13,7 @@ class Broker:
 
     def __init__(self) -> None:
         self._channel: Channel | None = None
-        self._said: dict[str, int] = {}
+        self._said: dict[tuple[str, str], int] = {}
         self._hatches: dict[int, tuple[str, int]] = {}
 
     def connect(self, channel: Channel) -> None:
@@ -20,8 +21,8 @@ class Broker:
         if self._channel is not None:
             self._channel.close()
         self._channel = channel
-        for what, parcel in self._said.items():
-            self._send({what: True}, parcel)
+        for (what, about), parcel in self._said.items():
+            self._send({what: about}, parcel)
         for number, (route, fd) in self._hatches.items():
             self._send({"hatch": number, "function": route}, fd)
 
@@ -41,12 +42,18 @@ class Broker:
             self._channel = None
         return [message for message, _ in messages]
 
-    def tell(self, what: str, parcel: int) -> None:
-        """Say "desk", "users" or "terms" (broker/__main__.py). The parcel is ours from now on."""
-        if what in self._said:
-            os.close(self._said[what])
-        self._said[what] = parcel
-        self._send({what: True}, parcel)
+    def tell(self, what: str, parcel: int, about: str = "") -> None:
+        """Say "desk" about an environment, "users" or "terms" (broker/__main__.py). The parcel is ours from now on."""
+        if (what, about) in self._said:
+            os.close(self._said[what, about])
+        self._said[what, about] = parcel
+        self._send({what: about}, parcel)
+
+    def shut_desk(self, environment: str) -> None:
+        """Nothing of this environment is deployed any more, and the broker has no use for its keys."""
+        if ("desk", environment) in self._said:
+            self.tell("desk", parcel(json.dumps({"providers": [], "functions": {}}).encode()), environment)
+            os.close(self._said.pop(("desk", environment)))
 
     def hatch(self, number: int, route: str, fd: int | None) -> None:
         """A function without a network reaches it there (node/hatches.py); None: not any more."""

@@ -20,7 +20,7 @@ from lampyr.control.registry import Index, Registry, as_told, preview_url
 from lampyr.control.sealed import Unreachable
 from lampyr.errors import BuildError, LampyrError, StateError
 from lampyr.runtime.channel import Message
-from lampyr.types import Problem, Project
+from lampyr.types import PREVIEW, PRODUCTION, Problem, Project
 
 # A deployment that has served before is believed to be healthy if its functions take longer than this to prove it.
 BACK_WITHIN_S = 0.7
@@ -63,7 +63,9 @@ class Errand:
 
 
 class Releases:
-    """`make(id)` reads the files of a deployment (Raises LampyrError); `send` tells the gateway something.
+    """`make(id, environment)` reads the files of a deployment, with the values of that environment of the vault.
+
+    It raises LampyrError. `send` tells the gateway something.
 
     `served(release)` is called when another one serves.
     """
@@ -72,7 +74,7 @@ class Releases:
         self,
         registry: Registry,
         url: str,
-        make: Callable[[str], Release],
+        make: Callable[[str, str], Release],
         send: Callable[[Message, tuple[int, ...]], None],
         served: Callable[[Release], None],
     ) -> None:
@@ -89,15 +91,14 @@ class Releases:
         index = self._registry.read()
         if index.active is None:
             raise StateError("no deployment has been made", "restart the server: it makes one")
-        active = self._make(index.active)
         for one in index.deployments.values():
             if one.preview:
                 self._make_preview(one.id)
-        return active
+        return self._make(index.active, PRODUCTION)  # last: what it says of a function holds
 
     def renew(self, active: str) -> Release:
         """What functions may have has changed: what serves, made anew, and so are the previews. Raises LampyrError."""
-        release = self._make(active)
+        release = self._make(active, PRODUCTION)
         for id in self._previews:
             if self._make_preview(id):
                 self._show_again(self._previews[id])
@@ -106,16 +107,18 @@ class Releases:
     def _make_preview(self, id: str) -> bool:
         """False where its files cannot be read any more: that is no reason for others to go without."""
         try:
-            self._previews[id] = self._make(id)
+            self._previews[id] = self._make(id, PREVIEW)
         except LampyrError as error:
             self._send({"log": f"warning: the preview {id} cannot be read: {error.message}"}, ())
             return False
         return True
 
-    def projects(self) -> list[Project]:
-        """Those whose functions may be called next to those that serve."""
-        more = [self._errand.release] if self._errand is not None else []
-        return [one.project for one in (*self._previews.values(), *more)]
+    def projects(self) -> list[tuple[Project, str]]:
+        """Those whose functions may be called next to those that serve, each with its environment."""
+        found = [(one.project, PREVIEW) for one in self._previews.values()]
+        if (errand := self._errand) is not None:
+            found.append((errand.release.project, PREVIEW if errand.shows else PRODUCTION))
+        return found
 
     def meet_gateway(self) -> None:
         """There is a gateway that knows what serves, and nothing of this."""
@@ -153,14 +156,14 @@ class Releases:
             message = f"the server serves {self._registry.root}, not {request.get('root')}"
             raise StateError(message, "name that folder, or start a server for this one")
         id = self._registry.copy()
+        preview = bool(request.get("preview")) and id != self._registry.read().active
         try:
-            release = self._make(id)
+            release = self._make(id, PREVIEW if preview else PRODUCTION)
             if release.judged.errors:
                 raise _broken(release.judged.errors)
         except (LampyrError, Unreachable):
             self._registry.discard(id)
             raise
-        preview = bool(request.get("preview")) and id != self._registry.read().active
         write = lambda: self._registry.add(id, preview=preview)  # noqa: E731
         self._run(Errand(release, reply, write, None, shows=preview))
 
@@ -171,7 +174,7 @@ class Releases:
             raise StateError("there is no deployment to go back to", "`lampyr deployments` lists those there are")
         if index.deployments[id].preview:
             raise StateError(f"{id} has never been active", f"`lampyr promote {id}` switches to a preview")
-        self._run(Errand(self._make(id), reply, lambda: self._registry.go_back(id), BACK_WITHIN_S))
+        self._run(Errand(self._make(id, PRODUCTION), reply, lambda: self._registry.go_back(id), BACK_WITHIN_S))
 
     def _promote(self, wanted: str, reply: Reply) -> None:
         index = self._registry.read()
@@ -179,7 +182,7 @@ class Releases:
         if not index.deployments[id].preview:
             state = "is active already" if id == index.active else "is no preview"
             raise StateError(f"{id} {state}", "`lampyr deployments` lists what there is, `rollback` goes back")
-        self._run(Errand(self._make(id), reply, lambda: self._registry.add(id, preview=False), None))
+        self._run(Errand(self._make(id, PRODUCTION), reply, lambda: self._registry.add(id, preview=False), None))
 
     def _run(self, errand: Errand) -> None:
         self._errand = errand

@@ -49,12 +49,21 @@ class Sealed:
             self.channel.close()
             self.channel = None
 
-    def ask(self, project: Project) -> Handed:
-        """What its functions get, as the vault and the .env files are now. Raises VaultError or Unreachable."""
+    def ask(self, project: Project, environment: str) -> Handed:
+        """What its functions get, as the .env files and that environment of the vault are now.
+
+        Raises VaultError or Unreachable.
+        """
         self._asked += 1
         functions = [(one.route, str(one.file), one.settings.secrets) for one in project.functions]
         public = str(project.public) if project.public else None
-        question = {"ask": self._asked, "root": str(project.root), "functions": functions, "public": public}
+        question = {
+            "ask": self._asked,
+            "root": str(project.root),
+            "functions": functions,
+            "public": public,
+            "environment": environment,
+        }
         answer, fds = self._answer(question)
         if "error" in answer:
             raise VaultError(answer["error"], answer["hint"])

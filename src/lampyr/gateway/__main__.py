@@ -199,7 +199,9 @@ class Gateway:
         assert self.journal is not None and self.counters is not None
         what = deployment, private, self.base, self.log, self.journal, self.counters, self.crowd, self.tmp, self._told
         site = Site(*what, serving, others, goes_on=goes_on)
-        self.log.masker = site.masker  # the newest: it has the variables and secrets of now
+        # The newest, which has the variables and secrets of now, and what previews have in their place.
+        secrets = site.secrets.union(*(one.secrets for one in self.sites.all))
+        self.log.masker = site.masker_of(secrets)
         return site
 
     def _prepare(self, deployment: Message, private: Message, patience_s: float | None) -> None:

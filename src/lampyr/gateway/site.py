@@ -75,7 +75,7 @@ class Site:
         self.pools: dict[str, Pool] = {}
         self.coming: dict[str, Pool] = {}
         self._made: dict[Pool, Made] = {}
-        self._secrets: frozenset[str]
+        self.secrets: frozenset[str]
         budgets = {
             one.route: allowances(one.route, one.settings.budget, message["budgets"], counters)
             for one in self.functions
@@ -95,8 +95,8 @@ class Site:
             else:
                 self.pools[route] = new
         # What runs on with values that are old by now may still write them.
-        self._secrets = frozenset(private["secrets"]).union(*(made.secrets for made in self._made.values()))
-        self.masker: Masker = Masker(self._secrets) if before is None else before.masker_of(self._secrets)
+        self.secrets = frozenset(private["secrets"]).union(*(made.secrets for made in self._made.values()))
+        self.masker: Masker = Masker(self.secrets) if before is None else before.masker_of(self.secrets)
         known_heads: dict[bytes, Lines] = {}
         self.services: dict[str, Service] = {}
         for function in self.functions:
@@ -119,7 +119,7 @@ class Site:
 
     def masker_of(self, secrets: frozenset[str]) -> Masker:
         """One that masks these: making it takes time, and mostly they are those of the deployment before."""
-        return self.masker if secrets == self._secrets else Masker(secrets)
+        return self.masker if secrets == self.secrets else Masker(secrets)
 
     def like(self, route: str, made: Made) -> Pool | None:
         """The pool of a function that was made of the same."""

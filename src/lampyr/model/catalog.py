@@ -8,6 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +51,12 @@ def named(name: str) -> Model:
         if name.lower() in (model.name, model.id):
             return model
     raise ModelError(f"there is no local model called {name!r}", f"known models: {', '.join(known)}")
+
+
+@cache
+def short_name(id: str) -> str:
+    """What people type for the model that the wire calls `id`; the id where nobody knows it."""
+    return next((model.name for model in models().values() if model.id == id), id)
 
 
 def folder(environ: Mapping[str, str] = os.environ) -> Path:

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from lampyr.build.brokering import Brokered
 from lampyr.errors import LampyrError, VaultError
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message, parcel
-from lampyr.types import Function, Project, Secret, Settings
+from lampyr.types import PREVIEW, PRODUCTION, Function, Project, Secret, Settings
 from lampyr.vault import held
 from lampyr.vault.place import Place, Stamp
 
@@ -38,7 +39,9 @@ MAX_LINE_BYTES, PATIENCE_S = 64 * 1024, 2.0
 
 
 class Keeper:
-    """Answers `{"ask": number, "root": folder, "functions": [...], "public": folder}`; news is `{"changed": True}`.
+    """Answers `{"ask": number, "root": folder, "functions": [...], "public": folder, "environment": name}`.
+
+    News is `{"changed": True}`. The environment is that of the vault: "preview", or what the server's mode is called.
 
     The answer is `{"answer": number, "common": {...}, "refused": [message, hint] or None}` (build.handout) and a parcel
     or two; or it has "error" and "hint". "refused" is why the vault cannot be opened any more; the values are then
@@ -54,8 +57,8 @@ class Keeper:
         self._locks = Locks(self._where, master)
         self._asker: Channel | None = None
         self._stamp: Stamp = None
-        self._opened: tuple[Stamp, Vault, dict[str, Secret]] | None = None
-        self._handed_out: set[tuple[str, int, str]] = set()
+        self._opened: tuple[Stamp, Vault, dict[str, dict[str, Secret]]] | None = None  # values by environment
+        self._handed_out: set[tuple[str, str, int, str]] = set()
 
     def run(self, supervisor: Channel) -> None:
         poll = select.poll()
@@ -114,8 +117,10 @@ class Keeper:
         fds: list[int] = []
         try:
             project = self._project(question)
-            secrets, refused = self._secrets({one.route: one.settings.secrets for one in project.functions})
-            env = environment.read(self._root, self._mode, self._process, secrets).given(self._brokered)
+            wanted = {one.route: one.settings.secrets for one in project.functions}
+            secrets, refused = self._secrets(wanted, question["environment"])
+            env = environment.read(self._root, self._mode, self._process, secrets)
+            env = env.given(self._brokered_in(question["environment"]))
             answer |= {"common": handout.common(env, project).message(), "refused": refused}
             fds.append(_parcel(handout.private(env, project)))
             if self._brokered is not None:
@@ -127,6 +132,16 @@ class Keeper:
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _brokered_in(self, where: str) -> Brokered | None:
+        """What functions of an environment are told: the same as elsewhere, where the same keys are behind it."""
+        brokered = self._brokered
+        if brokered is None or where != PREVIEW or self._opened is None:
+            return brokered
+        _, _, values = self._opened
+        here, there = values[where], values[self._mode]
+        same = all(_alike(here.get(name), there.get(name)) for name in brokered.secrets)
+        return brokered if same else replace(brokered, realm=where)
 
     def _project(self, question: Message) -> Project:
         """As much of the project as environments depend on."""
@@ -147,8 +162,10 @@ class Keeper:
 
     # --- opening
 
-    def _secrets(self, functions: Mapping[str, tuple[str, ...] | None]) -> tuple[dict[str, Secret], list[str] | None]:
-        """What these functions may have, and why that is not what is in the file now. Raises VaultError.
+    def _secrets(
+        self, functions: Mapping[str, tuple[str, ...] | None], where: str
+    ) -> tuple[dict[str, Secret], list[str] | None]:
+        """What these functions may have in an environment, and why not what is in the file now. Raises VaultError.
 
         Who gets which is in the trail before it happens.
         """
@@ -160,11 +177,12 @@ class Keeper:
         refused = self._open()
         if self._opened is None:
             return {}, refused
-        _, vault, secrets = self._opened
-        if refused is None and (news := self._news(secrets, functions)):
+        _, vault, values = self._opened
+        secrets = values[where]
+        if refused is None and (news := self._news(secrets, functions, where)):
             with self._where.locked(alone=True):
                 store.note(self._where, vault, [audit.entry("read", **one) for one in news])
-            self._handed_out.update((one["name"], one["version"], one["functions"][0]) for one in news)
+            self._handed_out.update((where, one["name"], one["version"], one["functions"][0]) for one in news)
         return {name: one for name, one in secrets.items() if any(_may(one, route) for route in functions)}, refused
 
     def _open(self) -> list[str] | None:
@@ -173,7 +191,9 @@ class Keeper:
             return None
         try:
             vault = self._locks.open()
-            self._opened = None if vault is None else (self._stamp, vault, vault.reveal(self._mode))
+            environments = {self._mode, *((PREVIEW,) if self._mode == PRODUCTION else ())}
+            values = {one: vault.reveal(one) for one in environments} if vault is not None else {}
+            self._opened = None if vault is None else (self._stamp, vault, values)
         except VaultError as error:
             if self._opened is None:
                 raise
@@ -181,7 +201,7 @@ class Keeper:
         return None
 
     def _news(
-        self, secrets: Mapping[str, Secret], functions: Mapping[str, tuple[str, ...] | None]
+        self, secrets: Mapping[str, Secret], functions: Mapping[str, tuple[str, ...] | None], where: str
     ) -> list[dict[str, Any]]:
         """What the trail has not heard yet: who gets which version, and who names what it may not have."""
         found = []
@@ -189,9 +209,9 @@ class Keeper:
             for route, names in functions.items():
                 wanted = names is None or name in names
                 allowed = _may(one, route)
-                if wanted and (allowed or names) and (name, one.version, route) not in self._handed_out:
+                if wanted and (allowed or names) and (where, name, one.version, route) not in self._handed_out:
                     what = {"name": name, "allowed": allowed, "version": one.version}
-                    found.append({**what, "environments": [self._mode], "functions": [route]})
+                    found.append({**what, "environments": [where], "functions": [route]})
         return found
 
 
@@ -229,6 +249,13 @@ class Locks:
                 held.put(self._master, [first, *announced[1 - MAX_ANNOUNCED :], told])
                 lines.write(b'{"version":1,"result":true}\n')
                 lines.flush()
+
+
+def _alike(one: Secret | None, other: Secret | None) -> bool:
+    """The same value for the same functions."""
+    if one is None or other is None:
+        return one is other
+    return (one.value, one.functions) == (other.value, other.functions)
 
 
 def _may(secret: Secret, route: str) -> bool:
