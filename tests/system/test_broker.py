@@ -352,7 +352,9 @@ def test_a_key_of_the_vault_for_some_functions_and_its_next_value(serve: Serve, 
 def test_previews_call_with_the_key_of_previews(serve: Serve, tmp_path: Path) -> None:
     def lampyr(*arguments: str, given: str = "") -> str:
         command = [sys.executable, "-m", "lampyr", *arguments]
-        done = subprocess.run(command, cwd=tmp_path / "project0", input=given, text=True, check=True, capture_output=True)
+        done = subprocess.run(
+            command, cwd=tmp_path / "project0", input=given, text=True, check=True, capture_output=True
+        )
         return done.stdout
 
     def authorization(**headers: str) -> str:

@@ -183,7 +183,7 @@ def allow(provider: Provider, question: Question) -> None:
     if not question.plain:
         raise Refused(400, "invalid_request_error", "The body is compressed, broken JSON, or has a name in it twice.")
     if not _has(provider, question):
-        allowed = ", ".join(provider.models)
+        allowed = ", ".join(provider.models or ())
         raise Refused(403, "permission_error", f"{provider.name} may be asked for these models: {allowed}.")
 
 

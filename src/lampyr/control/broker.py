@@ -21,8 +21,8 @@ class Broker:
         if self._channel is not None:
             self._channel.close()
         self._channel = channel
-        for (what, about), parcel in self._said.items():
-            self._send({what: about}, parcel)
+        for (what, about), told in self._said.items():
+            self._send({what: about}, told)
         for number, (route, fd) in self._hatches.items():
             self._send({"hatch": number, "function": route}, fd)
 
@@ -42,12 +42,12 @@ class Broker:
             self._channel = None
         return [message for message, _ in messages]
 
-    def tell(self, what: str, parcel: int, about: str = "") -> None:
+    def tell(self, what: str, told: int, about: str = "") -> None:
         """Say "desk" about an environment, "users" or "terms" (broker/__main__.py). The parcel is ours from now on."""
         if (what, about) in self._said:
             os.close(self._said[what, about])
-        self._said[what, about] = parcel
-        self._send({what: about}, parcel)
+        self._said[what, about] = told
+        self._send({what: about}, told)
 
     def shut_desk(self, environment: str) -> None:
         """Nothing of this environment is deployed any more, and the broker has no use for its keys."""
