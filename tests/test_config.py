@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -246,3 +247,15 @@ def test_the_hint_names_the_default() -> None:
     assert hints["max_body"] == "take it out for the default, 4500000"
     assert hints["idle_timeout"] == "take it out for the default, 60"
     assert hints["concurrency"] == "take it out for the default of the runtime"
+
+
+@pytest.mark.parametrize("name", ["lampyr.toml", "pyproject.toml"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    """Nobody may ever write into a pipe, and a device may never end."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigError, match=f"{name} cannot be read: it is not a regular file"):
+        config.load(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match=f"{name} cannot be read: it is not a regular file"):
+        config.load(tmp_path)

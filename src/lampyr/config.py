@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +138,8 @@ def load(root: Path) -> Config:
 
 def _text(file: Path) -> str | None:
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would keep us waiting, a device reading, for ever
+            raise ConfigError(f"{file.name} cannot be read: it is not a regular file", "put a file in its place")
         return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -141,6 +142,18 @@ def test_a_pipe_is_read_as_long_as_somebody_writes(tmp_path: Path) -> None:
         wrote.result(5)
     with pytest.raises(ConfigError, match=r"\.env cannot be read: it is a pipe into which nobody writes"):
         read(tmp_path, "development", {})
+
+
+def test_a_pipe_without_an_end_and_a_device_are_not_read_for_ever(tmp_path: Path) -> None:
+    (tmp_path / ".env.local").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match=r"\.env\.local cannot be read: it is neither a file nor a pipe"):
+        read(tmp_path, "development", {})
+    (tmp_path / ".env.local").unlink()
+    os.mkfifo(tmp_path / ".env")
+    with subprocess.Popen(["sh", "-c", f"exec yes > {tmp_path}/.env"]) as writer:
+        with pytest.raises(ConfigError, match=r"\.env cannot be read: it is a pipe without an end"):
+            read(tmp_path, "development", {})
+        writer.wait(10)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -208,6 +209,16 @@ def test_problems_come_with_their_cure(serve: Serve) -> None:
     server.write("lampyr.toml", '[providers.local]\nkind = "echo"\n')
     server.get("/api/hello")
     server.log(r"^lampyr: warning: \[server\] or \[providers\] has changed.*\nhint: restart `lampyr dev`$")
+
+
+def test_a_pipe_in_the_place_of_the_settings_keeps_nobody_waiting(serve: Serve) -> None:
+    server = serve(HELLO, command="dev")
+    os.mkfifo(server.root / "lampyr.toml")
+    assert server.get("/api/hello").status == 200
+    server.log(r"^lampyr: error: lampyr\.toml cannot be read: it is not a regular file\nhint: put a file in its place$")
+    server.write("app/api/hello/route.py", "def GET(): return 'again'\n")
+    (server.root / "lampyr.toml").unlink()
+    assert server.get("/api/hello").body == b"again"
 
 
 def test_a_save_does_not_cut_running_streams(serve: Serve) -> None:

@@ -105,6 +105,52 @@ def test_tokens_and_cost_by_function_provider_and_model(serve: Serve) -> None:
     }
 
 
+CLIENTS = """
+import asyncio, os
+max_duration = 60
+base, key = os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_API_KEY"]
+url, headers = f"{base}/chat/completions", {"authorization": "Bearer " + key}
+asked = {"model": "small", "messages": [{"role": "user", "content": "Hello"}]}
+
+def _requests():
+    import requests
+    requests.post(url, json=asked, headers=headers).raise_for_status()
+
+def _httpx():
+    import httpx
+    httpx.post(url, json=asked, headers=headers).raise_for_status()
+
+def _httpx2():
+    import httpx2
+    httpx2.post(url, json=asked, headers=headers).raise_for_status()
+
+def _openai():
+    from openai import OpenAI
+    OpenAI().chat.completions.create(**asked)
+
+async def _ask():
+    import aiohttp
+    async with aiohttp.ClientSession(raise_for_status=True) as session, session.post(url, json=asked, headers=headers):
+        pass
+
+def _aiohttp():
+    asyncio.run(_ask())
+
+def GET(req):
+    globals()["_" + req.query.get("client")]()
+    return "made"
+"""
+
+
+def test_a_client_that_is_imported_in_a_handler_says_whose_call_it_is(serve: Serve) -> None:
+    with Fake() as fake:
+        server = serve(files(fake, clients=CLIENTS))
+        for made, client in enumerate(("requests", "httpx", "httpx2", "openai", "aiohttp"), 1):
+            assert server.get(f"/clients?client={client}").body == b"made"
+            assert usage(server, "outcome")["ok"]["tokens_in"] == 7 * made, client
+        assert not any("x-lampyr-id" in one.headers for one in fake.sent)
+
+
 AZURE = """
 import os, httpx2
 from openai import AzureOpenAI

@@ -23,7 +23,7 @@ PROJECT = {
             return {name: req.headers.getall(name) for name in ("traceparent", "tracestate", "x-other")}
     """,
     "app/pass/[client]/route.py": """
-        import http.client, json, os, urllib.request
+        import asyncio, http.client, json, os, urllib.request
         import httpx, httpx2
         from lampyr import headers
 
@@ -32,7 +32,18 @@ PROJECT = {
             connection.request("GET", "/see")
             return connection.getresponse().read()
 
+        def _later(url):
+            import requests
+            return requests.get(url).content
+
+        async def _aiohttp(url):
+            import aiohttp
+            async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                return await answer.read()
+
         CLIENTS = {
+            "requests": _later,
+            "aiohttp": lambda url: asyncio.run(_aiohttp(url)),
             "httpx": lambda url: httpx.get(url).content,
             "httpx2": lambda url: httpx2.get(url).content,
             "urllib": lambda url: urllib.request.urlopen(url).read(),
@@ -59,7 +70,7 @@ PROJECT = {
     "app/fail/route.py": "def GET(): raise ValueError('as asked')\n",
     "app/once/route.py": "rate_limit = '1/hour'\ndef POST(): return 'once'\n",
 }
-CLIENTS = ("httpx", "httpx2", "urllib", "http.client")
+CLIENTS = ("httpx", "httpx2", "urllib", "http.client", "requests", "aiohttp")
 
 
 @pytest.fixture(scope="module")

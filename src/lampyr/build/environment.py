@@ -32,6 +32,7 @@ SECRET_ENDINGS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 TEST = "test"
 # Nothing is deployed while an environment is read.
 WRITTEN_WITHIN_S = 2.0
+MOST_PIPED_BYTES = 16 * 1024 * 1024
 
 # A function gets the process environment, as it would from any server, but not what is Lampyr's own (every LAMPYR_
 # name) and not the doors to the session of whoever started the server: agents that sign, service manager, desktop.
@@ -311,14 +312,19 @@ def _text(path: Path, name: str) -> str | None:
 def _bytes(path: Path) -> bytes:
     """What is in a file, or comes through a pipe: managers of passwords put one in its place. Raises OSError."""
     with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode):
             return file.read()
+        if not stat.S_ISFIFO(mode):
+            raise OSError("it is neither a file nor a pipe")
         data = b""
         while select.select([file], [], [], WRITTEN_WITHIN_S)[0]:
             piece = file.read(65536)
             if not piece:
                 return data
             data += piece
+            if len(data) > MOST_PIPED_BYTES:
+                raise OSError("it is a pipe without an end")
     raise TimeoutError("it is a pipe into which nobody writes")
 
 

@@ -11,13 +11,12 @@ one invocation to the next, so there each request has a header, where the client
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 from lampyr.core.depth import HEADER, mark, told
-from lampyr.runtime import context
+from lampyr.runtime import clients, context
 
 
 def mark_connections(ports: list[int]) -> None:
@@ -56,23 +55,35 @@ ID_HEADER = "x-lampyr-id"
 
 
 def name_invocations(broker: str | None) -> None:
-    """Have the HTTP clients that a function has imported say in requests to the broker, at host:port, who calls."""
+    """Have the HTTP clients that a function imports say in requests to the broker, at host:port, who calls."""
     if broker is None:
         return
-    for name in ("httpx2", "httpx"):  # the SDKs of OpenAI and Anthropic
-        if (module := sys.modules.get(name)) is not None:
-            module.Request.__init__ = _naming(module.Request.__init__, broker.encode())
-    if (module := sys.modules.get("http.client")) is not None:  # urllib, urllib3, requests
-        connection = module.HTTPConnection
-        connection.putrequest = _putting(connection.putrequest, broker)
+
+    def httpx(module: Any) -> None:
+        module.Request.__init__ = _naming(module.Request.__init__, broker)
+
+    def aiohttp(module: Any) -> None:
+        module.ClientRequest.__init__ = _naming(module.ClientRequest.__init__, broker)
+
+    def http_client(module: Any) -> None:
+        module.HTTPConnection.putrequest = _putting(module.HTTPConnection.putrequest, broker)
+
+    clients.teach(
+        {
+            "httpx2": httpx,  # the SDKs of OpenAI and Anthropic
+            "httpx": httpx,
+            "aiohttp.client_reqrep": aiohttp,
+            "http.client": http_client,  # urllib, urllib3, requests
+        }
+    )
 
 
-def _naming(init: Callable[..., None], broker: bytes) -> Callable[..., None]:
+def _naming(init: Callable[..., None], broker: str) -> Callable[..., None]:
     @wraps(init)
     def named(self: Any, *arguments: Any, **keywords: Any) -> None:
         init(self, *arguments, **keywords)
         invocation = context.current.get(None)
-        if invocation is not None and self.url.netloc == broker:
+        if invocation is not None and f"{self.url.host}:{self.url.port}" == broker:
             self.headers[ID_HEADER] = invocation.request.id
 
     return named

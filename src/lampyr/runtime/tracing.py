@@ -1,28 +1,35 @@
 """What a function sends while it handles a request of a trace belongs to that trace: its clients say so.
 
-The HTTP clients that an import has brought along are shown how: httpx, httpx2 (the SDKs of OpenAI and Anthropic), and
+The HTTP clients that it imports are shown how: httpx, httpx2 (the SDKs of OpenAI and Anthropic), aiohttp, and
 http.client (urllib, urllib3, requests). Who sets the header, as OpenTelemetry's instrumentations do, has the say.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from lampyr.runtime import context
+from lampyr.runtime import clients, context
 
 HEADERS = ("traceparent", "tracestate")
 
 
 def pass_on_traces() -> None:
-    """Have the clients that are imported by now pass on the trace of the request that is being handled."""
-    for name in ("httpx2", "httpx"):
-        if (module := sys.modules.get(name)) is not None:
-            module.Request.__init__ = _made(module.Request.__init__)
-    if (module := sys.modules.get("http.client")) is not None:
-        module.HTTPConnection.endheaders = _ended(module.HTTPConnection.endheaders)
+    """Have clients pass on the trace of the request that is being handled."""
+    clients.teach({"httpx2": _httpx, "httpx": _httpx, "aiohttp.client_reqrep": _aiohttp, "http.client": _http_client})
+
+
+def _httpx(module: Any) -> None:
+    module.Request.__init__ = _made(module.Request.__init__)
+
+
+def _aiohttp(module: Any) -> None:
+    module.ClientRequest.__init__ = _made(module.ClientRequest.__init__)
+
+
+def _http_client(module: Any) -> None:
+    module.HTTPConnection.endheaders = _ended(module.HTTPConnection.endheaders)
 
 
 def _trace() -> list[tuple[str, str]]:
