@@ -142,6 +142,43 @@ def test_who_leaves_and_who_is_refused_have_rows_too(serve: Serve) -> None:
     assert (total["invocations"], total["refused"], total["errors"]) == (2, 1, 0)
 
 
+@pytest.mark.parametrize("path", ["/reads", "/deaf"])
+def test_a_body_that_grows_too_large_is_its_clients_fault(serve: Serve, path: str) -> None:
+    reads = """
+        max_body = 1000
+        idle_timeout = 600
+
+        async def POST(req):
+            return await req.text()
+    """
+    deaf = """
+        import asyncio
+        max_body = 1000
+        idle_timeout = 600
+
+        async def POST(req):
+            while True:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    pass
+    """
+    server = serve({"app/reads/route.py": reads, "app/deaf/route.py": deaf})
+    with server.connect() as sock:
+        sock.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        until(lambda: any(one["outcome"] == "running" for one in rows(server.root).values()), "an open row")
+        for _ in range(3):
+            sock.sendall(b"190\r\n" + b"x" * 400 + b"\r\n")
+        answer = sock.recv(65536).decode()
+    assert answer.startswith("HTTP/1.1 413 ") and "FUNCTION_PAYLOAD_TOO_LARGE" in answer
+    found = row(server, re.search("x-lampyr-id: (.*)\r", answer)[1])  # type: ignore[index]
+    assert (found["status"], found["outcome"], found["bytes_in"]) == (413, "client_closed", 1200)
+    total = usage(server.root)["total"]
+    assert (total["invocations"], total["errors"]) == (1, 0)
+    if path == "/deaf":  # it does not hear that its client has gone, and is not left running
+        server.log(r"POST /deaf 413 client_closed [1-9]\d{3}\.\d ms")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the clocks of other processes are Linux's")
 def test_cpu_time_is_exact_where_one_request_has_the_process(serve: Serve) -> None:
     server = serve(PROJECT)

@@ -169,10 +169,12 @@ class Call:
             self.instance.send(wire.frame(self._stream, wire.BODY_END))
 
     def _refuse_body(self) -> None:
+        """The client sends more than it may: no fault of the function, whose handler ends as if the client had left."""
         limit = self.pool.function.settings.max_body
-        self._give_up("error")
+        self._give_up("client_closed")
         self._answer_error("FUNCTION_PAYLOAD_TOO_LARGE", f"This function accepts bodies of up to {limit} bytes.")
-        self._over()
+        if self.instance is None:
+            self._over()
 
     def more_body(self, count: int) -> None:
         """The instance has read some of the body."""
