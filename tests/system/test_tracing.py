@@ -246,6 +246,24 @@ def test_a_collector_that_is_away_is_nobodys_concern(serve: Serve) -> None:
         until(lambda: collector.of(answer.headers["x-lampyr-id"]), "spans of a new control", 20)
 
 
+def test_spans_are_sent_to_the_last_at_a_stop(serve: Serve) -> None:
+    with collecting() as collector:
+        server = serve(PROJECT, env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
+        ids = [server.get("/see").headers["x-lampyr-id"] for _ in range(40)]
+        assert server.stop() == 0
+        assert all(collector.of(id) for id in ids)
+
+
+def test_a_stop_does_not_wait_for_a_collector_that_is_away(serve: Serve) -> None:
+    with collecting() as collector:
+        collector.status = 503  # the exporter would try for ten seconds
+        server = serve(PROJECT, env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
+        assert server.get("/see").status == 200
+        began_s = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began_s < 5
+
+
 def test_the_sampler_picks(serve: Serve) -> None:
     with collecting() as collector:
         env = {

@@ -44,8 +44,9 @@ LOOK_EVERY_S = 0.3
 class Control:
     """Deploys once in production; in development whenever the disk differs from what is deployed."""
 
-    def __init__(self, supervisor: Channel, told: Message, entrance: socket.socket) -> None:
+    def __init__(self, supervisor: Channel, told: Message, entrance: socket.socket, bookkeeper: Bookkeeper) -> None:
         self.supervisor = supervisor
+        self._bookkeeper = bookkeeper
         self.root = Path(told["root"])
         self.mode = str(told["mode"])
         self.development = self.mode == "development"
@@ -130,6 +131,9 @@ class Control:
                 self._meet_broker(poll, Channel.from_fd(fds[0]))
             elif "gateway" in message:
                 self._meet_gateway(poll, Channel.from_fd(fds[0]))
+            elif "finish" in message:
+                self._bookkeeper.finish()
+                os._exit(0)
         if not alive:
             os._exit(0)
 
@@ -476,8 +480,9 @@ def main() -> None:
     received = supervisor.receive()
     if received is not None:
         told, fds = received
-        Bookkeeper(Path(told["ledger"]), told["ledger_days"], _exporter(told)).start()
-        Control(supervisor, told, socket.socket(fileno=fds[0])).run()
+        bookkeeper = Bookkeeper(Path(told["ledger"]), told["ledger_days"], _exporter(told))
+        bookkeeper.start()
+        Control(supervisor, told, socket.socket(fileno=fds[0]), bookkeeper).run()
 
 
 if __name__ == "__main__":

@@ -31,34 +31,47 @@ class Bookkeeper(threading.Thread):
         super().__init__(name="ledger", daemon=True)
         self._folder = folder
         self._keep_days = keep_days
-        self._told = exporter.offer if exporter is not None else None
+        self._exporter = exporter
+        self._last = threading.Event()
         self._forgotten_s = 0.0
         # Rows grow old by a clock that nobody sets: one that jumps a year ahead must not take the ledger with it.
         self._started_s = time.time() - time.monotonic()
 
+    def finish(self) -> None:
+        """No more rows will come: take in those there are, and have their spans sent. Returns when that is done."""
+        self._last.set()
+        self.join()
+        if self._exporter is not None:
+            self._exporter.finish()
+
     def run(self) -> None:
-        complained = False
-        while True:
+        complained, told = False, self._exporter.offer if self._exporter is not None else None
+        while not self._last.is_set():
             try:
-                self._keep(Store(self._folder, self._told))
+                self._keep(Store(self._folder, told))
             except (sqlite3.Error, OSError, LampyrError) as error:
                 if not complained:
                     print(f"lampyr: error: the ledger in {self._folder} cannot be kept: {error}", file=sys.stderr)
                 complained = True
-                time.sleep(RETRY_S)
+                self._last.wait(RETRY_S)
 
     def _keep(self, store: Store) -> None:
         try:
             while True:
+                last = self._last.is_set()
                 began_s = time.monotonic()
                 count = store.absorb(BATCH_ROWS)
+                if last:
+                    if not count:
+                        return
+                    continue
                 took_s = time.monotonic() - began_s
                 if began_s - self._forgotten_s > FORGET_EVERY_S:
                     self._forget(store, began_s)
                 if count < BATCH_ROWS:
-                    time.sleep(EVERY_S)
+                    self._last.wait(EVERY_S)
                 elif store.backlog() < HURRY_SEGMENTS:
-                    time.sleep(min(took_s * SHARE, MOST_PAUSE_S))
+                    self._last.wait(min(took_s * SHARE, MOST_PAUSE_S))
         finally:
             store.close()
 

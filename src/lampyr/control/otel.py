@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
@@ -75,6 +74,12 @@ class Exporter(threading.Thread):
         self._batches: deque[tuple[Tally, Mapping[int, Origin]]] = deque()
         self._rows = 0
         self._failing = False
+        self._last = threading.Event()
+
+    def finish(self) -> None:
+        """Nothing more is offered: send what waits. Returns when that is done, or cannot be."""
+        self._last.set()
+        self.join()
 
     def offer(self, tally: Tally, origins: Mapping[int, Origin]) -> None:
         """These rows are in the ledger. Never waits."""
@@ -88,12 +93,13 @@ class Exporter(threading.Thread):
             self._rows -= len(dropped.closed)
 
     def run(self) -> None:
-        """Until the process ends."""
+        """Until there is nothing more to send."""
         # It would tell of each batch that fails, at length; we tell of the first.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
         sender = _Sender(self._project)
-        while True:
-            time.sleep(EVERY_S)
+        last = False
+        while not last:
+            last = self._last.wait(EVERY_S)
             while self._batches:
                 try:
                     tally, origins = self._batches.popleft()

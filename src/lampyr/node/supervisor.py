@@ -20,6 +20,8 @@ from lampyr.runtime.channel import Channel, ChannelError, Message
 # A process that ended more often than this within a minute will not be cured by another start. One that was killed has
 # not ended of itself: whoever did that, the next one may live.
 MAX_RESTARTS_A_MINUTE = 10
+# How long control may take at the end to send the spans that wait. A collector that is away has had its time before.
+FINISH_WITHIN_S = 2.0
 
 
 class Child:
@@ -105,6 +107,7 @@ class Supervisor:
         self._died: list[float] = []
         self._signals: list[int] = []
         self._drain_until: float | None = None
+        self._finish_until: float | None = None
         self._refused: LampyrError | None = None
         self._was_ready = False
 
@@ -175,15 +178,18 @@ class Supervisor:
             return False
         if self._signals and self._drain_until is None:
             self._drain()
-        if self._drain_until is not None:
-            return self._find("lampyr.gateway") is not None and time.monotonic() < self._drain_until
+        if self._finish_until is not None:
+            return self._find("lampyr.control") is not None and time.monotonic() < self._finish_until
+        if self._drain_until is not None and (
+            not self._find("lampyr.gateway") or time.monotonic() >= self._drain_until
+        ):
+            return self._finish()
         return True
 
     def _patience_ms(self, now: float) -> float | None:
         """How long nothing may happen: until the drain ends, or a process that ended may be started again."""
         times = [one.next_start_s for one in self._socketed if one.process is None and one.next_start_s > now]
-        if self._drain_until is not None:
-            times.append(self._drain_until)
+        times += [until for until in (self._finish_until or self._drain_until,) if until is not None]
         return max(min(times) - now, 0.0) * 1000 if times else None
 
     def _drain(self) -> None:
@@ -194,6 +200,15 @@ class Supervisor:
         gateway = self._find("lampyr.gateway")
         if gateway is not None:
             gateway.say({"drain": True})
+
+    def _finish(self) -> bool:
+        """Nothing more will happen. Where spans are sent they are sent to the last; all else is on disk already."""
+        control = self._find("lampyr.control")
+        if control is None or self._control["tracing"] is None:
+            return False
+        control.say({"finish": True})
+        self._finish_until = time.monotonic() + FINISH_WITHIN_S
+        return True
 
     def _hear(self, child: Child) -> None:
         try:
