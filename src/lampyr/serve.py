@@ -127,7 +127,9 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     for one in models:
         one.tell()
         assert broker.brokered is not None
-        supervisor.start_on_call(one.sock, one.command, {choice.KEY_VARIABLE: broker.brokered.model_key})
+        supervisor.start_on_call(
+            "the local model", one.sock, one.command, {choice.KEY_VARIABLE: broker.brokered.model_key}
+        )
     try:
         return supervisor.run()
     finally:

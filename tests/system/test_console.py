@@ -10,7 +10,9 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -148,6 +150,25 @@ def test_it_answers_again_whatever_is_killed(server: Server, address: str) -> No
         after = ask(address, "/api/functions").json()["functions"]
         assert [one["function"] for one in after] == [one["function"] for one in before]
     assert command(server, "--json")["url"] == address
+
+
+def test_one_that_cannot_start_is_tried_ever_more_rarely_and_told_once(serve: Serve, tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "uvicorn.py"
+    broken.parent.mkdir()
+    broken.write_text('raise ImportError("as asked")\n')
+    path = os.pathsep.join(filter(None, [str(broken.parent), os.environ.get("PYTHONPATH")]))
+    server = serve(PROJECT, env={"PYTHONPATH": path})
+    parts = urlsplit(command(server, "--json")["url"])
+    with socket.create_connection((parts.hostname, parts.port), 60) as caller:
+        server.log("lampyr: error: the console cannot start: its process ended at once .exit 1", 20)
+        assert server.get("/cookies").status == 200
+        time.sleep(8)  # a try each second would be ten of them by now
+        assert sum("ImportError: as asked" in line for line in server.lines) in (3, 4)
+        assert sum("cannot start" in line for line in server.lines) == 1
+        broken.unlink()
+        caller.settimeout(60)
+        caller.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert caller.recv(100).startswith(b"HTTP/1.1 4")  # whoever waited is answered: it has no token
 
 
 def test_the_api_says_what_commands_say(server: Server, address: str) -> None:

@@ -20,6 +20,11 @@ from lampyr.runtime.channel import Channel, ChannelError, Message
 # A process that ended more often than this within a minute will not be cured by another start. One that was killed has
 # not ended of itself: whoever did that, the next one may live.
 MAX_RESTARTS_A_MINUTE = 10
+# What exists only while somebody calls: a process that ends sooner has not started. It is tried again after the first
+# of these times, then after twice as long, up to the last; and what is no accident any more is said.
+STARTED_S = 10.0
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
+TOLD_AFTER = 2
 # How long control may take at the end to send the spans that wait. A collector that is away has had its time before.
 FINISH_WITHIN_S = 2.0
 
@@ -55,18 +60,49 @@ class Child:
 
 
 class Socketed:
-    """A process that exists only while somebody calls: it is given `sock`, ends when idle, is started again here."""
+    """A process that exists only while somebody calls: it is given `sock`, ends when idle, is started again here.
 
-    def __init__(self, sock: socket.socket, start: Callable[[int], subprocess.Popen[bytes]]) -> None:
+    One that cannot start is tried again ever more rarely while its callers wait, and `name` said once.
+    """
+
+    def __init__(self, name: str, sock: socket.socket, start: Callable[[int], subprocess.Popen[bytes]]) -> None:
+        self.name = name
         self.sock = sock
         self._start = start
         self.process: subprocess.Popen[bytes] | None = None
         self.next_start_s = 0.0
+        self._started_s = 0.0
+        self._failures = 0
 
     def start(self) -> None:
-        # A process that cannot start must not be tried in a loop while its callers wait.
-        self.next_start_s = time.monotonic() + 1.0
-        self.process = self._start(self.sock.fileno())
+        self._started_s = time.monotonic()
+        try:
+            self.process = self._start(self.sock.fileno())
+        except OSError as error:  # no memory, or no Python any more
+            self._failed(str(error))
+
+    def ended(self, code: int) -> None:
+        """Its process has ended."""
+        assert self.process is not None
+        self.process.returncode = code
+        self.process = None
+        self.next_start_s = self._started_s + FIRST_RETRY_S
+        if code in (0, -signal.SIGKILL) or time.monotonic() - self._started_s > STARTED_S:
+            self._failures = 0  # it was idle, or killed, or has served; whatever that was, the next one may live
+        else:
+            self._failed(f"its process ended at once (exit {code})")
+
+    def _failed(self, why: str) -> None:
+        self._failures += 1
+        wait_s = min(FIRST_RETRY_S * 2 ** (self._failures - 1), LAST_RETRY_S)
+        self.next_start_s = time.monotonic() + wait_s
+        if self._failures == TOLD_AFTER:
+            print(
+                f"lampyr: error: {self.name} cannot start: {why}\n"
+                "hint: look at the lines above for the cause; it is tried again, more and more rarely, while somebody calls",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 class Supervisor:
@@ -103,7 +139,7 @@ class Supervisor:
         self._drain_limit_s = drain_limit_s
         self._env = environment.ours(os.environ)
         self._children: dict[int, Child] = {}
-        self._socketed = [Socketed(desk, self._start_console)]
+        self._socketed = [Socketed("the console", desk, self._start_console)]
         self._died: list[float] = []
         self._signals: list[int] = []
         self._drain_until: float | None = None
@@ -113,7 +149,9 @@ class Supervisor:
 
     # --- life
 
-    def start_on_call(self, sock: socket.socket, command: Callable[[int], list[str]], env: Mapping[str, str]) -> None:
+    def start_on_call(
+        self, name: str, sock: socket.socket, command: Callable[[int], list[str]], env: Mapping[str, str]
+    ) -> None:
         """Have `command(fd)` executed whenever somebody calls the listening socket and nobody serves it.
 
         `env` is what it gets beyond what all our processes get.
@@ -125,7 +163,7 @@ class Supervisor:
                 command(fd), pass_fds=(fd,), env=all_of_it, stdin=subprocess.DEVNULL, start_new_session=True
             )
 
-        self._socketed.append(Socketed(sock, start))
+        self._socketed.append(Socketed(name, sock, start))
 
     def run(self) -> int:
         """Serve until a signal. Returns the exit code: 0 after SIGTERM, 130 after SIGINT. Raises LampyrError."""
@@ -286,8 +324,7 @@ class Supervisor:
             code = os.waitstatus_to_exitcode(status)
             for one in self._socketed:
                 if one.process is not None and one.process.pid == pid:
-                    one.process.returncode = code
-                    one.process = None
+                    one.ended(code)
             if child is not None:
                 child.process.returncode = code
                 child.channel.close()
