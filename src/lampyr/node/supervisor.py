@@ -99,7 +99,7 @@ class Socketed:
         if self._failures == TOLD_AFTER:
             print(
                 f"lampyr: error: {self.name} cannot start: {why}\n"
-                "hint: look at the lines above for the cause; it is tried again, more and more rarely, while somebody calls",
+                "hint: look at the lines above for the cause; it is tried again, more rarely each time, when called",
                 file=sys.stderr,
                 flush=True,
             )
