@@ -82,6 +82,9 @@ class Instance:
         except BaseException as error:
             stack.print_trace(error)
             leave(1)
+        if self._unsent:  # the rest of an answer that is larger than the socket: the gateway reads
+            self.sock.setblocking(True)
+            self.flush()
         if self.application is not None:
             self.loop.run_until_complete(self.application.shutdown())
             if self.application.failure is not None and not self.application.failure_told:  # a health fork
