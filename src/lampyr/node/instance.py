@@ -306,8 +306,11 @@ class Instance:
         return False
 
     def _busy(self, stream: int) -> bool:
-        """The process has read a request that it cannot serve yet. It may say so of requests that wait, no others."""
-        if not self._link.packets or stream == next(iter(self.running)):
+        """The process has read a request that it cannot serve yet, while another one runs.
+
+        Of the eldest as well: `take_back` may have put it back behind one that the process read meanwhile.
+        """
+        if not self._link.packets or len(self.running) < 2:
             return False
         self._pool.ahead.returned(self, [self.running.pop(stream)])
         return True
@@ -358,12 +361,12 @@ class Instance:
             end(pidfd)
             self.pidfd = -1
         elif self._link.packets:
-            self._loop.add_reader(pidfd, self._died)
+            self._loop.add_reader(pidfd, self._pool.died, self)
 
-    def _died(self) -> None:
+    def read_rest(self) -> None:
+        """Take all that the process has said."""
         while self.state != "ended" and self._take_packet(self._receive()):
-            pass  # what it had said
-        self._pool.ended(self)
+            pass
 
     def ask_status(self, tell: Callable[[int | None], None]) -> None:
         """Call `tell` with the exit status: the snapshot says it a little after the end, if it lives."""

@@ -125,7 +125,8 @@ class Pool:
         try:
             self.waiting.remove(caller)
         except ValueError:
-            pass
+            return
+        self._check_emptied()
 
     def freed(self, instance: Instance) -> None:
         """A call of `instance` is over."""
@@ -236,7 +237,7 @@ class Pool:
 
     def _forked(self, instance: Instance, pid: int, pidfd: int) -> None:
         if pidfd < 0:
-            self.ended(instance)
+            self.died(instance)
             return
         if instance.state != "ended":
             self.snapshot.fence.admit(instance.number, pidfd)
@@ -280,11 +281,12 @@ class Pool:
             self._scale()
         else:
             for instance in [one for one in self.instances.values() if one.pidfd < 0]:
-                self.ended(instance)  # it died with its snapshot before anybody could watch it
+                self.died(instance)  # with its snapshot, before anybody could watch it
             self._restore_soon()
         self._told(self)
         if self.health is not None:
             self.health.look()
+        self._check_emptied()
 
     def _restore_soon(self) -> None:
         if self._restoring is None and not self.retired and not self.snapshot.let:
@@ -301,6 +303,16 @@ class Pool:
             caller.refused(code, failure)
 
     # --- ending
+
+    def died(self, instance: Instance) -> None:
+        """The process is gone. Whoever tells of that may be heard before the answers that it has still given."""
+        if instance in self.open:
+            self.open.remove(instance)
+        if instance.state in ("idle", "busy"):
+            instance.step("retire")  # it gets no more calls meanwhile
+        if instance.state == "retiring":
+            instance.read_rest()
+        self.ended(instance)
 
     def ended(self, instance: Instance) -> None:
         """The socket of `instance` has closed: the process is dead or as good as dead."""
@@ -338,7 +350,7 @@ class Pool:
 
     def _exited(self, instance: Instance, status: int) -> None:
         instance.exited(status)
-        self.ended(instance)
+        self.died(instance)
 
     def _tell_end(self, status: int | None) -> None:
         """A process has ended by itself while it served nobody: no call will tell of that."""

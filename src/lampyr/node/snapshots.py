@@ -336,6 +336,7 @@ class Snapshot:
             end(self._pidfd)
             self._pidfd = -1
             self.fence.close()
+        self.exits.clear()  # it tells of none of them any more, and the numbers mean others in the next one
         for pipe in self._pipes:
             pipe.finish()
         self._pipes = []

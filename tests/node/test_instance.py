@@ -1,0 +1,77 @@
+"""Requests that are taken back while their process reads: each runs once, wherever it ends up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lampyr.node.instance import Instance
+from lampyr.node.link import Link
+from lampyr.runtime import wire
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="packets are Linux's")
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+class Pool:
+    """As much of a pool as an instance talks to; `returned` has the calls that are to go elsewhere."""
+
+    concurrency = 1
+    function = SimpleNamespace(settings=SimpleNamespace(memory=128))
+    snapshot = SimpleNamespace(fence=SimpleNamespace(end=lambda number: None))
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.ahead = self
+        self.returned_calls: list[Any] = []
+
+    def returned(self, instance: Instance, callers: list[Any]) -> None:
+        self.returned_calls += callers
+
+    def ended(self, instance: Instance) -> None:
+        raise AssertionError(f"the process was ended: {instance.reason}")
+
+
+def test_an_eldest_request_that_was_put_back_behind_another_may_find_its_process_busy(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, pool = Link(loop, one_at_a_time=True), Pool(loop)
+    process = socket.socket(fileno=os.dup(link.theirs()))
+    instance = Instance(pool, 1, link, [], "")  # type: ignore[arg-type]
+    instance.step("hello")
+    eldest, other = (SimpleNamespace(id=name, brief=True) for name in ("eldest", "other"))
+    for caller in (eldest, other):
+        instance.step("lease")
+        instance.begin(caller, wire.REQUEST_WHOLE, [b"GET"], b"")  # type: ignore[arg-type]
+    read: list[bytes] = []
+    unread = Link.unread
+
+    def interrupted(link: Link) -> bytes:
+        """The process comes to read just after the gateway has taken the first packet out."""
+        packet = unread(link)
+        if not read:
+            read.append(process.recv(wire.PACKET_BYTES))
+        return packet
+
+    monkeypatch.setattr(Link, "unread", interrupted)
+    assert instance.take_back() == []
+    read.append(process.recv(wire.PACKET_BYTES))
+    assert [wire.HEADER.unpack_from(packet)[1] for packet in read] == [2, 1]
+    process.send(wire.frame(1, wire.BUSY))  # it runs the other one
+    instance._read()
+    assert pool.returned_calls == [eldest] and list(instance.running.values()) == [other]
+    process.close()
+    link.close()

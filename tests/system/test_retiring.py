@@ -1,0 +1,115 @@
+"""Instances that were told to leave: what they answer on their way out reaches its client, whatever is heard first."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+from serving import Serve, Server, until
+
+from lampyr.control import door
+
+# Answers with `size` bytes as soon as there is a file `go`.
+HELD = """
+    import asyncio, pathlib
+    SETTINGS
+
+    async def GET(req):
+        while not (pathlib.Path(__file__).parent / req.query["go"]).exists():
+            await asyncio.sleep(0.005)
+        return b"x" * int(req.query["size"])
+"""
+RUNTIMES = pytest.mark.parametrize("settings", ["", "runtime = 'edge'\n    concurrency = 2"], ids=["standard", "edge"])
+
+
+class Replaced:
+    """Calls held in instances of a deployment that another one has replaced since; `pids` are these instances."""
+
+    def __init__(self, serve: Serve, settings: str, *queries: str) -> None:
+        self.server = serve({"app/held/route.py": HELD.replace("SETTINGS", settings)}, command="dev")
+        self.calls = []
+        for count, query in enumerate(queries, 1):
+            self.calls.append(ask(self.server, f"/held?{query}"))
+            until(lambda count=count: self._running() == count, "the call to begin")  # type: ignore[misc]
+        self.pids = [one["pid"] for row in self._rows() for one in row["instances"] if one["in_flight"]]
+        self.server.write("app/held/route.py", "def GET(): return 'new'\n")
+        assert self.server.get("/held").body == b"new"
+
+    def _rows(self) -> list[dict[str, list[dict[str, int]]]]:
+        return list(door.ask(self.server.root / ".lampyr", "ps")["functions"])
+
+    def _running(self) -> int:
+        return sum(one["in_flight"] for row in self._rows() for one in row["instances"])
+
+    def go(self, name: str) -> None:
+        (self.server.root / "app/held" / name).touch()
+
+    def gone(self, count: int) -> None:
+        """Wait until so many of the instances have ended, and their snapshot has told of it."""
+        until(lambda: sum(not psutil.pid_exists(pid) for pid in self.pids) == count, f"{count} to have ended")
+        time.sleep(0.1)
+
+
+def ask(server: Server, target: str) -> socket.socket:
+    sock = server.connect()
+    sock.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    return sock
+
+
+def answer(sock: socket.socket) -> tuple[int, int]:
+    """The status and how many bytes came after the head."""
+    with sock, sock.makefile("rb") as file:
+        head, _, body = file.read().partition(b"\r\n\r\n")
+    return int(head.split()[1]), len(body)
+
+
+@contextmanager
+def stopped(server: Server) -> Iterator[None]:
+    """The gateway stands still, as on a machine that is too busy to run it."""
+    gateway = server.find("lampyr.gateway")
+    gateway.suspend()
+    try:
+        yield
+    finally:
+        gateway.resume()
+
+
+@RUNTIMES
+def test_an_end_that_is_heard_before_the_last_answer_does_not_lose_it(serve: Serve, settings: str) -> None:
+    """The snapshot tells of two ends at once, after the first and before the second has been noticed otherwise."""
+    replaced = Replaced(serve, settings, "go=a&size=9", "go=a&size=9", "go=b&size=9")
+    with stopped(replaced.server):
+        replaced.go("b")
+        replaced.gone(1)
+        replaced.go("a")
+        replaced.gone(len(replaced.pids))
+    assert [answer(call) for call in replaced.calls] == [(200, 9)] * 3, replaced.server.lines
+
+
+@RUNTIMES
+def test_an_answer_larger_than_the_socket_leaves_before_its_process(serve: Serve, settings: str) -> None:
+    replaced = Replaced(serve, settings, "go=a&size=262144")
+    with stopped(replaced.server):
+        replaced.go("a")
+        time.sleep(0.3)
+    assert [answer(call) for call in replaced.calls] == [(200, 262_144)], replaced.server.lines
+    replaced.gone(1)
+
+
+def test_a_replaced_function_that_nobody_waits_for_any_more_is_gone(serve: Serve) -> None:
+    """Its only client leaves while it is still being imported."""
+    server = serve(
+        {"app/slow/route.py": "import time\nprint('begun', flush=True)\ntime.sleep(2)\ndef GET(): return 'old'\n"},
+        command="dev",
+    )
+    waiting = ask(server, "/slow")
+    ps = lambda: door.ask(server.root / ".lampyr", "ps")["functions"]  # noqa: E731
+    server.log("begun")
+    server.write("app/slow/route.py", "def GET(): return 'new'\n")
+    assert server.get("/slow").body == b"new" and len(ps()) == 2
+    waiting.close()
+    until(lambda: len(ps()) == 1, "the old one to be gone")
