@@ -387,6 +387,29 @@ def test_another_vault_process_takes_over(project: Path, start: Serve) -> None:
     until(lambda: server.get("/mine").json() == seen("another-value"), "the new value")
 
 
+def test_a_vault_process_that_is_stopped_is_replaced(project: Path, start: Serve) -> None:
+    secrets(project, "set", "API_KEY", given=CANARY)
+    server = start()
+    vault = server.find("lampyr.vault")
+    with under_load(server, "/mine", "/other"):
+        vault.send_signal(signal.SIGSTOP)
+        secrets(project, "set", "API_KEY", given="another-value")
+        until(lambda: server.find("lampyr.vault").pid != vault.pid, "another vault process", 12)
+        until(lambda: server.get("/mine").json() == seen("another-value"), "the new value", 5)
+    server.log("the vault process does not answer; another one takes its place")
+
+
+def test_a_deploy_while_the_vault_process_is_stopped_ends(project: Path, start: Serve) -> None:
+    server = start()
+    server.find("lampyr.vault").send_signal(signal.SIGSTOP)
+    write(project, {"app/mine/route.py": "def GET(): return 'deployed'\n"})
+    command = [sys.executable, "-m", "lampyr", "deploy", str(project)]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert refused.returncode == 1 and "the vault process has just been restarted\nhint: ask again" in refused.stderr
+    deployed(project)
+    assert server.get("/mine").body == b"deployed"
+
+
 def test_a_vault_that_is_spoiled_while_the_server_runs_changes_nothing(project: Path, start: Serve) -> None:
     secrets(project, "set", "API_KEY", given=CANARY)
     server = start()

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from lampyr.build import environment
 from lampyr.errors import LampyrError
+from lampyr.node.pulse import Pulse
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message
 
@@ -140,6 +142,7 @@ class Supervisor:
         self._env = environment.ours(os.environ)
         self._children: dict[int, Child] = {}
         self._socketed = [Socketed("the console", desk, self._start_console)]
+        self._pulse: Pulse | None = None  # of the vault process, which works for nobody most of the time
         self._died: list[float] = []
         self._signals: list[int] = []
         self._drain_until: float | None = None
@@ -211,6 +214,7 @@ class Supervisor:
                 dark[fd].start()
             else:
                 self._hear(channels[fd])
+        self._feel_pulse()
         self._reap()
         if self._refused is not None or len(self._signals) > 1:
             return False
@@ -227,8 +231,18 @@ class Supervisor:
     def _patience_ms(self, now: float) -> float | None:
         """How long nothing may happen: until the drain ends, or a process that ended may be started again."""
         times = [one.next_start_s for one in self._socketed if one.process is None and one.next_start_s > now]
-        times += [until for until in (self._finish_until or self._drain_until,) if until is not None]
+        until = self._finish_until or self._drain_until or (self._pulse.next_s if self._pulse is not None else None)
+        times += [until] if until is not None else []
         return max(min(times) - now, 0.0) * 1000 if times else None
+
+    def _feel_pulse(self) -> None:
+        """End a vault process that does not answer: another one takes its place."""
+        vault = self._find("lampyr.vault")
+        if vault is None or self._pulse is None or self._pulse.look(time.monotonic()):
+            return
+        self._pulse = None
+        print("lampyr: warning: the vault process does not answer; another one takes its place", file=sys.stderr)
+        vault.process.kill()
 
     def _drain(self) -> None:
         """Take no new connection, let the gateway finish what runs."""
@@ -257,6 +271,8 @@ class Supervisor:
             if "ready" in message and not self._was_ready:
                 self._was_ready = True
                 self._ready()
+            elif "alive" in message and self._pulse is not None:
+                self._pulse.heard(time.monotonic())
             elif "refused" in message:
                 self._refused = LampyrError(message["refused"], message.get("hint", ""))
         if not alive:
@@ -284,7 +300,9 @@ class Supervisor:
 
     def _start_vault(self) -> None:
         # What functions get of the process environment it hears here: it would be in /proc/PID/environ for ever.
-        self._start("lampyr.vault").say({**self._vault, "process": dict(os.environ)}, (self._master,))
+        vault = self._start("lampyr.vault")
+        vault.say({**self._vault, "process": dict(os.environ)}, (self._master,))
+        self._pulse = Pulse(vault.pid, partial(vault.say, {"alive": True}), time.monotonic())
 
     def _start_broker(self) -> None:
         if self._broker is not None:

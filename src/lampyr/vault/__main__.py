@@ -74,7 +74,10 @@ class Keeper:
 
     def _hear_supervisor(self, supervisor: Channel, poll: select.poll) -> None:
         messages, alive = supervisor.drain()
-        for _, fds in messages:
+        for message, fds in messages:
+            if "alive" in message:
+                supervisor.send(message)  # so we are
+                continue
             self._forget(poll)
             self._asker = Channel.from_fd(fds[0])
             poll.register(self._asker.fileno(), select.POLLIN)
