@@ -13,7 +13,7 @@ import pytest
 from lampyr.ledger import history, recent, records
 from lampyr.ledger.history import WINDOWS, Invocation
 from lampyr.ledger.journal import Journal
-from lampyr.ledger.records import ERRORS, REFUSED, Amended, Closed, Opened, Origin, Spent, Streamed
+from lampyr.ledger.records import ERRORS, REFUSED, Amended, Closed, Opened, Origin, Scaled, Spent, Streamed
 from lampyr.ledger.store import Store
 
 MINUTE = 60_000
@@ -107,6 +107,24 @@ def test_figures_are_those_of_the_rows(
     for function, figures in by_function.items():
         assert sum(all_ for all_, _ in beats[function]) == figures.sums["invocations"]
         assert sum(bad for _, bad in beats[function]) == figures.sums["errors"]
+
+
+def test_instances_over_time_are_the_most_of_each_step(tmp_path: Path, journal: Journal) -> None:
+    days_ago = NOW_MS - 3 * 24 * 60 * MINUTE
+    changes = [(days_ago, "/a", 9), (NOW_MS - 7 * MINUTE, "/a", 2), (NOW_MS - 7 * MINUTE + 5, "/a", 5)]
+    changes += [(NOW_MS - 6 * MINUTE, "/a", 4), (NOW_MS - 6 * MINUTE, "/b", 30), (NOW_MS, "/a", 1)]
+    for change in changes:
+        journal.write(records.scaled(Scaled(*change)))
+        take_in(tmp_path)  # each in a transaction of its own
+    with history.reading(tmp_path) as db:
+        assert db is not None
+        found = {name: history.instances(db, window, NOW_MS, "/a") for name, window in WINDOWS.items()}
+        columns = {name: history.series(db, window, NOW_MS)["time"] for name, window in WINDOWS.items()}
+        assert (history.peak(db, "/a"), history.peak(db, "/b"), history.peak(db, "/c")) == (9, 30, 0)
+    assert {name: len(one) for name, one in found.items()} == {name: len(one) for name, one in columns.items()}
+    assert found["15m"] == [0] * 7 + [5, 4, 0, 0, 0, 0, 0, 1]
+    assert [sum(1 for most in found[name] if most) for name in ("1h", "6h", "24h", "7d")] == [3, 2, 2, 2]
+    assert max(found["24h"]) == 5 and max(found["7d"]) == 9
 
 
 def test_each_point_of_a_chart_has_its_own_percentiles(tmp_path: Path, journal: Journal) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -265,6 +266,33 @@ def test_tokens_and_cost_are_in_the_metrics(serve: Serve) -> None:
         }
         assert found["lampyr_cost_dollars_total"]["function=/ask,provider=openai"] == pytest.approx(130 / 1e6)
         assert b"canary" not in ask(address, "/metrics").body
+
+
+def test_instances_over_time_outlive_the_gateway_and_the_server(serve: Serve) -> None:
+    wait = """
+        import asyncio
+        rate_limit = "none"
+
+        async def GET():
+            await asyncio.sleep(1)
+            return "here"
+    """
+    server = serve({"app/wait/route.py": wait}, "--json")
+    address = json.loads(server.ready_line)["console"]
+
+    def most(address: str) -> int:
+        return max(ask(address, "/api/series?window=15m&function=/wait").json()["instances"])
+
+    with ThreadPoolExecutor(4) as clients:
+        list(clients.map(server.get, ["/wait"] * 4))
+    assert most(address) >= 4
+    server.find("lampyr.gateway").kill()
+    until(lambda: server.get("/wait").status == 200, "another gateway", context=server.lines)
+    assert most(address) >= 4
+    assert re.search(r"\b[4-9] in the last 400 days", ask(address, "/functions/wait").body.decode())
+    server.stop()
+    again = serve(PROJECT, "--json", "--state-dir", str(server.root / ".lampyr"))
+    assert most(json.loads(again.ready_line)["console"]) >= 4
 
 
 def test_metrics_are_what_has_happened_and_survive_every_death(serve: Serve) -> None:

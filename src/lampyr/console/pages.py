@@ -49,10 +49,9 @@ async def _function(request: Request, picture: Picture) -> Response:
     if function is None:
         return _nothing(request, picture, "There is no such function", "It may have been removed since.")
     rows = await _rows(request, function=function.route, limit=ON_FUNCTION)
-    a_minute = await asyncio.to_thread(_a_minute, request, function.route)
+    a_minute, peak = await asyncio.to_thread(_busy, request, function.route)
     wide, narrow = way.drawings(function, picture, a_minute)
-    track = await facts.of(request).control.ask("track", function=function.route)
-    shown = words(function, picture, peak=track["peak"])
+    shown = words(function, picture, peak=peak)
     parts = "".join(f",#lamp-{one.key},#value-{one.key},#facts-{one.key}" for one in shown)
     return look.page(
         request,
@@ -173,9 +172,12 @@ def _one(request: Request, id: str) -> Invocation | None:
         return history.one(db, id) if db is not None else None
 
 
-def _a_minute(request: Request, function: str) -> int:
+def _busy(request: Request, function: str) -> tuple[int, int]:
+    """Its invocations in the last minute, and the most instances it has had."""
     with history.reading(facts.of(request).ledger) as db:
-        return history.a_minute(db, function, int(time.time() * 1000)) if db is not None else 0
+        if db is None:
+            return 0, 0
+        return history.a_minute(db, function, int(time.time() * 1000)), history.peak(db, function)
 
 
 def routes() -> list[BaseRoute]:

@@ -14,7 +14,7 @@ from lampyr.console.api import NUMBER, TEXT, TEXT_OR_NULL, WHOLE, Endpoint, Para
 from lampyr.console.guard import Refused
 from lampyr.console.picture import Picture, take
 from lampyr.ledger import history
-from lampyr.ledger.history import MAX_LATEST, WINDOWS, Figures, Window
+from lampyr.ledger.history import MAX_LATEST, WINDOWS, Figures
 from lampyr.ledger.recent import SUMS
 from lampyr.logs import reading
 from lampyr.logs.line import LEVELS, Line
@@ -60,28 +60,21 @@ async def _series(request: Request, query: dict[str, Any]) -> Any:
 
     def read() -> dict[str, list[Any]]:
         with history.reading(facts.of(request).ledger) as db:
-            return history.series(db, window, now_ms, function) if db is not None else history.no_series(window, now_ms)
+            if db is None:
+                return history.no_series(window, now_ms)
+            columns = history.series(db, window, now_ms, function)
+            if function is not None:
+                columns["instances"] = history.instances(db, window, now_ms, function)
+            return columns
 
     columns = await asyncio.to_thread(read)
     if function is not None:
-        track = await facts.of(request).control.ask("track", function=function)
-        columns["instances"] = most_in_each(track["changes"], columns["time"], window)
+        # The ledger is half a second behind.
+        running = (await facts.of(request).control.ask("ps"))["functions"]
+        now = sum(len(one["instances"]) for one in running if one["function"] == function)
+        before = columns.get("instances") or [0] * len(columns["time"])
+        columns["instances"] = [*before[:-1], max(before[-1], now)]
     return columns
-
-
-def most_in_each(changes: list[list[float]], times: list[int], window: Window) -> list[float | None]:
-    """The most instances there were in each step; null before the first change that is known."""
-    found: list[float | None] = []
-    count: float | None = None
-    at = 0
-    for begin in times:
-        most = count
-        while at < len(changes) and changes[at][0] < begin + window.step * 60:
-            count = changes[at][1]
-            most = max(most or 0, count) if changes[at][0] >= begin else count
-            at += 1
-        found.append(most)
-    return found
 
 
 async def _invocations(request: Request, query: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lampyr.console import wording
 from lampyr.console.picture import Function, Picture
+from lampyr.ledger.recent import STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def _scaling(function: Function, peak: int) -> Word:
         (
             ("now", f"{now}, {wording.number_of(function.in_flight, 'request')} in flight"),
             ("waiting", wording.number_of(function.waiting, "request")),
-            ("peak", f"{max(peak, now)} since the gateway has started"),
+            ("peak", f"{max(peak, now)} in the last {STEPS[60] // 1440} days"),
             ("cap", f"{most} (max_instances)"),
             ("floor", f"{card['settings']['min_instances']} (min_instances)"),
             (

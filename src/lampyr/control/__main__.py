@@ -236,8 +236,6 @@ class Control:
         match request.get("do"):
             case "ps":
                 self._ask({"ps": True}, lambda found: reply(running.ps(found)))
-            case "track":
-                self._ask({"track": str(request.get("function"))}, reply)
             case "card":
                 reply(self._card())
             case "console":

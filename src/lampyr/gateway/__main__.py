@@ -8,7 +8,9 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,14 @@ from lampyr.gateway.proxy import Proxy
 from lampyr.gateway.site import Site
 from lampyr.gateway.sites import Sites
 from lampyr.gateway.tracing import Tracing
+from lampyr.ledger import records
 from lampyr.ledger.counters import Counters
 from lampyr.ledger.journal import Journal
+from lampyr.ledger.records import Scaled
 from lampyr.logs.writer import Writer
 from lampyr.node.pool import Pool
 from lampyr.node.shelf import MIB
 from lampyr.node.snapshots import Base
-from lampyr.node.tracks import Track
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message, parcel, unpack
 from lampyr.version import VERSION
@@ -92,6 +95,7 @@ class Gateway:
             self.log.keep(self._writer(message["logs"]))
             self.log.note(f"lampyr {VERSION} has started")
             self.journal = Journal(Path(message["ledger"]) / "journal", self.log.platform)
+            self.base.tracks.told = partial(_keep_count, self.journal)
             if message["tracing"] is not None:
                 self.proxy.tracing = Tracing(Sampling(*message["tracing"]), self.journal)
             self.development = message["development"]
@@ -175,9 +179,6 @@ class Gateway:
         elif "mask" in message:
             text = message["mask"].encode()
             self._answer(message, (self.log.masker.mask(text) if self.log.masker else text).decode(errors="replace"))
-        elif "track" in message:
-            track = self.base.tracks.get(message["track"], Track())
-            self._answer(message, {"peak": track.peak, "changes": [*track.changes]})
 
     def _answer(self, question: Message, found: object) -> None:
         self._tell_in_a_parcel({"answer": question["question"]}, found)
@@ -269,6 +270,10 @@ class Gateway:
             self.control.send(message, fds, wait=False)
         except OSError:
             self._checked(self._asked)
+
+
+def _keep_count(journal: Journal, route: str, most: int) -> None:
+    journal.write(records.scaled(Scaled(int(time.time() * 1000), route, most)))
 
 
 def main() -> None:

@@ -178,6 +178,20 @@ def series(db: sqlite3.Connection, window: Window, now_ms: int, function: str | 
     return columns
 
 
+def instances(db: sqlite3.Connection, window: Window, now_ms: int, function: str) -> list[int]:
+    """The most that a function had of them in each step of the window, eldest first."""
+    begin = _begin(window, now_ms)
+    query = "SELECT slot, most FROM instances WHERE step = ? AND slot >= ? AND function = ?"
+    most = dict(db.execute(query, (*begin, function)))
+    return [most.get(at, 0) for at in range(begin[1], now_ms // MINUTE_MS // window.step + 1)]
+
+
+def peak(db: sqlite3.Connection, function: str) -> int:
+    """The most instances that a function has had, as far back as that is kept."""
+    query = "SELECT max(most) FROM instances WHERE step = ? AND function = ?"
+    return int(db.execute(query, (max(STEPS), function)).fetchone()[0] or 0)
+
+
 def no_series(window: Window, now_ms: int) -> dict[str, list[Any]]:
     """The columns of a time in which there was nothing."""
     first, step = _begin(window, now_ms)[1], window.step

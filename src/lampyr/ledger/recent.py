@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from lampyr.core import spread
 from lampyr.ledger.ever import Functions
-from lampyr.ledger.records import ERRORS, REFUSED, Closed
+from lampyr.ledger.records import ERRORS, REFUSED, Closed, Scaled
 from lampyr.ledger.tally import Tally, started_ms
 
 MINUTE_MS = 60_000
@@ -32,6 +32,8 @@ _SUMS = f"""
     ON CONFLICT DO UPDATE SET {", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)}
 """
 _SPREADS = "INSERT INTO spreads VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
+
+_MOST = "INSERT INTO instances VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET most = max(most, excluded.most)"
 
 _outcome, _cold = itemgetter(4), itemgetter(3)
 Place = tuple[int, str]  # minute and function
@@ -63,6 +65,7 @@ def add(db: sqlite3.Connection, tally: Tally) -> None:
         bucket = spread.bucket(first.first_byte_ms)
         spreads[_minute(first.id), functions[first.origin], FIRST_BYTE, bucket] += 1
     _write(db, sums, spreads)
+    _write_most(db, tally.scaled)
 
 
 def forget(db: sqlite3.Connection, now_s: float) -> None:
@@ -71,6 +74,7 @@ def forget(db: sqlite3.Connection, now_s: float) -> None:
         before = (step, int(now_s / 60 - kept) // step)
         db.execute("DELETE FROM slots WHERE step = ? AND slot < ?", before)
         db.execute("DELETE FROM spreads WHERE step = ? AND slot < ?", before)
+        db.execute("DELETE FROM instances WHERE step = ? AND slot < ?", before)
 
 
 def _minute(id: str) -> int:
@@ -146,3 +150,13 @@ def _write(db: sqlite3.Connection, sums: _Sums, spreads: Counter[tuple[int, str,
         for (minute, function, what, bucket), count in spreads.items():
             counts[minute // step, what, function, bucket] += count
         db.executemany(_SPREADS, ((step, *key, count) for key, count in counts.items()))
+
+
+def _write_most(db: sqlite3.Connection, scaled: list[Scaled]) -> None:
+    """The most instances that a function had in each step: a step without any has no row."""
+    for step in STEPS:
+        most: dict[tuple[int, str], int] = {}
+        for one in scaled:
+            place = (one.at_ms // MINUTE_MS // step, one.function)
+            most[place] = max(most.get(place, 0), one.most)
+        db.executemany(_MOST, ((step, *place, count) for place, count in most.items()))

@@ -24,7 +24,7 @@ REFUSED = frozenset({"rate_limited", "over_budget"})
 ERRORS = frozenset({"error", "timeout", "crashed", "throttled", "interrupted"})
 
 START, ORIGIN, OPEN, CLOSE, AMEND, SPEND = range(1, 7)
-STREAM, ASK, TRACE = 7, 8, 16
+STREAM, ASK, SCALE, TRACE = 7, 8, 9, 16
 KIND_AT = 2  # behind the length
 
 HEADER = Struct("<HB")
@@ -135,7 +135,15 @@ class Streamed(NamedTuple):
     first_byte_ms: float
 
 
-Record = Started | Known | Opened | Closed | Amended | Spent | Asked | Streamed | Traced
+class Scaled(NamedTuple):
+    """How many instances a function has at a time (ms since 1970), or had until then, whichever is more."""
+
+    at_ms: int
+    function: str
+    most: int
+
+
+Record = Started | Known | Opened | Closed | Amended | Spent | Asked | Streamed | Scaled | Traced
 
 
 def started() -> bytes:
@@ -187,6 +195,11 @@ def streamed(row: Streamed) -> bytes:
     return STREAM_STRUCT.pack(STREAM_STRUCT.size, STREAM, row.id.encode(), row.origin, row.first_byte_ms, STREAM)
 
 
+def scaled(change: Scaled) -> bytes:
+    """How many instances there are."""
+    return _framed(SCALE, json.dumps(change).encode())
+
+
 def _framed(kind: int, body: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body) + 1, kind) + body + bytes([kind])
 
@@ -220,6 +233,8 @@ def _decoded(kind: int, data: bytes, at: int, end: int) -> Record:
         return Spent(*json.loads(data[at + HEADER.size : end - 1]))
     if kind == ASK:
         return Asked(Spent(*json.loads(data[at + HEADER.size : end - 1])))
+    if kind == SCALE:
+        return Scaled(*json.loads(data[at + HEADER.size : end - 1]))
     if kind == TRACE:
         _, _, id, trace, parent, flags, _ = TRACE_STRUCT.unpack_from(data, at)
         return Traced(id.decode("latin-1"), trace.hex(), parent.hex(), flags)

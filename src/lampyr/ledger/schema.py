@@ -148,7 +148,16 @@ _STEP_4 = (
     """,
 )
 
-_STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4)
+# How many instances functions had, by 1, 5 and 60 minutes.
+_STEP_5 = (
+    """
+    CREATE TABLE instances (
+        step INTEGER, slot INTEGER, function TEXT, most INTEGER, PRIMARY KEY (step, slot, function)
+    ) WITHOUT ROWID
+    """,
+)
+
+_STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5)
 VERSION = len(_STEPS)
 
 

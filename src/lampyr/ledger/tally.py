@@ -14,6 +14,7 @@ from lampyr.ledger.records import (
     Opened,
     Origin,
     Record,
+    Scaled,
     Spent,
     Started,
     Streamed,
@@ -62,6 +63,7 @@ class Tally:
     interrupted: list[Opened] = field(default_factory=list)
     settled: list[Spent] = field(default_factory=list)
     traced: list[Traced] = field(default_factory=list)
+    scaled: list[Scaled] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)  # those of `running` that were there before and are not any more
     keys: dict[str, Key] = field(default_factory=dict)  # of the rows that were closed here
     sums: dict[Key, list[float]] = field(default_factory=dict)
@@ -83,6 +85,8 @@ class Tally:
                 self.origins[record.key] = record.origin
             elif isinstance(record, Traced):
                 self.traced.append(record)
+            elif isinstance(record, Scaled):
+                self.scaled.append(record)
             elif isinstance(record, Started):
                 self.interrupt()
 

@@ -66,7 +66,6 @@ class Pool:
         self._user: int = place["user"]
         self._base = base
         base.add(self, self._user)
-        self._track = base.tracks[function.route]
         self._sink = sink
         self._patience = Patience()  # with what its instances write
         self._told = told
@@ -224,7 +223,7 @@ class Pool:
         instance = Instance(self, number, link, pipes, tmp)
         pipes += stdout_and_stderr(self.loop, partial(self._heard, instance), self._user, self._patience)
         self.instances[number] = instance
-        self._track.change(1)
+        self._base.tracks.change(self.function.route, 1)
         fds = (link.theirs(), *(pipe.writer for pipe in pipes))
         sent = self.snapshot.fork({"tmp": tmp}, fds, partial(self._forked, instance))
         link.handed_over()
@@ -329,7 +328,7 @@ class Pool:
         if instance in self.open:
             self.open.remove(instance)
         del self.instances[instance.number]
-        self._track.change(-1)
+        self._base.tracks.change(self.function.route, -1)
         self.loop.run_in_executor(None, lambda: shutil.rmtree(instance.tmp, ignore_errors=True))
         fence = self.snapshot.fence
         why = instance.reason or (OUT_OF_MEMORY if fence.out_of_memory(instance.number) else CRASHED)

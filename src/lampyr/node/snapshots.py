@@ -43,7 +43,7 @@ class Base:
         self._waiting: list[Callable[[], None]] = []
         self._users: Users | None = None
         self._alike = True  # functions have the server's own user id
-        self.tracks = Tracks()
+        self.tracks = Tracks(loop)
         self.users_known: Callable[[], None] | None = None  # called when a base has said whether they have
         self._means_known = False
         self._pools: dict[int, list[Pool]] = {}

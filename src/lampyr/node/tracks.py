@@ -1,31 +1,42 @@
-"""How many instances each function has had since this gateway began: each change, and the most there ever were."""
+"""How many instances each function has: said whenever that changes, and once a minute while there are any.
+
+So whoever keeps it needs no end of a process that was killed: a minute of which nobody said anything had none.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections import deque
+from collections.abc import Callable
 
-# A busy day of a function; of what is older only the peak is known.
-MAX_CHANGES = 2000
+MINUTE_S = 60
 
 
-class Track:
-    """One function's. `changes` are times (s since 1970) and how many there were from then on."""
+class Tracks(dict[str, int]):
+    """By route: deployments follow one another. `told(route, most)`: so many there are, or were until a moment ago."""
 
-    def __init__(self) -> None:
-        self.changes: deque[tuple[float, int]] = deque(maxlen=MAX_CHANGES)
-        self.count = self.peak = 0
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self.told: Callable[[str, int], None] = lambda route, most: None
 
-    def change(self, by: int) -> None:
+    def change(self, route: str, by: int) -> None:
         """One more, or one fewer."""
-        self.count += by
-        self.peak = max(self.peak, self.count)
-        self.changes.append((round(time.time(), 3), self.count))
+        before = self.get(route, 0)
+        self[route] = before + by
+        self.told(route, max(before, before + by))
+        if self._timer is None:
+            self._wait()
 
+    def _wait(self) -> None:
+        """Until the next minute of the clock begins."""
+        self._timer = self._loop.call_later(MINUTE_S - time.time() % MINUTE_S + 0.01, self._say)
 
-class Tracks(dict[str, Track]):
-    """By route: deployments follow one another in one track."""
-
-    def __missing__(self, route: str) -> Track:
-        self[route] = track = Track()
-        return track
+    def _say(self) -> None:
+        self._timer = None
+        there = [(route, count) for route, count in self.items() if count]
+        for route, count in there:
+            self.told(route, count)
+        if there:
+            self._wait()
