@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from contract import Place, express
+from serving import until
 
 FORM = "multipart/form-data; boundary=xx"
 BINARY = bytes(range(256)) + b"\r\n\r\n--xx-\r\n--\r\n\n\r\0"
@@ -164,6 +165,21 @@ ROUTES = {
         async def GET(req):
             return {"length": len(await req.bytes())}
     """,
+    "slow-to-stop": """
+        import asyncio
+        import marks
+        max_body = 100_000
+
+        async def GET(req):
+            return "free"
+
+        async def POST(req):
+            marks.note("slow-to-stop", "begun")
+            try:
+                return {"length": len(await req.bytes())}
+            finally:
+                await asyncio.sleep(0.3)
+    """,
     "upload": """
         import hashlib
 
@@ -285,6 +301,20 @@ def test_an_upload_above_the_default_max_body(place: Place, chunked: bool) -> No
             line.ask("POST", f"/{place.runtime}/upload", {"Content-Length": str(size)})
         reply = line.reply()
     assert (reply.status, reply.error) == (413, "FUNCTION_PAYLOAD_TOO_LARGE")
+
+
+def test_a_request_behind_a_body_that_grew_too_large(place: Place) -> None:
+    """The place of the refused call is free only when its handler has stopped."""
+    for _ in range(2):
+        (place.marks / "slow-to-stop").unlink(missing_ok=True)
+        with place.line() as line:
+            line.ask("POST", f"/{place.runtime}/slow-to-stop", {"Transfer-Encoding": "chunked"})
+            line.send_chunk(b"x")
+            until(lambda: (place.marks / "slow-to-stop").exists(), "the handler to begin")
+            line.send_chunk(b"x" * 100_000)
+            reply = line.reply()
+        assert (reply.status, reply.error) == (413, "FUNCTION_PAYLOAD_TOO_LARGE")
+        assert place.ask("/slow-to-stop").body == b"free"
 
 
 @pytest.mark.parametrize("coding", [None, "gzip"])
