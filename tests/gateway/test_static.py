@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import os
 import socket
 import threading
@@ -203,6 +204,7 @@ def test_conditions(server: Server, method: str, header: str, value: str, expect
     status, headers, body = server.ask("/a.txt", method, **{header: value.format(etag=etag)})
     assert status == expected
     assert headers["etag"] == etag
+    assert headers.get("x-lampyr-error") == ("PRECONDITION_FAILED" if status == 412 else None)
     if status == 304:
         assert body == b""
         assert headers["cache-control"] == "public, max-age=0"
@@ -238,10 +240,10 @@ def test_the_order_of_conditions(server: Server, conditions: dict[str, str], exp
         ("BYTES=0-4", (206, "bytes 0-4/20", b"01234")),
         ("bytes= 0-4 ,", (206, "bytes 0-4/20", b"01234")),
         ("bytes=0-4, 50-60", (206, "bytes 0-4/20", b"01234")),
-        ("bytes=20-", (416, "bytes */20", b"")),
-        ("bytes=999999999999999999999999-", (416, "bytes */20", b"")),
-        ("bytes=-0", (416, "bytes */20", b"")),
-        ("bytes=20-,30-40", (416, "bytes */20", b"")),
+        ("bytes=20-", (416, "bytes */20", b"RANGE_NOT_SATISFIABLE")),
+        ("bytes=999999999999999999999999-", (416, "bytes */20", b"RANGE_NOT_SATISFIABLE")),
+        ("bytes=-0", (416, "bytes */20", b"RANGE_NOT_SATISFIABLE")),
+        ("bytes=20-,30-40", (416, "bytes */20", b"RANGE_NOT_SATISFIABLE")),
         ("bytes=0-1,3-4", (200, None, TEXT)),
         ("bytes=4-2", (200, None, TEXT)),
         ("bytes=", (200, None, TEXT)),
@@ -255,7 +257,9 @@ def test_the_order_of_conditions(server: Server, conditions: dict[str, str], exp
 )
 def test_ranges(server: Server, value: str, expected: tuple[int, str | None, bytes]) -> None:
     status, headers, body = server.ask("/a.txt", range=value)
-    assert (status, headers.get("content-range"), body) == expected
+    error = json.loads(body)["error"]["code"].encode() if status == 416 else body
+    assert (status, headers.get("content-range"), error) == expected
+    assert headers.get("x-lampyr-error") == ("RANGE_NOT_SATISFIABLE" if status == 416 else None)
     assert headers["content-length"] == str(len(body))
     assert headers["cache-control"] == "public, max-age=0"
 

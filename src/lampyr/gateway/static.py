@@ -137,14 +137,16 @@ def _serve_open(exchange: Exchange, file: File, fd: int) -> bool:
     asked = conditional.headers(exchange.headers)
     status = conditional.precondition(asked, etag, modified_s)
     if status is not None:
-        _send(exchange, (status, headers, b""))
+        failed = status == 412
+        _send(exchange, _error("PRECONDITION_FAILED", exchange, headers) if failed else (status, headers, b""))
         return False
     size = facts.st_size
     start, end, status = 0, size, 200
     if exchange.method == "GET" and b"range" in asked and conditional.range_holds(asked, etag, modified_s, now_s):
         chosen = conditional.chosen_range(asked[b"range"], size)
         if chosen == conditional.UNSATISFIABLE:
-            _send(exchange, (416, [*headers, (b"content-range", b"bytes */%d" % size)], b""))
+            headers.append((b"content-range", b"bytes */%d" % size))
+            _send(exchange, _error("RANGE_NOT_SATISFIABLE", exchange, headers))
             return False
         if chosen is not None:
             start, end = chosen
@@ -169,6 +171,10 @@ def _send_small(exchange: Exchange, head: tuple[int, Headers], fd: int, start: i
     else:
         _send(exchange, (*head, body))
     return False
+
+
+def _error(code: str, exchange: Exchange, headers: Headers) -> answers.Answer:
+    return answers.error(code, None, exchange.id, *headers)
 
 
 def _refuse(exchange: Exchange) -> None:
