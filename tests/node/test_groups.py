@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from lampyr.node import hierarchy
-from lampyr.node.groups import CONTROLLERS, Group
+from lampyr.node.groups import CONTROLLERS, Group, remove
 
 
 def mounted() -> Path | None:
@@ -48,6 +50,24 @@ def test_a_process_is_put_into_a_group_and_ends_with_it(group: Group) -> None:
         assert inner.remove()
         assert child.wait(5) == -9
     assert not folder.exists()
+
+
+def test_two_servers_may_remove_the_same_group_at_once(group: Group) -> None:
+    """Each removes what dead gateways left, at its start and at its end."""
+    assert TREE is not None
+    for number in range(60):
+        folders = [TREE / f"lampyr-test-{os.getpid()}" / f"{number}-{one}" for one in range(4)]
+        for folder in folders:
+            folder.mkdir()
+        start = Barrier(3)
+
+        def remove_all(start: Barrier = start, folders: list[Path] = folders) -> list[bool]:
+            start.wait(5)
+            return [remove(folder) for folder in folders]
+
+        with ThreadPoolExecutor(3) as pool:
+            for done in [pool.submit(remove_all) for _ in range(3)]:
+                assert all(done.result())
 
 
 def test_limits_are_what_the_kernel_then_says(group: Group) -> None:

@@ -84,6 +84,39 @@ def test_sigterm_drains(serve: Serve) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.parametrize("command", ["dev", "start"])
+def test_instances_that_wait_end_by_themselves_with_the_server(serve: Serve, command: str) -> None:
+    """An application's lifespan has its end, and so has what was given to atexit."""
+    server = serve(
+        {
+            "app/asgi/route.py": """
+                runtime = "edge"
+                async def app(scope, receive, send):
+                    while scope["type"] == "lifespan":
+                        if (await receive())["type"] == "lifespan.startup":
+                            await send({"type": "lifespan.startup.complete"})
+                        else:
+                            print("the application has shut down", flush=True)
+                            await send({"type": "lifespan.shutdown.complete"})
+                            return
+                    await send({"type": "http.response.start", "status": 200})
+                    await send({"type": "http.response.body", "body": b"served"})
+            """,
+            "app/plain/route.py": """
+                import atexit
+                atexit.register(lambda: print("the process leaves", flush=True))
+                def GET():
+                    return "served"
+            """,
+        },
+        command=command,
+    )
+    assert server.get("/asgi").body == server.get("/plain").body == b"served"
+    assert server.stop() == 0
+    for said in ("the application has shut down", "the process leaves"):
+        assert len([line for line in server.lines if line.endswith(said)]) == 1, server.lines
+
+
 def test_port_in_use_names_its_owner(serve: Serve, tmp_path: Path) -> None:
     server = serve(HELLO)
     assert server.get("/api/hello").status == 200  # its connection is not the owner, though it has the port too

@@ -144,6 +144,10 @@ class Gateway:
         while self.connections.open or self._busy():
             await asyncio.sleep(0.01)
         tell.cancel()
+        for pool in list(self.sites.pools()):
+            pool.retire(lambda: None)  # its instances end by themselves: lifespans and atexit have their turn
+        while any(pool.instances for pool in self.sites.pools()):
+            await asyncio.sleep(0.005)
         self.log.close()
         os._exit(0)
 

@@ -133,13 +133,14 @@ def hand_down(folder: Path) -> None:
 
 def remove(folder: Path) -> bool:
     """Remove a group with all that are in it, ending their processes."""
-    if not folder.exists():
-        return True
-    for inner in folder.iterdir():
-        if inner.is_dir():
-            remove(inner)
-    _set(folder, ("cgroup.kill",), "1")
-    _set(folder, ("pids.max",), "0")  # who cannot fork cannot get away
+    try:
+        for inner in folder.iterdir():
+            if inner.is_dir():
+                remove(inner)
+        _set(folder, ("cgroup.kill",), "1")
+        _set(folder, ("pids.max",), "0")  # who cannot fork cannot get away
+    except OSError:
+        pass  # another server of this machine removes it, too: ENODEV, or it is not there any more
     until = time.monotonic() + GONE_WITHIN_S
     while True:
         _kill(folder)
