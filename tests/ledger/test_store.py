@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lampyr.errors import StateError
-from lampyr.ledger import records, schema, store
+from lampyr.ledger import history, records, schema, store
 from lampyr.ledger.journal import Journal
 from lampyr.ledger.records import Amended, Asked, Closed, Opened, Origin, Spent
 from lampyr.ledger.store import Store
@@ -218,6 +218,28 @@ def test_a_new_database_is_as_one_that_was_brought_up(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     shutil.copy(DATABASES / "version-1.db", tmp_path / "old" / store.DATABASE)
     assert shape(tmp_path / "old") == shape(tmp_path / "new")
+
+
+def test_a_database_whose_keeper_was_killed_in_the_middle_of_a_step_can_be_read(tmp_path: Path) -> None:
+    """Before it is in WAL mode, what is half written has to be taken back by whoever opens it next."""
+    shutil.copy(DATABASES / f"version-{schema.VERSION - 1}.db", tmp_path / store.DATABASE)
+    killed = """if True:
+        import os, sqlite3, sys
+        db = sqlite3.connect(sys.argv[1], isolation_level=None)
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("CREATE TABLE half (x)")
+        for _ in range(500):
+            db.execute("INSERT INTO half VALUES (randomblob(500))")
+        os._exit(9)
+    """
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path / store.DATABASE)], check=False)
+    assert (tmp_path / f"{store.DATABASE}-journal").exists()
+    with history.reading(tmp_path) as db:
+        assert db is None  # of an earlier version: the next start brings it up
+    with closing(Store(tmp_path)) as keeper:
+        keeper.absorb(1000)
+    assert report(tmp_path, "function")["total"]["invocations"] == 31
 
 
 def test_bringing_it_up_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from lampyr.core.spread import percentile
 from lampyr.ledger import schema
 from lampyr.ledger.recent import DURATION, FIRST_BYTE, INIT, MINUTE_MS, STEPS, SUMS
 from lampyr.ledger.records import ERRORS
-from lampyr.ledger.store import DATABASE
+from lampyr.ledger.store import DATABASE, opened
 
 PARTS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 MAX_LATEST = 500
@@ -100,7 +100,7 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection | None]:
     if not (folder / DATABASE).exists():
         yield None
         return
-    with closing(sqlite3.connect(f"{(folder / DATABASE).as_uri()}?mode=ro", uri=True)) as db:
+    with closing(opened(folder / DATABASE)) as db:
         db.execute("BEGIN")
         yield db if db.execute("PRAGMA user_version").fetchone()[0] == schema.VERSION else None
 

@@ -175,11 +175,30 @@ def totals(folder: Path, by: str, since_hour: int = 0) -> Totals:
     raise StateError(f"the ledger in {folder} changes too fast to be read", "try again")
 
 
+def opened(database: Path) -> sqlite3.Connection:
+    """The database, to be read. Raises sqlite3.Error.
+
+    One whose keeper was killed while it made or brought up its tables has to be put right by whoever opens it next.
+    """
+    for _ in range(2):
+        db = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+        try:
+            db.execute("PRAGMA user_version").fetchone()
+            return db
+        except sqlite3.OperationalError as error:
+            db.close()
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                raise
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as keeper:
+            keeper.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+
+
 def _totals(folder: Path, by: str, since_hour: int) -> Totals:
     database = folder / DATABASE
     if not database.exists():
         return _with_tail(Totals({}, None), folder, by, since_hour, Tally(), Position(), Position(), set(), {})
-    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as db:
+    with closing(opened(database)) as db:
         db.execute("BEGIN")  # all of the following is about one moment
         shape = schema.version(db)
         if 0 < shape < schema.VERSION:
@@ -288,7 +307,7 @@ def counted(folder: Path) -> ever.Ever:
     """What the database has counted; it follows what happens by half a second."""
     if not (folder / DATABASE).exists():
         return ever.Ever({}, {}, {})
-    with closing(sqlite3.connect(f"{(folder / DATABASE).as_uri()}?mode=ro", uri=True)) as db:
+    with closing(opened(folder / DATABASE)) as db:
         db.execute("BEGIN")  # all of it is about one moment
         shape = schema.version(db)
         return ever.read(db) if shape == schema.VERSION else ever.Ever({}, {}, {})
