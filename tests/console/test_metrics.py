@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lampyr.console.metrics import Figures, code
 from lampyr.core.codes import CODES
-from lampyr.ledger.ever import BOUNDS_MS, Ever, Spread
+from lampyr.ledger.ever import BOUNDS_MS, TIMES, Ever, Spread
 from lampyr.ledger.records import ERRORS, REFUSED
 from lampyr.ledger.tally import SUMS
 
@@ -62,7 +64,7 @@ def test_a_function_that_nobody_called_is_there_with_zeros() -> None:
     found = samples(NOTHING, function("/a"))
     who = {"function": "/a", "runtime": "standard"}
     assert value(found, "requests_total", **who, outcome="ok", status="2xx") == 0
-    for name in ("cold_starts", "cpu_seconds", "billed_seconds", "gb_seconds", "received_bytes", "sent_bytes"):
+    for name in ("cold_starts", "cpu_seconds", "billed_seconds", "gibibyte_seconds", "received_bytes", "sent_bytes"):
         assert value(found, f"{name}_total", **who) == 0
     assert value(found, "instances", **who, state="idle") == 0
     assert value(found, "snapshot_ready", **who) == 1
@@ -140,6 +142,22 @@ def test_what_runs_is_added_up_over_deployments() -> None:
     assert value(found, "requests_waiting", **who) == 5
     assert value(found, "instances_memory_bytes", **who) == 5 * 1024 * 1024
     assert value(found, "snapshot_ready", **who) == 1
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.parametrize("called", [False, True])
+def test_promtool_has_nothing_to_say(called: bool) -> None:
+    counted = NOTHING
+    if called:
+        spread = Spread.of([0.5, 0.6, 5, 3_600_000])
+        answers = {("/a", outcome, 500): 1 for outcome in (*ERRORS, *REFUSED)}
+        sums = {("/a", "openai"): dict.fromkeys(SUMS, 2.5)}
+        counted = Ever(answers, sums, {("/a", what): spread for what in TIMES})
+    registry = CollectorRegistry()
+    registry.register(Figures({"functions": [function("/a", instance("busy", 2)), function('/"b\\\n')]}, counted))
+    command = ["promtool", "check", "metrics"]
+    done = subprocess.run(command, input=generate_latest(registry), capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))

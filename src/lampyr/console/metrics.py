@@ -42,7 +42,7 @@ _SUMS = {
     "cold_starts": ("cold_starts", 1.0, "Invocations that waited for a new instance."),
     "billed_seconds": ("billed_ms", 1e-3, "Time of invocations from when their instance got them to the last byte."),
     "cpu_seconds": ("cpu_ms", 1e-3, "CPU time of invocations."),
-    "gb_seconds": ("gb_s", 1.0, "Memory of the function in GiB times the seconds of its invocations."),
+    "gibibyte_seconds": ("gb_s", 1.0, "Memory of the function in GiB times the seconds of its invocations."),
     "received_bytes": ("bytes_in", 1.0, "Bytes of request bodies."),
     "sent_bytes": ("bytes_out", 1.0, "Bytes of response bodies."),
 }
