@@ -262,5 +262,7 @@ def test_usage_for_people_and_spreadsheets(serve: Serve) -> None:
     assert found["total"]["invocations"] == 2 and 24 <= found["always_on"]["hours"] < 25
     assert abs(found["always_on"]["usd"] - found["always_on"]["hours"] * 0.05) < 1e-5
     assert usage(server.root, "--since", "2999-01-01")["groups"] == []
-    assert "--since" in shown(server.root, "--since", "yesterday", code=2)
+    for wrong in ("yesterday", "", "24H", "-1h", "2026-13-45", "9999-12-31T23:59-12:00"):
+        assert "--since" in shown(server.root, f"--since={wrong}", code=2)
+    assert usage(server.root, "--since", "10m")["total"]["invocations"] == 2
     assert "one of them" in shown(server.root, "--json", "--csv", code=2)

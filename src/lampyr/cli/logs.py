@@ -13,11 +13,11 @@ import click
 
 from lampyr.cli import terminal
 from lampyr.cli.place import folder_argument, state_in, state_option
+from lampyr.core.moments import SINCE, moment
 from lampyr.core.printable import printable
 from lampyr.errors import LampyrError
 from lampyr.logs import reading
 from lampyr.logs.line import LEVELS, Line, stamp
-from lampyr.logs.moments import SINCE, moment
 from lampyr.logs.reading import Follower, Query
 
 POLL_S = 0.1
@@ -72,7 +72,7 @@ def _since(text: str | None) -> str:
         return ""
     try:
         return stamp(moment(text, time.time()))
-    except (ValueError, OverflowError):
+    except ValueError:
         raise click.BadParameter(f"{text!r} is not {SINCE}", param_hint="--since") from None
 
 

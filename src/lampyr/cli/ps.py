@@ -12,6 +12,9 @@ from lampyr.cli.place import folder_argument, state_in, state_option
 from lampyr.errors import UsageError
 
 COLUMNS = ("FUNCTION", "RUNTIME", "DEPLOYMENT", "SNAPSHOT", "INSTANCE", "PID", "STATE", "IN FLIGHT", "MEMORY")
+# A terminal that is narrower has no room for everything beside the names of functions.
+WIDE = 100
+NARROW_COLUMNS = ("FUNCTION", "SNAPSHOT", "INSTANCE", "PID", "STATE", "IN FLIGHT", "MEMORY")
 
 
 @click.command
@@ -33,7 +36,10 @@ def ps(folder: Path, state_dir: Path | None, as_json: bool, watch: bool) -> None
     if as_json:
         terminal.payload_json(running)
     else:
-        terminal.table(COLUMNS, [row for function in running["functions"] for row in _rows(function)])
+        shown = COLUMNS if terminal.width() >= WIDE else NARROW_COLUMNS
+        places = [COLUMNS.index(column) for column in shown]
+        rows = [row for function in running["functions"] for row in _rows(function)]
+        terminal.table(shown, [tuple(row[place] for place in places) for row in rows])
 
 
 def _rows(function: dict[str, Any]) -> list[tuple[str, ...]]:

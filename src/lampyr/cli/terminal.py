@@ -44,11 +44,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, header_style="bold", footer_style="bold", show_footer=total is not None)
+    style = "bold" if _has_colours(sys.stdout) else ""
+    shown = Table(box=None, pad_edge=False, header_style=style, footer_style=style, show_footer=total is not None)
     for number, column in enumerate(columns):
         right = total is not None and number > 0
         foot = Text(total[number]) if total is not None else ""
-        shown.add_column(column, foot, justify="right" if right else "left", no_wrap=right)
+        shown.add_column(column, foot, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))  # `[id]` is a name, not a style
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)

@@ -12,12 +12,10 @@ import click
 
 from lampyr.cli import terminal
 from lampyr.cli.place import folder_argument, project_in, state_option
+from lampyr.core.moments import SINCE
 from lampyr.errors import ConfigError
 from lampyr.ledger.usage import BY
 
-SINCE = (
-    "a number of hours, days or weeks, such as 24h, 7d or 2w, or a date, such as 2026-11-26 or 2026-11-26T13:00 (UTC)"
-)
 COLUMNS = ("INVOCATIONS", "ERRORS", "REFUSED", "COLD", "BUSY", "CPU", "GB-S")
 SPENT_COLUMNS = ("TOKENS IN", "TOKENS OUT", "COST")
 NARROW_COLUMNS = ("INVOCATIONS", "ERRORS", "BUSY", "GB-S", "TOKENS", "COST")
@@ -45,9 +43,11 @@ def usage(folder: Path, by: str, since: str | None, state_dir: Path | None, as_j
 
     now_s = time.time()
     try:
-        since_hour = used.since_hour(since, now_s) if since else 0
-    except (ValueError, OverflowError):
+        since_hour = used.since_hour(since, now_s) if since is not None else 0
+    except ValueError:
         raise click.BadParameter(f"{since!r} is not {SINCE}", param_hint="--since") from None
+    if since_hour * 3600 > now_s:
+        terminal.note(f"lampyr: {since} has yet to come, so nothing is counted")
     totals = store.totals((state_dir or root / ".lampyr").absolute() / "ledger", by, since_hour)
     found = used.report(totals.groups, by)
     begun_hour = since_hour or totals.first_hour
@@ -123,7 +123,7 @@ def _cells(one: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _narrow_cells(one: dict[str, Any]) -> tuple[str, ...]:
-    used = (_duration(one["billed_ms"]), _count(one["gb_s"]), _count(one["tokens_in"] + one["tokens_out"]))
+    used = (_duration(one["billed_ms"]), _count(round(one["gb_s"], 2)), _count(one["tokens_in"] + one["tokens_out"]))
     return (_count(one["invocations"]), _count(one["errors"]), *used, _usd(one["cost_usd"]))
 
 

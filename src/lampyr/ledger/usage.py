@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from lampyr.core.moments import moment
 from lampyr.ledger.tally import HOUR_MS, SUMS
 
 BY = ("function", "day", "hour", "provider", "model", "outcome")
@@ -16,8 +16,6 @@ _WHOLE = frozenset(
         *("tokens_in", "tokens_out", "calls"),
     }
 )
-_HOURS = {"h": 1, "d": 24, "w": 7 * 24}
-_DURATION = re.compile(r"(\d{1,6})([hdw])")
 
 
 def report(totals: Mapping[str | int, list[float]], by: str) -> dict[str, Any]:
@@ -47,15 +45,8 @@ def always_on(total: Mapping[str, float], hours: float, machine_per_hour: float 
 
 
 def since_hour(text: str, now_s: float) -> int:
-    """Read "24h", "7d", "2w", "2026-11-26" or "2026-11-26T13:00" (UTC): the hour since 1970 that it is in.
-
-    Raises ValueError.
-    """
-    if found := _DURATION.fullmatch(text):
-        return max(int(now_s // 3600) - int(found[1]) * _HOURS[found[2]], 0)
-    when = datetime.datetime.fromisoformat(text)
-    when = when.replace(tzinfo=datetime.UTC) if when.tzinfo is None else when
-    return max(int(when.timestamp() // 3600), 0)
+    """The hour since 1970 that a moment is in, written as core/moments.py has it. Raises ValueError."""
+    return int(moment(text, now_s) // 3600)
 
 
 def hour(number: int) -> str:
