@@ -96,7 +96,7 @@ class Source:
         """Raise ConfigError with file, line and section of the key `path`."""
         line = self.line(*path)
         table = _header(self.prefix + path[:-1])
-        raise ConfigError(f"{self.file}{f':{line}' if line else ''}: {table}{message}", hint)
+        raise ConfigError(table + message, hint, file=self.file, line=line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ def load(root: Path) -> Config:
         try:
             data: Any = tomltext.parse(text)
         except tomltext.TomlError as error:
-            raise ConfigError(f"{name}:{error.line}: not valid TOML: {error}", "see https://toml.io") from None
+            raise ConfigError(f"not valid TOML: {error}", "see https://toml.io", file=name, line=error.line) from None
         source = Source(file=name, text=text, prefix=prefix)
         for depth, key in enumerate(prefix):
             data = data.get(key, {})
@@ -145,7 +145,7 @@ def _text(file: Path) -> str | None:
         return None
     except UnicodeDecodeError as error:
         line = file.read_bytes()[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{file.name}:{line}: not UTF-8", "save the file as UTF-8") from None
+        raise ConfigError("not UTF-8", "save the file as UTF-8", file=file.name, line=line) from None
     except OSError as error:
         raise ConfigError(f"{file.name} cannot be read: {error.strerror}", "check the file's permissions") from None
 

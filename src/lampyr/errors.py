@@ -38,9 +38,17 @@ class ProjectError(LampyrError):
 
 
 class ConfigError(LampyrError):
-    """A setting is unknown, has the wrong type, or a value that is not allowed."""
+    """A setting is unknown, has the wrong type, or a value that is not allowed: in `line` of `file`, where it has one.
+
+    `what` is the message without that place.
+    """
 
     code = "CONFIG"
+
+    def __init__(self, message: str, hint: str = "", *_: object, file: str = "", line: int | None = None) -> None:
+        self.what, self.file, self.line = message, file, line
+        place = f"{file}:{line}: " if line else f"{file}: " if file else ""
+        super().__init__(place + message, hint)
 
 
 class BuildError(LampyrError):

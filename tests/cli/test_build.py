@@ -58,6 +58,31 @@ def test_what_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
     assert (whole["files"], whole["bytes"]) == (1, 15)
 
 
+@pytest.mark.parametrize(
+    ("files", "file", "line", "says"),
+    [
+        ({"lampyr.toml": "[server]\nprot = 1\n"}, "lampyr.toml", 2, '[server] unknown key "prot"; allowed: host, port'),
+        ({"lampyr.toml": "[server\n"}, "lampyr.toml", 1, "not valid TOML"),
+        ({"pyproject.toml": "[tool.lampyr.functions]\nmemory = 1\n"}, "pyproject.toml", 2, "memory = 1 is not allowed"),
+        ({".env": "A=1\nB\n"}, ".env", 2, "this line"),
+        ({"app": "a file"}, "", None, "is not a project: looked for"),
+    ],
+)
+def test_what_keeps_a_project_from_being_looked_at_has_the_same_shape(
+    tmp_path: Path, files: dict[str, str], file: str, line: int | None, says: str
+) -> None:
+    """A script finds file and line where it finds those of route files, and `error` as other commands have it."""
+    write(tmp_path, {"app/a/route.py": "def GET(): ...\n", **files} if "app" not in files else files)
+    done = build(tmp_path, "--json")
+    found = json.loads(done.stdout)
+    (error,) = found["errors"]
+    assert (done.returncode, found["ok"], found["functions"], found["warnings"]) == (1, False, [], [])
+    assert (error["file"], error["line"]) == (file, line) and says in error["message"]
+    place = f"{file}:{line}: " if file else ""
+    assert found["error"]["message"] == place + error["message"] and found["error"]["hint"] == error["hint"]
+    assert f"lampyr: error: {place}{error['message']}" in done.stderr
+
+
 def test_an_import_that_ends_its_process_says_how(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -342,7 +342,8 @@ def _entry(binding: Binding, name: str, line: int) -> _Entry:
 
 
 def _malformed(name: str, line: int, what: str, hint: str = "") -> ConfigError:
-    return ConfigError(f"{name}:{line}: this line {what}", hint or 'write NAME=value, or NAME="value" across lines')
+    hint = hint or 'write NAME=value, or NAME="value" across lines'
+    return ConfigError(f"this line {what}", hint, file=name, line=line)
 
 
 def _leading_space(text: str) -> str:
@@ -364,8 +365,8 @@ def _expand(raw: Mapping[str, _Entry], given: Mapping[str, str]) -> tuple[dict[s
         expanded, dangling = expand_all(expandable, {**given, **literal})
     except LoopError as error:
         first = raw[error.names[0]]
-        message = f"{first.file}:{first.line}: variables refer to each other in a circle: {error}"
-        raise ConfigError(message, "give one of them a value of its own") from None
+        message, hint = f"variables refer to each other in a circle: {error}", "give one of them a value of its own"
+        raise ConfigError(message, hint, file=first.file, line=first.line) from None
     return {name: literal[name] if name in literal else expanded[name] for name in raw}, dangling
 
 

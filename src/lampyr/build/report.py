@@ -12,6 +12,7 @@ from lampyr.build import check, environment
 from lampyr.build.brokering import Brokered
 from lampyr.build.scan import relative, scan
 from lampyr.config import Config
+from lampyr.errors import ConfigError, LampyrError
 from lampyr.types import Function, Problem, Project, Secret
 
 
@@ -96,6 +97,14 @@ def as_json(report: Report) -> dict[str, Any]:
         "errors": [_problem(found) for found in project.errors],
         "warnings": [_problem(found) for found in project.warnings],
     }
+
+
+def nothing(error: LampyrError) -> dict[str, Any]:
+    """The same shape where `error` keeps the project from being looked at: its folder, settings or vault."""
+    file, line, what = (error.file, error.line, error.what) if isinstance(error, ConfigError) else ("", None, "")
+    found = [Problem(file=file, line=line, message=what or error.message, hint=error.hint)]
+    told = {"code": error.code, "message": error.message, "hint": error.hint}
+    return {"ok": False, "functions": [], "errors": [_problem(one) for one in found], "warnings": [], "error": told}
 
 
 def _entry(project: Project, function: Function, loads: Mapping[str, Load]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import click
 
 from lampyr.cli import terminal
 from lampyr.cli.place import folder_argument, project_in, state_in, state_option, vault_values
+from lampyr.errors import LampyrError
 
 if TYPE_CHECKING:
     from lampyr.build.report import Load, Report
@@ -29,15 +30,16 @@ def build(folder: Path, state_dir: Path | None, as_json: bool) -> int:
 
     Any error makes it fail.
     """
-    root = project_in(folder)
-    from lampyr import config
-    from lampyr.build import brokering, report
+    from lampyr.build import report
 
-    settings = config.load(root)
-    vault = vault_values(state_in(root, state_dir), "production")
-    with terminal.Progress() as progress:
-        brokered = brokering.of(settings.providers.values(), f"http://127.0.0.1:{DISCARD_PORT}", "00")
-        found = report.make(root, settings, brokered, vault, progress.at)
+    try:
+        found = _look(folder, state_dir)
+    except LampyrError as error:
+        if not as_json:
+            raise
+        terminal.payload_json(report.nothing(error))
+        terminal.report(error, as_json=False)
+        return 1
     if as_json:
         terminal.payload_json(report.as_json(found))
     else:
@@ -47,6 +49,18 @@ def build(folder: Path, state_dir: Path | None, as_json: bool) -> int:
         for one in problems:
             terminal.problem(kind, one)
     return 1 if found.project.errors else 0
+
+
+def _look(folder: Path, state_dir: Path | None) -> Report:
+    root = project_in(folder)
+    from lampyr import config
+    from lampyr.build import brokering, report
+
+    settings = config.load(root)
+    vault = vault_values(state_in(root, state_dir), "production")
+    with terminal.Progress() as progress:
+        brokered = brokering.of(settings.providers.values(), f"http://127.0.0.1:{DISCARD_PORT}", "00")
+        return report.make(root, settings, brokered, vault, progress.at)
 
 
 def _table(report: Report) -> Iterator[str]:
