@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,9 +13,9 @@ from lampyr.broker.desk import Provider, Refused
 from lampyr.broker.estimate import estimate
 from lampyr.broker.usage import Trim, Usage
 
-PLAIN = {"secret": "KEY", "key": "sk-real-key", "timeout": 9.0, "retries": 0, "paths": None}
-FIRST = Provider(name="openai", kind="openai", base_url="https://api.example/v1", models=None, **PLAIN)  # type: ignore[arg-type]
-OTHER = Provider(name="other", kind="echo", base_url="http://127.0.0.1:9", models=("one",), **PLAIN)  # type: ignore[arg-type]
+PLAIN: dict[str, Any] = {"secret": "KEY", "key": "sk-real-key", "timeout": 9.0, "retries": 0, "paths": None}
+FIRST = Provider(name="openai", kind="openai", base_url="https://api.example/v1", models=None, **PLAIN)
+OTHER = Provider(name="other", kind="echo", base_url="http://127.0.0.1:9", models=("one",), **PLAIN)
 
 FIELDS = st.sampled_from(["model", "stream", "stream_options", "messages", "input", "max_tokens", "n"])
 VALUES = st.recursive(

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from contextlib import closing
 from ipaddress import ip_address
+from typing import Any
 
 import httpcore2
 import pytest
@@ -13,11 +14,11 @@ import pytest
 from lampyr.broker.desk import Provider
 from lampyr.broker.outward import Outward, public_hosts
 
-PLAIN = {"secret": None, "key": None, "paths": None, "models": None, "timeout": 9.0, "retries": 0}
+PLAIN: dict[str, Any] = {"secret": None, "key": None, "paths": None, "models": None, "timeout": 9.0, "retries": 0}
 
 
 def provider(kind: str, base_url: str) -> Provider:
-    return Provider(name="p", kind=kind, base_url=base_url, **PLAIN)  # type: ignore[arg-type]
+    return Provider(name="p", kind=kind, base_url=base_url, **PLAIN)
 
 
 def test_who_has_to_be_on_the_internet() -> None:

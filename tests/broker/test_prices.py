@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lampyr.broker.desk import Provider
 from lampyr.broker.prices import Price, Prices, published
 from lampyr.broker.usage import Tokens
 
-PLAIN = {"base_url": "x", "secret": None, "key": None, "paths": None, "models": None, "timeout": 9.0, "retries": 0}
+PLAIN: dict[str, Any] = {
+    "base_url": "x",
+    "secret": None,
+    "key": None,
+    "paths": None,
+    "models": None,
+    "timeout": 9.0,
+    "retries": 0,
+}
 
 
 def provider(kind: str) -> Provider:
-    return Provider(name="p", kind=kind, **PLAIN)  # type: ignore[arg-type]
+    return Provider(name="p", kind=kind, **PLAIN)
 
 
 def test_a_million_tokens_each_way() -> None:

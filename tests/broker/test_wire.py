@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 from lampyr.broker import wire
 from lampyr.broker.desk import Provider, Refused
 
-PLAIN = {"secret": "KEY", "key": "sk-real", "models": None, "timeout": 9.0, "retries": 0}
-OPENAI = Provider(name="openai", kind="openai", base_url="https://api.example/v1", paths=None, **PLAIN)  # type: ignore[arg-type]
-OPEN = Provider(name="openai", kind="openai", base_url="https://api.example/v1", paths=("/files",), **PLAIN)  # type: ignore[arg-type]
-ANTHROPIC = Provider(name="a", kind="anthropic", base_url="http://[::1]:81", paths=None, **PLAIN)  # type: ignore[arg-type]
+PLAIN: dict[str, Any] = {"secret": "KEY", "key": "sk-real", "models": None, "timeout": 9.0, "retries": 0}
+OPENAI = Provider(name="openai", kind="openai", base_url="https://api.example/v1", paths=None, **PLAIN)
+OPEN = Provider(name="openai", kind="openai", base_url="https://api.example/v1", paths=("/files",), **PLAIN)
+ANTHROPIC = Provider(name="a", kind="anthropic", base_url="http://[::1]:81", paths=None, **PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -92,18 +93,18 @@ def test_a_model_is_found_in_json_however_it_begins(body: bytes) -> None:
 )
 def test_what_could_be_read_in_another_way_is_not_passed_on(headers: wire.Headers, body: bytes) -> None:
     """Nobody could say what it costs: a budget of dollars would not be used by it."""
-    one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **PLAIN)  # type: ignore[arg-type]
+    one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **PLAIN)
     with pytest.raises(Refused, match="compressed, broken JSON, or"):
         wire.allow(one, wire.Question.of("POST", "/chat/completions", headers, body))
 
 
 def test_a_form_is_passed_on() -> None:
-    one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **PLAIN)  # type: ignore[arg-type]
+    one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **PLAIN)
     wire.allow(one, ask(b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n--x--\r\n'))
 
 
 def test_a_model_that_is_said_twice_is_none() -> None:
-    one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **{**PLAIN, "models": ("small",)})  # type: ignore[arg-type]
+    one = Provider(name="o", kind="openai", base_url="https://x", paths=None, **{**PLAIN, "models": ("small",)})
     wire.allow(one, ask(b'{"model": "small"}'))
     for body in (
         b'{"model": "large"}',
@@ -164,7 +165,7 @@ def test_openai_is_asked_for_the_tokens_of_a_stream() -> None:
 
 def test_others_are_asked_in_their_order_for_a_model_that_they_have() -> None:
     own = {**PLAIN, "models": ("their-large", "their-small")}
-    second = Provider(name="second", kind="openai-compatible", base_url="https://x/v1", paths=None, **own)  # type: ignore[arg-type]
+    second = Provider(name="second", kind="openai-compatible", base_url="https://x/v1", paths=None, **own)
     plan = wire.plan(OPENAI, (second, ANTHROPIC), ask(b'{"model": "large", "n": 2}'))
     assert [(one.name, question.asked) for one, question in plan] == [
         ("openai", {"model": "large", "n": 2}),

@@ -68,7 +68,7 @@ class Simulation:
 
     def run(self, traffic: Traffic, until_s: float = float("inf")) -> Simulation:
         for when_s, takes_s in traffic:
-            self.at(when_s, lambda takes_s=takes_s: self._arrive(takes_s))  # type: ignore[misc]
+            self.at(when_s, lambda takes_s=takes_s: self._arrive(takes_s))
         self._scale()
         while self._events and self._events[0][0] <= until_s:
             self.now_s, _, then = heapq.heappop(self._events)
@@ -219,7 +219,7 @@ def test_zero_comes_soon_after_the_last_call(traffic: Traffic, bounds: Bounds) -
         freed(instance)
         ends_s.append(simulation.now_s)
 
-    simulation._freed = note  # type: ignore[method-assign]
+    simulation._freed = note  # type: ignore[method-assign]  # to listen
     simulation.run(traffic)
     ended_s = max((when_s for when_s, what in simulation.changes if what == "end"), default=0.0)
     slack_s = bounds.idle_timeout_s + START_TAKES_S + 1e-6

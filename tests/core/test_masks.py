@@ -9,6 +9,7 @@ import json
 import random
 import shlex
 import textwrap
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
@@ -85,9 +86,9 @@ def test_there_are_at_least_twenty_encodings() -> None:
     ("before", "after"), [(b"\xff" * n, b"\xff" * m) for n in range(4) for m in range(4)], ids=lambda data: len(data)
 )
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
-def test_base64_is_found_in_every_alignment(encode: object, before: bytes, after: bytes) -> None:
+def test_base64_is_found_in_every_alignment(encode: Callable[[bytes], bytes], before: bytes, after: bytes) -> None:
     secret = SECRETS["base64 with + and /"]
-    text = encode(before + secret.encode() + after)  # type: ignore[operator]
+    text = encode(before + secret.encode() + after)
     found = max((one for one in masks.base64_encodings(secret) if one in text), key=len)
     # What is left of the secret in the text is at most the bits that share a character with other bytes.
     assert len(found) >= len(secret.encode()) * 8 // 6 - 1

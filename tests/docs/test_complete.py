@@ -63,7 +63,8 @@ def test_the_codes_are_documented_with_status_and_message() -> None:
 
 def test_the_codes_of_the_command_line_are_documented() -> None:
     page = (DOCS / "cli.md").read_text()
-    for kind in (LampyrError, *LampyrError.__subclasses__()):
+    kinds: list[type[LampyrError]] = [LampyrError, *LampyrError.__subclasses__()]
+    for kind in kinds:
         assert f"`{kind.code}`" in page
 
 

@@ -50,7 +50,11 @@ def test_the_lines_work_as_they_are_printed(serve: Serve) -> None:
     real = server.log(r"console http://127\.0\.0\.1:(\d+)/")[1]
     assert server.get("/api").status == 200
     command = by_hand.replace(str(port), real)
-    run = lambda: subprocess.check_output(["sh", "-c", command], cwd=server.root, text=True)  # noqa: E731
-    text = until(lambda: run() if "} 1.0" in run().partition("requests_total{")[2].partition("\n")[0] else "", "a row")
+
+    def figures() -> str:
+        text = subprocess.check_output(["sh", "-c", command], cwd=server.root, text=True)
+        return text if "} 1.0" in text.partition("requests_total{")[2].partition("\n")[0] else ""
+
+    text = until(figures, "a row")
     for name in re.findall(r"lampyr_\w+", questions):
         assert re.search(rf"^{name}\b|^# TYPE {name} ", text, re.MULTILINE), name

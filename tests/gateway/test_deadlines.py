@@ -30,10 +30,10 @@ def run(limit_s: float | None, *plan: Any) -> list[str]:
     async def main() -> list[str]:
         loop, seen = asyncio.get_running_loop(), list[str]()
         loop.set_exception_handler(lambda *_: None)
-        deadlines = Deadlines(loop, limit_s)
+        deadlines: Any = Deadlines(loop, limit_s)
         for name, wait_s, fails in plan:
             await asyncio.sleep(wait_s)
-            deadlines.add(Call(seen, name, fails))  # type: ignore[arg-type]
+            deadlines.add(Call(seen, name, fails))
         await asyncio.sleep((limit_s or 0.05) * 3)
         return seen
 
@@ -56,9 +56,9 @@ def test_without_a_limit_nothing_ends() -> None:
 def test_who_has_ended_is_not_told(dropped: bool) -> None:
     async def main() -> list[str]:
         loop, seen = asyncio.get_running_loop(), list[str]()
-        deadlines = Deadlines(loop, 0.03)
+        deadlines: Any = Deadlines(loop, 0.03)
         second: Any = Call(seen, "second")
-        deadlines.add(Call(seen, "first", ends=(deadlines, second) if dropped else None))  # type: ignore[arg-type]
+        deadlines.add(Call(seen, "first", ends=(deadlines, second) if dropped else None))
         deadlines.add(second)
         await asyncio.sleep(0.1)
         return seen

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -41,7 +42,7 @@ class Server:
 
     def _run(self, started: threading.Event) -> None:
         async def listen() -> None:
-            server = await self.loop.create_server(
+            server: Any = await self.loop.create_server(
                 lambda: Connection(self.serve, lambda: "id", self.registry), "127.0.0.1", 0
             )
             self.port = server.sockets[0].getsockname()[1]
@@ -335,7 +336,12 @@ class TestBigFiles:
     def test_a_client_that_does_not_read_stops_the_reading(self, big: Server) -> None:
         read: list[int] = []
         pread = os.pread
-        os.pread = lambda fd, size, at: read.append(size) or pread(fd, size, at)  # type: ignore[func-returns-value]
+
+        def noted(fd: int, size: int, at: int) -> bytes:
+            read.append(size)
+            return pread(fd, size, at)
+
+        os.pread = noted
         try:
             with self.connect(big) as sock:
                 sock.recv(1)

@@ -78,7 +78,7 @@ def written(record: Record) -> bytes:
             return records.started()
 
 
-def everything(folder: Path, position: Position = Position()) -> list[Record]:  # noqa: B008
+def everything(folder: Path, position: Position = Position()) -> list[Record]:  # noqa: B008  a tuple, which nobody can change
     return [record for portion, _ in journal.read(folder, position) for record in portion]
 
 

@@ -13,6 +13,7 @@ from lampyr.ledger.tally import HOUR_MS, SUMS, Tally
 from lampyr.node.meter import Meter, SharedMeter
 
 TIMES = st.floats(0, 1e6)
+SIZES = st.integers(0, 9)
 
 
 @st.composite
@@ -31,10 +32,11 @@ def histories(draw: st.DrawFn) -> tuple[list[Record], list[Spent]]:
             calls.append(Spent(id, opened.id, "/a", provider, "m", tokens, 2 * tokens, tokens / 8, False))
         if draw(st.booleans()):
             closing = running.pop(draw(st.integers(0, len(running) - 1)))
-            figures = [draw(TIMES) for _ in range(3)]
-            used = (draw(st.integers(0, 10**9)), 1024, draw(TIMES), draw(st.integers(0, 9)), draw(st.integers(0, 9)))
+            figures = (draw(TIMES), draw(TIMES), draw(TIMES))
+            cpu_ns, gb_s, sizes = draw(st.integers(0, 10**9)), draw(TIMES), (draw(SIZES), draw(SIZES))
             outcome = draw(st.sampled_from(OUTCOMES[:-1]))
-            records.append(Closed(*closing, 200, draw(st.booleans()), outcome, *figures, *used))
+            cold = draw(st.booleans())
+            records.append(Closed(*closing, 200, cold, outcome, *figures, cpu_ns, 1024, gb_s, *sizes))
             if draw(st.booleans()):
                 records.append(Amended(closing.id, closing.origin, draw(st.integers(0, 10**9))))
         if draw(st.integers(0, 9)) == 0:

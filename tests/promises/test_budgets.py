@@ -144,11 +144,12 @@ class Hook(BaseHTTPRequestHandler):
 
 @contextmanager
 def hook(answers: list[int], pause_s: float = 0.0) -> Iterator[tuple[str, list[tuple[int, dict[str, Any]]]]]:
-    handler = type("Handler", (Hook,), {"answers": answers, "taken": [], "pause_s": pause_s})
+    taken: list[tuple[int, dict[str, Any]]] = []
+    handler = type("Handler", (Hook,), {"answers": answers, "taken": taken, "pause_s": pause_s})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/hooks/a-path-that-is-a-credential", handler.taken  # type: ignore[attr-defined]
+    yield f"http://127.0.0.1:{server.server_port}/hooks/a-path-that-is-a-credential", taken
     server.shutdown()
     server.server_close()
 

@@ -180,10 +180,12 @@ class Both:
 
     def __init__(self, server: Server, path: str) -> None:
         self.answers: list[Answer] = []
-        ask = lambda: self.answers.append(server.get(path))  # noqa: E731
-        self.threads = [threading.Thread(target=ask) for _ in range(2)]
+        self.threads = [threading.Thread(target=self._ask, args=(server, path)) for _ in range(2)]
         for thread in self.threads:
             thread.start()
+
+    def _ask(self, server: Server, path: str) -> None:
+        self.answers.append(server.get(path))
 
     def bodies(self) -> list[bytes]:
         for thread in self.threads:

@@ -172,8 +172,8 @@ def _child(program: Program, fd: int, log: Path) -> None:
         out = os.open(log, os.O_WRONLY | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  until the process ends
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115  until the process ends
         instance.Instance(program).serve(socket.socket(fileno=fd))
     finally:
         os._exit(70)

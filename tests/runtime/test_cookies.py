@@ -69,7 +69,7 @@ WRITTEN: list[tuple[dict[str, Any], str]] = [
     ({"samesite": "lax"}, "a=1; Path=/; SameSite=Lax"),
     ({"samesite": "None", "secure": True, "partitioned": True}, "a=1; Path=/; Secure; SameSite=None; Partitioned"),
     ({"priority": "high"}, "a=1; Path=/; Priority=High"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("attributes", "line"), WRITTEN)

@@ -114,7 +114,7 @@ async def digest(request: Request) -> Any:
         whole.update(data)
     file.seek(0)
     return {"sha": whole.hexdigest(), "size": file.size, "name": file.filename, "kind": file.content_type,
-            "text": form.get("text"), "on_disk": file.file._rolled}  # fmt: skip
+            "text": form.get("text"), "on_disk": vars(file.file)["_rolled"]}  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [10, SPOOL_BYTES + 1])

@@ -94,7 +94,7 @@ def test_good_values(value: str | int, sent: bytes) -> None:
 @pytest.mark.parametrize("value", [None, True, 1.5, b"bytes", ["a"]])
 def test_values_of_other_types(value: object) -> None:
     with pytest.raises(TypeError):
-        field_value(value)  # type: ignore[arg-type]
+        field_value(value)  # type: ignore[arg-type]  # so that it is refused
 
 
 @given(st.text())

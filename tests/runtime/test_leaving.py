@@ -228,11 +228,13 @@ def test_a_call_that_waits_for_a_thread_never_begins_once_cancelled(serve: Calla
 
 
 def test_leaving_from_a_task_of_its_own(serve: Callable[..., Any]) -> None:
+    tasks: list[asyncio.Task[None]] = []  # kept: a loop holds its tasks weakly
+
     async def leaves() -> None:
         raise SystemExit(3)
 
     async def handler() -> None:
-        handler.task = asyncio.create_task(leaves())  # type: ignore[attr-defined]
+        tasks.append(asyncio.create_task(leaves()))
         await asyncio.sleep(3600)
 
     gateway = serve(GET=handler)

@@ -202,6 +202,6 @@ def test_a_sync_handler_reads_with_a_loop_of_its_own(serve: Callable[..., Any], 
 
 def test_headers_and_request_are_read_only(serve: Callable[..., Any]) -> None:
     async def handler(request: Request) -> Any:
-        request.headers["x"] = "y"  # type: ignore[index]
+        request.headers["x"] = "y"  # type: ignore[index]  # so that it is refused
 
     assert "TypeError" in serve(GET=handler).call().failure[1]

@@ -43,7 +43,7 @@ MADE: list[tuple[Response, int, Head, bytes | None]] = [
     (Response.redirect("https://a.test/?q=1#f", 308), 308, [("location", "https://a.test/?q=1#f")], None),
     (Response.redirect("/café?q=a b%20"), 302, [("location", "/caf%C3%A9?q=a%20b%20")], None),
     (Response.redirect("/\\evil.test"), 302, [("location", "/%5Cevil.test")], None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("response", "status", "fields", "body"), MADE)
@@ -56,9 +56,9 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception]]] = [
     (lambda: Response(None, 101), ValueError),
     (lambda: Response(None, 600), ValueError),
     (lambda: Response(None, 0), ValueError),
-    (lambda: Response(None, "200"), ValueError),  # type: ignore[arg-type]
+    (lambda: Response(None, "200"), ValueError),  # type: ignore[arg-type]  # so that it is refused
     (lambda: Response(None, True), ValueError),
-    (lambda: Response(None, 200.0), ValueError),  # type: ignore[arg-type]
+    (lambda: Response(None, 200.0), ValueError),  # type: ignore[arg-type]  # so that it is refused
     (lambda: Response("", 204), ValueError),
     (lambda: Response(b"x", 205), ValueError),
     (lambda: Response(iter(()), 304), ValueError),
@@ -66,8 +66,8 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception]]] = [
     (lambda: Response(None, 200, {"a\r\n": "b"}), ValueError),
     (lambda: Response(None, 200, {"a": "b\r\nc: d"}), ValueError),
     (lambda: Response({"a": 1}), TypeError),
-    (lambda: Response(5), TypeError),  # type: ignore[arg-type]
-    (lambda: Response(Response()), TypeError),  # type: ignore[arg-type]
+    (lambda: Response(5), TypeError),  # type: ignore[arg-type]  # so that it is refused
+    (lambda: Response(Response()), TypeError),  # type: ignore[arg-type]  # so that it is refused
     (lambda: Response.json(float("nan")), ValueError),
     (lambda: Response.json({1, 2}), TypeError),
     (lambda: Response.redirect("/x", 200), ValueError),
@@ -76,7 +76,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception]]] = [
     (lambda: Response.redirect(""), ValueError),
     (lambda: Response.redirect("/a\r\nset-cookie: b=1"), ValueError),
     (lambda: Response.redirect("/a\0"), ValueError),
-    (lambda: Response.redirect(None), TypeError),  # type: ignore[arg-type]
+    (lambda: Response.redirect(None), TypeError),  # type: ignore[arg-type]  # so that it is refused
 ]
 
 

@@ -23,7 +23,7 @@ HEAD = [b"0", b"GET", b"http://localhost", b"/", b"", b"", b"127.0.0.1", b"10.00
 def test_loops_made_before_the_fork_share_nothing_after_it() -> None:
     """Two children of one prepared instance: each answers its own request and is woken by its own threads alone."""
     prepared = Instance(Program("route.py", {"GET": _handler}, None, 1))
-    ends = []
+    ends: list[tuple[socket.socket, int]] = []
     for _ in range(2):
         ours, theirs = socket.socketpair()
         pid = os.fork()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 from serving import Server
 
@@ -344,7 +345,7 @@ def GET(req):
 '''
 
 
-def facts(server: Server, how: str, **query: object) -> dict[str, object]:
+def facts(server: Server, how: str, **query: object) -> dict[str, Any]:
     """What the attacker found out when it tried `how`."""
     asked = "&".join(f"{name}={value}" for name, value in query.items())
     answer = server.get(f"/attacker/{how}?{asked}")

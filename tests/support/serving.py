@@ -112,14 +112,15 @@ class Server:
 
     def log(self, pattern: str, within_s: float = 10.0) -> re.Match[str]:
         """The first match of `pattern` in what the server wrote to stderr; waits for it."""
-        return until(
+        found: re.Match[str] = until(
             lambda: re.search(pattern, "\n".join(self.lines), re.M), f"log line {pattern!r}", within_s, self.lines[-20:]
         )
+        return found
 
     def processes(self) -> list[psutil.Process]:
         """Every process below the supervisor."""
         try:
-            return psutil.Process(self.process.pid).children(recursive=True)
+            return list(psutil.Process(self.process.pid).children(recursive=True))
         except psutil.NoSuchProcess:
             return []
 

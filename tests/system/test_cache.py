@@ -86,7 +86,7 @@ def test_a_hit_is_the_same_answer_without_the_provider_and_for_nothing(serve: Se
         assert ask(server, temperature=0.5)[0] == ask(server, temperature=0.5)[0] == "miss"
         assert ask(server, messages=[{"role": "user", "content": "Hello!"}])[0] == "miss"
         assert len(fake.sent) == 4
-        vectors = {"input": ["one"], "messages": None, "temperature": None}
+        vectors: dict[str, Any] = {"input": ["one"], "messages": None, "temperature": None}
         assert [ask(server, **vectors)[0] for _ in range(2)] == ["miss", "hit"]
         server.log(r"^broker \| /chat openai small 200 hit tokens 0 in, 0 out, [\d.]+ ms$")
         spent = usage(server, "provider")["openai"]

@@ -114,8 +114,10 @@ def test_a_deployment_takes_over_without_a_failed_request_and_streams_end_in_pea
     assert set(answers) == {(200, b"one"), (200, b"two")}, answers
     assert streamed == [b"one " * 20]
     server.log(r"after one is done")
-    running = lambda: {row["deployment"] for row in ps(server) if row["instances"]}  # noqa: E731
-    until(lambda: running() <= {made["id"]}, "nothing to run of the first one")
+    until(
+        lambda: {row["deployment"] for row in ps(server) if row["instances"]} <= {made["id"]},
+        "nothing to run of the first one",
+    )
 
 
 def ps(server: Server) -> list[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -119,7 +121,7 @@ PROJECT = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(tmp_path_factory.mktemp("functions"), PROJECT) as server:
         yield server
 
@@ -334,7 +336,7 @@ def test_secrets_reach_the_function_and_no_log_or_error(serve: Serve) -> None:
         assert key not in " ".join(process.cmdline())
 
 
-def _read_all(sock) -> bytes:  # type: ignore[no-untyped-def]
+def _read_all(sock: socket.socket) -> bytes:
     data = b""
     try:
         while piece := sock.recv(65536):

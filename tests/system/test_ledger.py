@@ -83,7 +83,7 @@ def row(server: Server, id: str) -> dict[str, Any]:
         found = rows(server.root).get(id)
         return found if found and found["outcome"] != "running" else None
 
-    return until(find, f"the row of {id}", context=server.lines[-20:])  # type: ignore[no-any-return]
+    return until(find, f"the row of {id}", context=server.lines[-20:])
 
 
 def rows(root: Path) -> dict[str, dict[str, Any]]:
@@ -99,7 +99,7 @@ def rows(root: Path) -> dict[str, dict[str, Any]]:
 
 def usage(root: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "lampyr", "usage", str(root), "--json", *arguments]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)  # type: ignore[no-any-return]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,10 @@ class Held:
     def __init__(self, server: Server, *paths: str) -> None:
         self.go = server.root / "app/go"
         self.bodies: list[str] = []
-        ask = lambda path: self.bodies.append(server.get(path).body.decode())  # noqa: E731
-        self.threads = [threading.Thread(target=ask, args=(path,)) for path in paths]
+        self.threads = [threading.Thread(target=self._ask, args=(server, path)) for path in paths]
+
+    def _ask(self, server: Server, path: str) -> None:
+        self.bodies.append(server.get(path).body.decode())
 
     def __enter__(self) -> Held:
         for thread in self.threads:

@@ -104,7 +104,7 @@ def test_a_shared_snapshot_that_is_killed_comes_back(serve_with: Callable[..., S
     os.kill(shared.pid, signal.SIGKILL)
     until(lambda: not psutil.pid_exists(shared.pid), "its end")
     for name in "ab":
-        until(lambda name=name: server.get(f"/{name}").status == 200, f"/{name} to be back")  # type: ignore[misc]
+        until(lambda name=name: server.get(f"/{name}").status == 200, f"/{name} to be back")
 
 
 @needs_rooms

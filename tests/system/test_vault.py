@@ -261,7 +261,7 @@ def renew(project: Path, server: Server, stream: BinaryIO) -> None:
     try:
         for value in ("the-second-value", "the-third-value"):
             secrets(project, "set", "API_KEY", given=value)
-            until(lambda value=value: server.get("/mine").json() == seen(value), "the new value")  # type: ignore[misc]
+            until(lambda value=value: server.get("/mine").json() == seen(value), "the new value")
         secrets(project, "rotate")
         secrets(project, "set", "API_KEY", given="after-the-rotation")
         until(lambda: server.get("/mine").json() == seen("after-the-rotation"), "the value after the rotation")
@@ -316,7 +316,7 @@ def test_new_master_keys_while_the_server_runs(project: Path, start: Serve) -> N
             env = {"LAMPYR_MASTER_KEY": text} if text else {}
             value = f"value-number-{number}"
             secrets(project, "set", "API_KEY", given=value, env=env)
-            until(lambda value=value: server.get("/mine").json() == seen(value), "the new value")  # type: ignore[misc]
+            until(lambda value=value: server.get("/mine").json() == seen(value), "the new value")
         vault = server.find("lampyr.vault")
         vault.send_signal(signal.SIGKILL)
         until(lambda: server.find("lampyr.vault").pid != vault.pid, "another vault process")

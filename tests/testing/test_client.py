@@ -341,7 +341,7 @@ def test_what_a_test_patches_is_what_the_function_calls(tmp_path: Path, monkeypa
     write(tmp_path, files)
     with monkeypatch.context() as patch:
         patch.syspath_prepend(tmp_path)
-        import app.lib  # type: ignore[import-not-found]
+        import app.lib  # type: ignore[import-not-found]  # made above
 
         patch.setattr(app.lib, "ask", lambda: "patched")
         with Client(tmp_path) as client:

@@ -13,6 +13,7 @@ from keeping import Kept
 from lampyr.errors import VaultError
 from lampyr.vault import acts, store
 from lampyr.vault.cipher import Broken
+from lampyr.vault.master import Keys
 
 PASSPHRASE = "a rather long passphrase"
 OTHER_KEY = "ab" * 32
@@ -182,7 +183,7 @@ class TestMasterKey:
 
     def test_a_passphrase_is_asked_for_where_none_is_given(self, tmp_path: Path) -> None:
         Kept(tmp_path, PASSPHRASE).put("A_KEY", "secret-value")
-        vault = store.load(Kept(tmp_path).where, store.Keys(None, lambda: PASSPHRASE))
+        vault = store.load(Kept(tmp_path).where, Keys(None, lambda: PASSPHRASE))
         assert vault is not None and vault.reveal("preview")["A_KEY"].value == "secret-value"
         assert "there is none" in refusal(Kept(tmp_path)).message
 

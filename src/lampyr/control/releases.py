@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ class Releases:
         except (LampyrError, Unreachable):
             self._registry.discard(id)
             raise
-        write = lambda: self._registry.add(id, preview=preview)  # noqa: E731
+        write = partial(self._registry.add, id, preview=preview)
         self._run(Errand(release, reply, write, None, shows=preview))
 
     def _go_back(self, wanted: str | None, reply: Reply) -> None:

@@ -43,10 +43,11 @@ class Ends:
 
     def __init__(self) -> None:
         self._numbers = count(1)
+        self._kernel: socket.socket | None = None
         try:
             self._kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _SOCK_DIAG)
         except (AttributeError, OSError):
-            self._kernel = None  # type: ignore[assignment]
+            pass  # not Linux, or not allowed: `asks` says so
 
     @property
     def asks(self) -> bool:
@@ -57,7 +58,7 @@ class Ends:
         """Ask no more."""
         if self._kernel is not None:
             self._kernel.close()
-            self._kernel = None  # type: ignore[assignment]
+            self._kernel = None
 
     def find(self, peer: tuple[str, int], own: tuple[str, int]) -> End | None:
         """The socket at `peer` that is connected to `own`, if it is on this machine."""

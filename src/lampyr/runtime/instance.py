@@ -285,7 +285,7 @@ class Starter:
 
         def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
             # Before Python 3.12 a task hands its first step to `call_soon`; here it is caught and run.
-            self._loop.call_soon = self._catch  # type: ignore[assignment, method-assign]
+            self._loop.call_soon = self._catch  # type: ignore[assignment, method-assign]  # on purpose
             try:
                 task = asyncio.Task(coroutine, loop=self._loop)
             finally:

@@ -20,7 +20,7 @@ def _refuse_constant(word: str) -> NoReturn:
 
 
 _DECODER = JSONDecoder(parse_constant=_refuse_constant)
-_scan = _DECODER.scan_once  # type: ignore[attr-defined]
+_scan = _DECODER.scan_once  # type: ignore[attr-defined]  # typeshed leaves it out
 
 
 def decode(data: bytes) -> Any:

@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 from lampyr.runtime.reseed import instances_of
@@ -80,11 +80,11 @@ class Leftovers:
 
     def _place(self) -> tuple[str, int | None]:
         """The line of the project that is being run; in a library, the line that called or imported it."""
-        frame = sys._getframe(3)
+        frame: FrameType | None = sys._getframe(3)
         while frame is not None:
             if self._is_ours(frame.f_code.co_filename):
                 return frame.f_code.co_filename, frame.f_lineno
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return self._file, None
 
     def _is_ours(self, file: str) -> bool:

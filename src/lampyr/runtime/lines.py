@@ -51,9 +51,9 @@ class Lines(TextIOWrapper):
 
 def speak() -> None:
     """Let stdout and stderr be such streams, flushed at every line, over what 1 and 2 are now."""
-    sys.stdout = sys.__stdout__ = _lines(1, sys.stdout)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _lines(2, sys.stderr)  # type: ignore[misc]
-    logging.Handler.handle = _handle_with_level  # type: ignore[method-assign]
+    sys.stdout = sys.__stdout__ = _lines(1, sys.stdout)  # type: ignore[misc]  # Final, for mypy
+    sys.stderr = sys.__stderr__ = _lines(2, sys.stderr)  # type: ignore[misc]  # Final, for mypy
+    logging.Handler.handle = _handle_with_level  # type: ignore[method-assign]  # on purpose
 
 
 def _handle_with_level(self: logging.Handler, record: logging.LogRecord) -> bool:

@@ -65,7 +65,7 @@ class Multimap(Generic[V]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Multimap) and self._pairs == other._pairs
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as Python says it: what changes has no hash
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._pairs!r})"

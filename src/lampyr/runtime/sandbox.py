@@ -396,4 +396,4 @@ def private_tmp(folder: str) -> None:
     os.environ["TMPDIR"] = folder
     tempfile = sys.modules.get("tempfile")
     if tempfile is not None:
-        tempfile.tempdir = None  # type: ignore[attr-defined]
+        tempfile.tempdir = None  # type: ignore[attr-defined]  # of any module, as far as mypy knows

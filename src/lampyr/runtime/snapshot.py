@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
+# Some are named for their import alone, which has to come before the fork.
 from lampyr.runtime import context, frameworks, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.instance import Instance, leave

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 _STDLIB = os.path.dirname(os.__file__) + "/"
@@ -70,14 +71,14 @@ class Trace:
 
     def _asking(self) -> str:
         """The project's file, or the package, that an import stands in; "" where that is nobody's."""
-        frame = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             file, module = frame.f_code.co_filename, frame.f_globals.get("__name__")
             if self._is_own(file):
                 return file.removeprefix(self._root)
             if file[:1] == "/" and isinstance(module, str) and not _is_nobodys(file):
                 return module.partition(".")[0]
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return ""
 
     def _is_own(self, file: str) -> bool:

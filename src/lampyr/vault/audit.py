@@ -49,7 +49,7 @@ def append(where: Place, entries: Sequence[dict[str, Any]]) -> Head:
 def last(where: Place) -> Head:
     """Where the trail ends, following it from its beginning. Raises VaultError where it is broken."""
     head = Head(0, 0, START)
-    for head, _ in follow(where):  # noqa: B007
+    for head, _ in follow(where):  # noqa: B007  it is the last one that is wanted
         pass
     return head
 
