@@ -145,7 +145,14 @@ tests() {
     environment dev,local
     model
     browser
-    exec python -m pytest "$@"
+    [ $# = 0 ] || exec python -m pytest "$@"
+    # Two at a time, because tests wait for most of their time; then, by themselves, those that load the machine or
+    # measure. Their Python is an ordinary one: it keeps what it has compiled, and writes to a pipe in blocks.
+    unset PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
+    failed=
+    python -m pytest --numprocesses 2 --dist loadgroup -m "not alone" || failed=1
+    python -m pytest -m alone || failed=1
+    [ -z "$failed" ] || fail "some tests failed; the names are above"
 }
 
 soak() {

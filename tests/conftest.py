@@ -9,6 +9,23 @@ import pytest
 from serving import Serve, Server, write
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where tests run in several processes (./do test), those that share a server run in the same one."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(_company(item)))
+
+
+def _company(item: pytest.Item) -> str:
+    """The folder where its tests have one server, in the contract one for each command; else the file."""
+    folder = item.path.parent.name
+    if folder == "contract":
+        assert isinstance(item, pytest.Function)
+        return f"contract {item.callspec.params['server']}"
+    return folder if folder == "isolation" else str(item.path)
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """`serve({"app/api/x/route.py": "..."}, command="start")` → a Server that ends with the test."""

@@ -8,6 +8,8 @@ import pytest
 from hostile import host_pid
 from serving import Answer, Server, until
 
+pytestmark = pytest.mark.alone
+
 needs = pytest.mark.needs
 
 

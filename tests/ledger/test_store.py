@@ -420,14 +420,14 @@ def test_pages_of_forgotten_rows_go_back_to_the_disk(tmp_path: Path, journal: Jo
 
 
 def test_the_usual_questions_never_look_at_rows(tmp_path: Path) -> None:
-    """400,000 rows here, of 300 hours and 20 functions; with 10 million it was measured (docs/metering.md)."""
+    """They are answered where the rows are gone. With 10 million it was measured (docs/metering.md)."""
     with closing(Store(tmp_path)) as keeper:
         keys = [Origin(f"/api/{number}", "d", "") for number in range(20)]
         keeper._db.executemany("INSERT INTO origins VALUES (?, ?, ?, ?)", [(one.key, *one) for one in keys])
         keeper._db.execute("BEGIN")
         keeper._db.executemany(
             "INSERT INTO rows (id, origin, started_ms, outcome, duration_ms) VALUES (?, ?, ?, 'ok', 10)",
-            ((id_at(n, NOON_MS + n * 2700), keys[n % 20].key, NOON_MS + n * 2700) for n in range(400_000)),
+            ((id_at(n, NOON_MS + n * 27_000), keys[n % 20].key, NOON_MS + n * 27_000) for n in range(40_000)),
         )
         keeper._db.execute("COMMIT")
         for table, length_ms in (("hours", HOUR), ("days", 24 * HOUR)):
@@ -438,11 +438,12 @@ def test_the_usual_questions_never_look_at_rows(tmp_path: Path) -> None:
                     FROM rows GROUP BY 1, 2
                 """
             )
-    began_s = time.process_time()
+    with closing(sqlite3.connect(tmp_path / store.DATABASE)) as db:
+        db.execute("DELETE FROM rows")
+        db.commit()
     for by in BY:
         for since_hour in (0, NOON_MS // HOUR + 101):
-            assert report(tmp_path, by, since_hour)["total"]["invocations"] >= 260_000
-    assert (time.process_time() - began_s) / (2 * len(BY)) < 0.1
+            assert report(tmp_path, by, since_hour)["total"]["invocations"] >= 26_000
     with closing(sqlite3.connect(tmp_path / store.DATABASE)) as db:
         for by in BY:
             _, asked, since = store._question(db, by, 5)

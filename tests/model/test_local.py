@@ -11,6 +11,8 @@ import openai
 import psutil
 import pytest
 
+pytestmark = pytest.mark.alone
+
 ID = "smollm2-135m-instruct"
 SECRET = "xylophone-4711"
 QUESTION: Any = [{"role": "user", "content": f"What is a firefly? ({SECRET})"}]

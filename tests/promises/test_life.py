@@ -264,7 +264,7 @@ def test_an_edge_function_must_begin_its_response_in_time(server: Server) -> Non
     assert (answer.status, answer.error) == (504, "EDGE_FUNCTION_INVOCATION_TIMEOUT")
     error = answer.json()["error"]
     assert (error["limit"], error["limit_ms"]) == ("first_byte_timeout", 1000)
-    assert 1000 <= error["elapsed_ms"] < 5000
+    assert 1000 <= error["elapsed_ms"] < 15_000
 
 
 def test_after_is_bounded_by_max_duration(server: Server) -> None:

@@ -74,6 +74,7 @@ GENERATORS = """
 """
 
 
+@pytest.mark.alone
 def test_200_instances_draw_no_equal_value(serve: Serve) -> None:
     server = serve({"app/draw/route.py": GENERATORS})
     with ThreadPoolExecutor(200) as clients:
@@ -119,6 +120,7 @@ BUSY_IMPORT = """
 """
 
 
+@pytest.mark.alone
 def test_1000_forks_of_a_snapshot_with_busy_threads_all_answer(serve: Serve) -> None:
     server = serve({"app/busy/route.py": BUSY_IMPORT})
     cold = 0

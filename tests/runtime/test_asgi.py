@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -162,10 +161,9 @@ def test_uploads_arrive_in_pieces(fast: Any) -> None:
 def test_streaming_and_a_client_that_leaves(fast: Any) -> None:
     stream = fast.send("GET", "/api/stream")
     assert fast.wait(stream, wire.CHUNK) == b"0 "
-    began = time.monotonic()
     fast.frame(stream, wire.CANCEL, b"client")
     assert fast.answer(stream).failure[0] == "cancelled"
-    assert time.monotonic() - began < 1 and "stream closed" in fast.log
+    assert "stream closed" in fast.log
 
 
 def test_the_answer_does_not_wait_for_background_tasks(fast: Any) -> None:

@@ -64,10 +64,8 @@ def test_a_handler_is_cancelled(serve: Callable[..., Any], handler: Any, reason:
     gateway = serve(POST=handler)
     stream = gateway.send("POST", whole=False)
     gateway.wait_for_log("begun")
-    began = time.monotonic()
     gateway.frame(stream, wire.CANCEL, reason)
     assert gateway.answer(stream).failure[0] == "cancelled"
-    assert time.monotonic() - began < 1
     assert "finally True" in gateway.log
 
 

@@ -141,21 +141,29 @@ def test_rollback_takes_less_than_a_second_and_fails_no_request(serve: Serve) ->
         there = lampyr("rollback", second[:6], server.root, "--json")
         assert there.returncode == 0, there.stderr
         assert server.get("/says").body == b"two"
-    assert took_s < 1 + 2, took_s  # with the command's own start, on a machine with other work
+    assert took_s < 20, took_s  # a second on a machine at rest; the next test says what is not waited for
     assert set(answers) == {(200, b"one"), (200, b"two")}, answers
     assert [one["id"] for one in listed(server) if one["active"]] == [second]
 
 
+IMPORTED_WHEN_IT_MAY = """
+    import pathlib, time
+    while not (pathlib.Path(__file__).parents[1] / "may").exists():
+        time.sleep(0.01)
+    def GET(): return "slow"
+"""
+
+
 def test_rollback_to_one_whose_imports_are_slow_is_as_quick(serve: Serve) -> None:
-    slow = "import time\ntime.sleep(3)\n" + "def GET(): return 'slow'\n"
-    server = serve({"app/says/route.py": slow})
+    server = serve({"app/says/route.py": IMPORTED_WHEN_IT_MAY, "app/may": ""})
     for word in ("one", "two"):  # of three, the first one does not stand by any more
         write(server.root, {"app/says/route.py": SAYS.replace("WORD", word)})
         deploy(server)
     first = listed(server)[-1]["id"]
-    began = time.monotonic()
+    may = server.live.parent / first / "app/may"
+    may.unlink()
     assert lampyr("rollback", first, server.root).returncode == 0
-    assert time.monotonic() - began < 2.5
+    may.touch()
     assert server.get("/says").body == b"slow"
 
 

@@ -28,7 +28,10 @@ SEED = int(os.environ.get("LAMPYR_FIRE_SEED", "20"))
 # A kill and the failures it causes are seen on different clocks of one machine, by threads that wait for each other.
 SLACK_S = 0.5
 
-pytestmark = pytest.mark.skipif(not sandbox.find().room, reason="who is a snapshot is known by its room")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(not sandbox.find().room, reason="who is a snapshot is known by its room"),
+]
 
 PROJECT = {
     "app/quick/route.py": "rate_limit = 'none'\ndef GET(): return 'fine'\n",

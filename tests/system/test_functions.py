@@ -215,8 +215,7 @@ def test_a_deadline_holds(server: Server, how: str) -> None:
     assert (answer.status, answer.error) == (504, "FUNCTION_INVOCATION_TIMEOUT")
     error = answer.json()["error"]
     assert (error["limit"], error["limit_ms"]) == ("max_duration", 1000)
-    assert 1000 <= error["elapsed_ms"] < 3000
-    assert took_s < 4
+    assert 1000 <= error["elapsed_ms"] < 15_000 and took_s < 20  # it would take 30 s
     server.log(rf'/api/slow/\[how\] {error["id"]} \| .*slow/\[how\]/route.py", line \d+')
     until(lambda: not _sleepers(), "no descendant to be left")
     assert server.get("/api/slow/no").status == 200

@@ -126,7 +126,7 @@ def test_a_row_says_how_it_ended(serve: Serve, what: str, status: int, outcome: 
             assert abs(found["duration_ms"] - exec_ms) < 0.006  # one moment, rounded
             assert 5 < found["memory_mb"] < 512
         if what == "wait":
-            assert 990 < found["queue_ms"] + found["init_ms"] + found["duration_ms"] < 3000
+            assert 990 < found["queue_ms"] + found["init_ms"] + found["duration_ms"] < 15_000
     assert row(server, first.headers["x-lampyr-id"])["cold"] == 1
 
 
@@ -179,6 +179,7 @@ def test_a_body_that_grows_too_large_is_its_clients_fault(serve: Serve, path: st
         server.log(r"POST /deaf 413 client_closed [1-9]\d{3}\.\d ms")
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="the clocks of other processes are Linux's")
 def test_cpu_time_is_exact_where_one_request_has_the_process(serve: Serve) -> None:
     server = serve(PROJECT)
@@ -198,11 +199,15 @@ def test_cpu_time_is_exact_where_one_request_has_the_process(serve: Serve) -> No
     assert usage(server.root)["groups"][0]["cpu_ms"] >= 250
 
 
+@pytest.mark.alone
 def test_requests_that_share_an_instance_share_its_memory_and_time(serve: Serve) -> None:
-    """Four streams of 0.4 s at the same time, in one instance of 1 GiB, are 0.4 GiB-seconds and not 1.6."""
+    """Four streams of 0.4 s at the same time, in one instance of 1 GiB, are 0.4 GiB-seconds and not 1.6.
+
+    On a busy machine they take longer, and do not end at the same time.
+    """
     server = serve(PROJECT)
     server.get("/edge")
-    before = usage(server.root)["total"]["gb_s"]
+    before = usage(server.root)["total"]
     threads = [threading.Thread(target=server.get, args=("/edge",)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -210,8 +215,9 @@ def test_requests_that_share_an_instance_share_its_memory_and_time(serve: Serve)
         thread.join()
     total = usage(server.root)["total"]
     assert total["invocations"] == 5
-    assert 0.39 < total["gb_s"] - before < 1.2
-    assert total["billed_ms"] > 1900
+    billed_s = (total["billed_ms"] - before["billed_ms"]) / 1000
+    assert billed_s > 1.55
+    assert 0.39 < total["gb_s"] - before["gb_s"] < 0.75 * billed_s
 
 
 def test_the_usage_command(serve: Serve) -> None:

@@ -199,7 +199,7 @@ def overdue(server: Server, name: str) -> str:
     assert (answer.status, answer.error) == (504, "FUNCTION_INVOCATION_TIMEOUT")
     error = answer.json()["error"]
     assert (error["limit"], error["limit_ms"]) == ("max_duration", 1000)
-    assert 1000 <= error["elapsed_ms"] < 3000
+    assert 1000 <= error["elapsed_ms"] < 15_000
     until(lambda: {one.pid for one in server.processes()} <= stay, "everything of it to be gone", 5)
     assert server.request("POST", f"/{name}").body == b"fine"
     server.log(rf"^GET /{name} 504 timeout .*{error['id']}$")

@@ -89,6 +89,7 @@ def at_rest(server: Server) -> int:
     return numbers[-1]
 
 
+@pytest.mark.alone
 def test_a_burst_is_answered_and_everything_it_started_goes(server: Server) -> None:
     before = at_rest(server)
 

@@ -24,6 +24,8 @@ from lampyr.core.budgets import window
 from lampyr.ledger import store, usage
 from lampyr.ledger.counters import Counters
 
+pytestmark = pytest.mark.alone
+
 KILLS = int(os.environ.get("LAMPYR_KILLS", "16"))
 CLIENTS = 6
 # So many answers come between a kill and the next, and so many kills between one of the whole server and the next.

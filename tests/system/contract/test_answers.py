@@ -91,7 +91,7 @@ def test_a_deadline(place: Place, path: str) -> None:
     assert (reply.status, reply.error) == (504, code)
     error = reply.json()["error"]
     assert (error["limit"], error["limit_ms"]) == ("max_duration", 1000)
-    assert 1000 <= error["elapsed_ms"] < 5000
+    assert 1000 <= error["elapsed_ms"] < 15_000
     place.said(error["id"], rf'.*{place.runtime}{path}/route\.py", line \d+,? in GET')
 
 
