@@ -127,7 +127,7 @@ def test_a_model_in_the_path_is_the_one_that_answers() -> None:
         kind="openai-compatible",
         base_url="https://x",
         paths=("/openai/deployments",),
-        **{**PLAIN, "models": ("small",)},  # type: ignore[arg-type]
+        **{**PLAIN, "models": ("small",)},
     )
     wire.allow(azure, ask(b"{}", path.replace("large", "small")))
     for body in (b"{}", b'{"model": "small"}'):
@@ -139,7 +139,7 @@ def test_a_model_in_the_path_is_the_one_that_answers() -> None:
 
 
 def test_the_key_is_where_azure_wants_it() -> None:
-    azure = Provider(name="azure", kind="openai-compatible", base_url="https://x", paths=None, **PLAIN)  # type: ignore[arg-type]
+    azure = Provider(name="azure", kind="openai-compatible", base_url="https://x", paths=None, **PLAIN)
     assert (b"api-key", b"sk-real") in wire.request_headers(azure, [(b"api-key", b"lampyr-1")])
     assert (b"authorization", b"Bearer sk-real") in wire.request_headers(azure, [(b"authorization", b"lampyr-1")])
     assert (b"authorization", b"Bearer sk-real") in wire.request_headers(OPENAI, [(b"api-key", b"lampyr-1")])

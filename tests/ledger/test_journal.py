@@ -22,6 +22,7 @@ from lampyr.ledger.records import (
     Opened,
     Origin,
     Record,
+    Scaled,
     Spent,
     Started,
     Streamed,
@@ -52,6 +53,7 @@ RECORDS = st.one_of(
     st.builds(Amended, IDS, KEYS, COUNTS),
     st.builds(Traced, IDS, HEX.map(lambda one: one * 2), HEX, st.integers(0, 255)),
     st.builds(Streamed, IDS, KEYS, TIMES),
+    st.builds(Scaled, COUNTS, st.text(max_size=50), COUNTS),
     ORIGINS.map(lambda o: Known(o.key, o)),
 )
 
@@ -74,6 +76,8 @@ def written(record: Record) -> bytes:
             return records.traced(record)
         case Streamed():
             return records.streamed(record)
+        case Scaled():
+            return records.scaled(record)
         case Started():
             return records.started()
 

@@ -50,12 +50,12 @@ def test_an_eldest_request_that_was_put_back_behind_another_may_find_its_process
 ) -> None:
     link, pool = Link(loop, one_at_a_time=True), Pool(loop)
     process = socket.socket(fileno=os.dup(link.theirs()))
-    instance = Instance(pool, 1, link, [], "")  # type: ignore[arg-type]
+    instance = Instance(pool, 1, link, [], "")  # type: ignore[arg-type]  # a pool of the tests
     instance.step("hello")
     eldest, other = (SimpleNamespace(id=name, brief=True) for name in ("eldest", "other"))
     for caller in (eldest, other):
         instance.step("lease")
-        instance.begin(caller, wire.REQUEST_WHOLE, [b"GET"], b"")  # type: ignore[arg-type]
+        instance.begin(caller, wire.REQUEST_WHOLE, [b"GET"], b"")
     read: list[bytes] = []
     unread = Link.unread
 

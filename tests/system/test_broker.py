@@ -357,11 +357,12 @@ def test_previews_call_with_the_key_of_previews(serve: Serve, tmp_path: Path) ->
         )
         return done.stdout
 
-    def authorization(**headers: str) -> str:
-        assert server.get("/openai", **headers).body.decode() == TEXT
-        return fake.sent[-1].headers["authorization"].removeprefix("Bearer ")
-
     with Fake() as fake:
+
+        def authorization(server: Server, **headers: str) -> str:
+            assert server.get("/openai", **headers).body.decode() == TEXT
+            return fake.sent[-1].headers["authorization"].removeprefix("Bearer ")
+
         files = {"app/openai/route.py": BLOCKING, "lampyr.toml": settings(fake, 'fallback = ["second"]\n')}
         second = f'[providers.second]\nbase_url = "{fake.url}/v1"\nsecret = "OPENAI_API_KEY"\n'
         write(tmp_path / "project0", {**files, "lampyr.toml": files["lampyr.toml"] + second})
@@ -369,19 +370,19 @@ def test_previews_call_with_the_key_of_previews(serve: Serve, tmp_path: Path) ->
         server = serve({})
         write(server.root, {"app/new/route.py": BLOCKING})
         preview = json.loads(lampyr("deploy", "--preview", "--json"))["url"].removeprefix("http://")
-        assert authorization(Host=preview) == authorization() == "sk-canary-all"
+        assert authorization(server, Host=preview) == authorization(server) == "sk-canary-all"
         before = server.find("lampyr.vault").pid
         lampyr("secrets", "set", "OPENAI_API_KEY", "--env", "preview", given="sk-canary-previews")
-        until(lambda: authorization(Host=preview) == "sk-canary-previews", "the key of previews", 3)
-        assert authorization() == "sk-canary-all"
+        until(lambda: authorization(server, Host=preview) == "sk-canary-previews", "the key of previews", 3)
+        assert authorization(server) == "sk-canary-all"
         assert server.get("/new", Host=preview).body.decode() == TEXT and server.get("/new").status == 404
         server.find("lampyr.broker").kill()
         until(lambda: server.get("/openai", Host=preview).status == 200, "the next broker", 5)
-        assert authorization(Host=preview) == "sk-canary-previews" and authorization() == "sk-canary-all"
+        assert authorization(server, Host=preview) == "sk-canary-previews" and authorization(server) == "sk-canary-all"
         fake.statuses += [500] * 3
-        assert authorization(Host=preview) == "sk-canary-previews"  # of whom is asked in its place too
+        assert authorization(server, Host=preview) == "sk-canary-previews"  # of whom is asked in its place too
         lampyr("promote", preview.partition(".")[0])
-        assert authorization() == "sk-canary-all" and server.get("/new").body.decode() == TEXT
+        assert authorization(server) == "sk-canary-all" and server.get("/new").body.decode() == TEXT
         assert server.find("lampyr.vault").pid == before
 
 

@@ -171,7 +171,9 @@ def test_a_body_that_grows_too_large_is_its_clients_fault(serve: Serve, path: st
             sock.sendall(b"190\r\n" + b"x" * 400 + b"\r\n")
         answer = sock.recv(65536).decode()
     assert answer.startswith("HTTP/1.1 413 ") and "FUNCTION_PAYLOAD_TOO_LARGE" in answer
-    found = row(server, re.search("x-lampyr-id: (.*)\r", answer)[1])  # type: ignore[index]
+    id = re.search("x-lampyr-id: (.*)\r", answer)
+    assert id is not None
+    found = row(server, id[1])
     assert (found["status"], found["outcome"], found["bytes_in"]) == (413, "client_closed", 1200)
     total = usage(server.root)["total"]
     assert (total["invocations"], total["errors"]) == (1, 0)

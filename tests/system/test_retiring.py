@@ -34,7 +34,7 @@ class Replaced:
         self.calls = []
         for count, query in enumerate(queries, 1):
             self.calls.append(ask(self.server, f"/held?{query}"))
-            until(lambda count=count: self._running() == count, "the call to begin")  # type: ignore[misc]
+            until(lambda count=count: self._running() == count, "the call to begin")
         self.pids = [one["pid"] for row in self._rows() for one in row["instances"] if one["in_flight"]]
         self.server.write("app/held/route.py", "def GET(): return 'new'\n")
         assert self.server.get("/held").body == b"new"
