@@ -25,6 +25,9 @@ document.addEventListener("htmx:beforeOnLoad", (event) => {
   if (event.detail.xhr.status === 401) location.reload();
 });
 
+// On a phone the row of pages is wider than the screen.
+document.querySelector(".pages [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 for (const field of document.querySelectorAll("[data-submits]"))
   field.addEventListener("change", () => field.form.requestSubmit());
 
