@@ -372,10 +372,13 @@ def test_the_pictures_of_the_docs(tmp_path: Path, chrome: Chrome) -> None:
         address = done.stdout.strip()
         chrome.get(address)
         chat = threading.Thread(target=server.request, args=("POST", "/api/chat", asked))
+        streamed = server.request("POST", "/api/chat", asked).headers["x-lampyr-id"]
         for path, picture, scheme, width, height in (
             ("/?window=15m", "overview", "dark", 1280, 1080), ("/?window=15m", "overview-light", "light", 1280, 1080),
             ("/functions/api/chat?window=15m", "function", "dark", 1280, 1080),
             ("/functions/api/chat?window=15m", "phone", "light", 390, 844), ("/errors", "errors", "dark", 1280, 860),
+            ("/invocations", "invocations", "light", 1280, 860), ("/logs", "log", "dark", 1280, 860),
+            (f"/invocations/{streamed}", "invocation", "light", 1280, 860), ("/secrets", "secrets", "light", 1280, 440),
         ):  # fmt: skip
             go(chrome, address, path)
             find(chrome, "h1")
