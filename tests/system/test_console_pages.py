@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -355,8 +356,9 @@ SHOWN = {
 
 
 @pytest.mark.skipif(os.environ.get("LAMPYR_SCREENSHOT") != "1", reason="only ./do docs takes the pictures again")
-def test_the_pictures_of_the_docs(tmp_path: Path, chrome: Chrome) -> None:
-    with running(tmp_path / "firefly", SHOWN) as server:
+def test_the_pictures_of_the_docs(chrome: Chrome) -> None:
+    # Its path is in tracebacks, so it is one that says nothing of whoever takes them.
+    with tempfile.TemporaryDirectory(prefix="firefly-") as folder, running(Path(folder), SHOWN) as server:
         over = time.monotonic() + 200
         asked = json.dumps({"messages": [{"role": "user", "content": "Why do fireflies glow?"}]})
         while time.monotonic() < over:
