@@ -158,6 +158,9 @@ def test_forwarded_headers_are_believed_from_trusted_proxies(serve: Serve) -> No
     server = serve({**PROJECT, "lampyr.toml": '[server]\ntrusted_proxies = ["127.0.0.0/8", "198.51.100.0/24"]\n'})
     seen = server.get("/api/who", **FORWARDED).json()
     assert seen == {"ip": "203.0.113.9", "url": "https://app.example/api/who"}
+    for host in ("no host", "a, b", "a/b", "user@app.example", ""):
+        seen = server.get("/api/who", **{**FORWARDED, "X_Forwarded_Host": host}).json()
+        assert seen["url"] == f"https://127.0.0.1:{server.port}/api/who"
 
 
 def test_one_connection_more_than_there_may_be_is_throttled(serve: Serve) -> None:

@@ -209,6 +209,15 @@ def _host(written: bytes) -> str:
     return written.decode()
 
 
+def names_a_host(written: bytes) -> bool:
+    """Whether it could stand in a Host header."""
+    try:
+        _host(written)
+    except Refusal:
+        return False
+    return True
+
+
 def _length(noted: dict[bytes, bytes], http_1_0: bool) -> int | None:
     """The announced length of the body, None for chunked (RFC 9112 6)."""
     encoding = noted.get(b"transfer-encoding")

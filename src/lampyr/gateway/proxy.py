@@ -11,6 +11,7 @@ from lampyr.core.depth import MAX_DEPTH
 from lampyr.core.routing import Match, Missing, Moved, Refused
 from lampyr.gateway import answers, static
 from lampyr.gateway.call import Call
+from lampyr.gateway.head import names_a_host
 from lampyr.gateway.loops import Loops
 from lampyr.types import Problem
 
@@ -171,7 +172,9 @@ class Proxy:
             if not any(address in network for network in site.trusted):
                 break
         scheme = told.get(b"x-forwarded-proto", "http").strip().lower()
-        host = told.get(b"x-forwarded-host", exchange.host).strip()
+        host = told.get(b"x-forwarded-host", "").strip()
+        if not names_a_host(host.encode()):
+            host = exchange.host
         return ip, ("https://" if scheme == "https" else "http://") + host
 
 
