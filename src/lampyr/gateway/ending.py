@@ -22,7 +22,7 @@ STACK_LATEST_S = 0.05
 class Ending:
     """Of one call in `instance`, from the moment it is begun. `deadline`: its time is up; else its client has left."""
 
-    __slots__ = ("_call", "_deadline", "_instance", "_kill_timer", "_loop", "_stack", "_stream")
+    __slots__ = ("_call", "_deadline", "_instance", "_kill_timer", "_late", "_loop", "_stack", "_stream")
 
     def __init__(
         self, call: Call, instance: Instance, stream: int, loop: asyncio.AbstractEventLoop, *, deadline: bool
@@ -32,18 +32,31 @@ class Ending:
         self._stream = stream
         self._loop = loop
         self._deadline = deadline
-        self._stack: asyncio.TimerHandle | None = None
+        self._stack: asyncio.TimerHandle | None = None  # when it is to be asked for
+        self._late = False  # it has been given a little longer
         instance.send(wire.frame(stream, wire.CANCEL, b"deadline" if deadline else b"client"))
         if deadline:
             instance.listen()
-            self._stack = loop.call_later(STACK_AFTER_S, instance.print_stack)
+            self._stack = loop.call_later(STACK_AFTER_S, self._ask_stack)
         self._kill_timer = loop.call_later(DEADLINE_GRACE_S if deadline else LEFT_GRACE_S, self._kill)
+
+    def _ask_stack(self) -> None:
+        """Not while the process waits for a core: it has not read the CANCEL, and would say the same twice."""
+        if self._instance.meter.starves(STACK_AFTER_S / 4):
+            self._stack = self._loop.call_later(STACK_AFTER_S / 2, self._ask_stack)
+        else:
+            self._stack = None
+            self._instance.print_stack()
 
     def _kill(self) -> None:
         """The handler did not listen. Where others run in the same process they may finish first."""
-        if self._stack is not None and not self._instance.has_spoken():
+        if self._deadline and not self._late and not self._instance.has_spoken():
             # On a machine so busy that it has not come to its stack, it gets a little longer; the client has its 504.
-            self._stack = None
+            self._late = True
+            if self._stack is not None:
+                self._stack.cancel()
+                self._stack = None
+                self._instance.print_stack()
             self._kill_timer = self._loop.call_later(STACK_LATEST_S, self._kill)
             return
         self._call.close_row()  # the clock of a process that has ended cannot be read
