@@ -1,4 +1,4 @@
-"""Requests that are taken back while their process reads: each runs once, wherever it ends up."""
+"""An instance before its snapshot has told of it, and while requests are taken back that its process just reads."""
 
 from __future__ import annotations
 
@@ -41,8 +41,25 @@ class Pool:
     def returned(self, instance: Instance, callers: list[Any]) -> None:
         self.returned_calls += callers
 
+    def hello(self, instance: Instance) -> None:
+        instance.step("hello")
+
     def ended(self, instance: Instance) -> None:
         raise AssertionError(f"the process was ended: {instance.reason}")
+
+
+def test_its_number_is_known_as_soon_as_it_is_ready(loop: asyncio.AbstractEventLoop) -> None:
+    link = Link(loop, one_at_a_time=True)
+    instance = Instance(Pool(loop), 1, link, [], "")  # type: ignore[arg-type]
+    assert instance.host_pid() == 0
+    child = os.fork()
+    if child == 0:
+        os.write(link.theirs(), wire.frame(0, wire.HELLO))
+        os._exit(0)
+    os.waitpid(child, 0)
+    instance._read()
+    assert (instance.state, instance.host_pid()) == ("idle", child)
+    link.close()
 
 
 def test_an_eldest_request_that_was_put_back_behind_another_may_find_its_process_busy(

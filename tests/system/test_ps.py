@@ -52,6 +52,15 @@ def ps(server: Server) -> dict[str, Any]:
     return {one["function"]: one for one in listed}
 
 
+def busy(server: Server, route: str) -> list[dict[str, Any]]:
+    """Those of a function's instances that are at something: a spare one may stand by."""
+    return [one for one in ps(server)[route]["instances"] if one["in_flight"]]
+
+
+def in_flight(server: Server, route: str) -> int:
+    return sum(one["in_flight"] for one in busy(server, route))
+
+
 def command(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     done = [sys.executable, "-m", "lampyr", "ps", *map(str, arguments)]
     return subprocess.run(done, capture_output=True, text=True, timeout=60, env={**os.environ, **env})
@@ -99,12 +108,12 @@ def test_the_shape_is_that_of_the_contract(server: Server) -> None:
 
 def test_an_instance_is_shown_with_what_it_is_at(server: Server) -> None:
     with Held(server, "/one", "/many", "/many") as held:
-        until(lambda: sum(one["in_flight"] for one in ps(server)["/many"]["instances"]) == 2, "both at /many")
-        until(lambda: ps(server)["/one"]["instances"], "the one at /one")
-        many, one = ps(server)["/many"], ps(server)["/one"]
-        assert [(it["state"], it["in_flight"]) for it in many["instances"]] == [("busy", 2)]
-        assert [(it["state"], it["in_flight"]) for it in one["instances"]] == [("busy", 1)]
-        pids = [it["pid"] for it in (*many["instances"], *one["instances"])]
+        until(lambda: in_flight(server, "/many") == 2, "both at /many")
+        until(lambda: in_flight(server, "/one") == 1, "the one at /one")
+        many, one = busy(server, "/many"), busy(server, "/one")
+        assert [(it["state"], it["in_flight"]) for it in many] == [("busy", 2)]
+        assert [(it["state"], it["in_flight"]) for it in one] == [("busy", 1)]
+        pids = [it["pid"] for it in (*many, *one)]
         processes = {process.pid for process in server.processes()}
         assert set(pids) <= processes
     assert {process.pid for who in held.bodies if (process := server.who_is(who))} == set(pids)
@@ -145,12 +154,12 @@ def test_a_function_that_cannot_be_imported_has_no_snapshot(server: Server) -> N
 def test_what_an_earlier_deployment_has_to_finish_is_shown_as_its(serve: Serve) -> None:
     server = serve({"app/one/route.py": GATE.replace("SETTINGS", "")}, command="dev")
     with Held(server, "/one"):
-        until(lambda: ps(server)["/one"]["instances"], "the handler to begin")
+        until(lambda: in_flight(server, "/one") == 1, "the handler to begin")
         old = ps(server)["/one"]["deployment"]
         server.write("app/one/route.py", "def GET(): return 'new'\n")
         assert server.get("/one").body == b"new"
         rows = door.ask(server.root / ".lampyr", "ps")["functions"]
-        states = {row["deployment"]: [one["state"] for one in row["instances"]] for row in rows}
+        states = {row["deployment"]: [one["state"] for one in row["instances"] if one["in_flight"]] for row in rows}
         assert len(states) == 2 and states[old] == ["retiring"]
     until(lambda: len(door.ask(server.root / ".lampyr", "ps")["functions"]) == 1, "the old deployment to be gone")
 

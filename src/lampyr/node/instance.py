@@ -336,8 +336,8 @@ class Instance:
     # --- its life
 
     def host_pid(self) -> int:
-        """The number of its process outside the room; 0 while there is none."""
-        return max(pid_of(self.pidfd), 0) if self.pidfd >= 0 else 0
+        """The number of its process outside the room; 0 until it has said anything, or its snapshot that it exists."""
+        return max(pid_of(self.pidfd), 0) if self.pidfd >= 0 else self.meter.pid
 
     def step(self, event: lifecycle.Event) -> None:
         self.state = lifecycle.LIFE[self.state, event]

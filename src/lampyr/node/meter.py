@@ -30,14 +30,15 @@ class Meter:
     """For an instance that serves one request at a time: what its clock went on by belongs to that request, exactly.
 
     `memory_gb` is what it may use, in GiB. `answers`: so many responses were read in one go, of requests that had
-    waited in its socket; what it used since it was last looked at is shared equally among them.
+    waited in its socket; what it used since it was last looked at is shared equally among them. `pid` is 0 until it is
+    known.
     """
 
-    __slots__ = ("_clock", "_last_ns", "_memory_gb", "_memory_s", "_peak_kib", "_pid", "_share_ns", "answers")
+    __slots__ = ("_clock", "_last_ns", "_memory_gb", "_memory_s", "_peak_kib", "_share_ns", "answers", "pid")
 
     def __init__(self, memory_gb: float) -> None:
         self._memory_gb = memory_gb
-        self._pid = 0
+        self.pid = 0
         self._clock = 0
         self._last_ns = 0
         self._memory_s = 0.0
@@ -48,7 +49,7 @@ class Meter:
     def watch(self, pid: int) -> None:
         """The process exists. The clock's number is made of its pid (the kernel's CPUCLOCK_SCHED)."""
         if sys.platform == "linux" and pid > 0:
-            self._pid = pid
+            self.pid = pid
             self._clock = ~pid << 3 | 2
 
     def _used_ns(self) -> int:
@@ -89,19 +90,19 @@ class Meter:
             used_ns = clock_gettime_ns(self._clock) - self._last_ns if self._clock else 0
         except OSError:
             return False
-        return used_ns < used_s * 1e9 and wants_core(self._pid)
+        return used_ns < used_s * 1e9 and wants_core(self.pid)
 
     def peak_kib(self, begun_s: float, now_s: float) -> int:
         """The most memory the process has had so far, for a call that began at `begun_s`."""
         age_s = now_s - self._memory_s
-        if self._pid and (age_s > MEMORY_EVERY_S or (age_s > MEMORY_WORTH_S and now_s - begun_s > MEMORY_WORTH_S)):
+        if self.pid and (age_s > MEMORY_EVERY_S or (age_s > MEMORY_WORTH_S and now_s - begun_s > MEMORY_WORTH_S)):
             self._memory_s = now_s
             self._look_at_memory()
         return self._peak_kib
 
     def _look_at_memory(self) -> None:
         try:
-            found = _PEAK.search(Path(f"/proc/{self._pid}/status").read_text())
+            found = _PEAK.search(Path(f"/proc/{self.pid}/status").read_text())
         except OSError:
             found = None
         self._peak_kib = int(found[1]) if found else self._peak_kib
