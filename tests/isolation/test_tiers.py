@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,22 +59,22 @@ TIERS = ["ordinary", "container", "ordinary container"]
 
 
 @pytest.fixture(scope="module", params=TIERS)
-def tier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Server]]:
+def tier(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     name = request.param
     user = USER if "ordinary" in name else 0
     walls = "container" if "container" in name else "open"
-    top = tmp_path_factory.mktemp("tier")
-    root = top / "project"
-    write(root, PROJECT)
-    for path in (*top.parents[:2], top):
-        path.chmod(0o755)
-    for path in (root, *root.rglob("*")):
-        os.chown(path, user, user)
-    server = Server(root, "start", through=[sys.executable, str(ORDINARY), str(user), walls])
-    yield name, server
-    assert server.stop() == 0
+    # Not in pytest's own folder, which every run of pytest that begins meanwhile shuts for others.
+    with tempfile.TemporaryDirectory(prefix="lampyr-tier-") as top:
+        root = Path(top, "project")
+        write(root, PROJECT)
+        root.parent.chmod(0o755)
+        for path in (root, *root.rglob("*")):
+            os.chown(path, user, user)
+        server = Server(root, "start", through=[sys.executable, str(ORDINARY), str(user), walls])
+        yield name, server
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize("client", ["urllib", "curl"])
