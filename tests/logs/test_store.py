@@ -246,7 +246,7 @@ def test_a_writer_that_is_killed_anywhere_leaves_whole_lines(tmp_path: Path) -> 
         assert process.stdout is not None
         process.stdout.readline()
         until(lambda: list(reading.read(tmp_path, Query())), "a line in a file")
-        time.sleep(0.05 + turn * 0.03)
+        time.sleep(0.05 + turn * 0.03)  # each time somewhere else
         process.send_signal(signal.SIGKILL)
         process.communicate()
     found = list(reading.read(tmp_path, Query()))

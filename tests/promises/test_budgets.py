@@ -116,7 +116,7 @@ def test_a_mark_is_said_once_whoever_dies(serve: Serve) -> None:
     try:
         assert statuses(again, "/a", 6) == {200: 4, 429: 2}
         again.log(LINE.replace(r"(\d+)", "100"))
-        time.sleep(1.2)
+        time.sleep(1.2)  # a mark said once more would come within a second
     finally:
         again.stop()
     assert said(server, again) == [50, 80, 100]

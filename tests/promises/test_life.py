@@ -91,7 +91,7 @@ ROUTES = {
 
         async def pieces():
             yield "it has begun in time"
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1.5)  # longer than it had for its first byte
             mark("goes-on-streaming-done")
     """,
     "longer": """
@@ -315,7 +315,7 @@ def test_nothing_of_an_old_deployment_stays_once_those_who_waited_for_it_are_ser
     until(lambda: server.get("/queue").body == b"old", "an answer")
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(server.get, "/queue") for _ in range(3)]
-        time.sleep(0.2)  # one is served, two wait
+        time.sleep(0.2)  # one is served, and two have begun to wait, which nothing outside shows
         server.write("app/queue/route.py", "def GET(): return 'new'")
         assert server.get("/queue").body == b"new"
         assert [one.result().body for one in asked] == [b"old"] * 3

@@ -175,6 +175,6 @@ def test_invocations_of_all_functions_together_have_a_cap(serve: Serve) -> None:
     for _ in range(8):
         with server.connect() as sock:
             sock.sendall(b"GET /a?s=30 HTTP/1.1\r\nHost: x\r\n\r\n")
-            time.sleep(0.05)
+            time.sleep(0.05)  # it has been let in, where there is room
     until(lambda: server.get("/b").status == 200, "room")
     assert server.get("/nothing").status == 404

@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif asked["model"] == "sleep":
             self._until_gone()
         elif asked["model"].startswith("slow"):
-            time.sleep(0.3)
+            time.sleep(0.3)  # so that calls overlap
             self._completion(asked)
         elif asked["model"] == "hold":
             self._hold()

@@ -164,7 +164,7 @@ def look(chrome: Chrome, scheme: str, width: int, height: int = 860, picture: st
     )
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    time.sleep(0.4)
+    time.sleep(0.4)  # charts follow the new size
     if picture:
         chrome.save_screenshot(str(PICTURES / f"console-{picture}.png"))
     assert chrome.execute_script("return document.documentElement.scrollWidth <= innerWidth")
@@ -281,7 +281,7 @@ def test_the_playground_shows_what_a_function_echoes_as_text(page: Chrome, addre
 def test_nothing_in_an_address_runs(chrome: Chrome, address: str, path: str) -> None:
     go(chrome, address, path)
     find(chrome, "h1")
-    time.sleep(0.2)
+    time.sleep(0.2)  # what would run has run
     assert chrome.execute_script("return window.ran") is None
     assert "Content Security Policy" not in str(chrome.get_log("browser"))
 

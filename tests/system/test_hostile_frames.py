@@ -184,7 +184,7 @@ def test_a_snapshot_that_lies_ends_and_nothing_else(serve: Serve) -> None:
                 for _ in range(3000):
                     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 8))]
                     sock.sendmsg([b"x"], rights)
-            time.sleep(0.2)
+            time.sleep(0.2)  # they are read before the import has ended
 
             def GET():
                 return "well"

@@ -222,7 +222,7 @@ def test_level_since_and_number_choose(server: Server) -> None:
     assert {one["level"] for one in logs(server.root, "--id", id, "--level", "error")} == {"error", "critical"}
     assert len(logs(server.root, "-n", "3")) == 3
     assert logs(server.root, "-n", "3") == logs(server.root)[-3:]
-    time.sleep(1.1)
+    time.sleep(1.1)  # a second goes by
     assert logs(server.root, "--since", "1s") == []
     assert logs(server.root, "--since", "10m", "--id", id) == logs(server.root, "--id", id)
 
@@ -332,7 +332,7 @@ def test_a_flood_costs_its_own_function_lines_and_others_none(serve: Serve) -> N
     )
     for number in range(70):
         server.get(f"/x?n={number}")
-        time.sleep(0.1)
+        time.sleep(0.05)  # so that they come during all of the flood
     flooding.kill()
     flooding.wait()
     until(lambda: logs(server.root, "--function", "/x", "-n", "1")[0]["message"].startswith("GET"), "the last line")

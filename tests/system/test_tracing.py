@@ -234,7 +234,7 @@ def test_a_collector_that_is_away_is_nobodys_concern(serve: Serve) -> None:
         server.log(rf"warning: spans cannot be sent to 127\.0\.0\.1:{collector.port}")
         for _ in range(3):
             assert server.get("/see").status == 200
-            time.sleep(0.7)
+            time.sleep(0.7)  # each is sent, or not, by itself
         assert sum("spans cannot be sent" in line for line in server.lines) == 1
         collector.status = 200
         answer = server.get("/see")
