@@ -41,6 +41,10 @@ def _bodies(source: random.Random) -> dict[str, bytes]:
     return {
         "prose, 64 KiB": prose,
         "JSON, 64 KiB": json.dumps(rows).encode()[:65_536],
+        "lines, 64 KiB": b"\n".join(prose[at : at + 70] for at in range(0, len(prose), 70)),
+        "JSON with \\n, 64 KiB": json.dumps([{**row, "text": row["text"].replace("until", "\n\n-")} for row in rows])[
+            :65_536
+        ].encode(),
         "base64, 64 KiB": base64.b64encode(source.randbytes(49_152)),
         "JSON, 1 KiB": json.dumps(rows).encode()[:1024],
     }

@@ -212,6 +212,35 @@ class TestManySecrets:
             assert one not in masker.mask(text)
             assert one not in out
 
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(st.text("nr\\\r\nab-0", min_size=masks.MIN_CHARS, max_size=30), min_size=1, max_size=4),
+        st.lists(st.sampled_from([b"n", b"r", b"\\", b"\n", b"\r", b"ab", b"x"]), max_size=6).map(b"".join),
+        st.integers(0, 10**6),
+    )
+    def test_secrets_of_line_breaks_and_what_escapes_them(self, secrets: list[str], around: bytes, pick: int) -> None:
+        """The first look at a text is without its line breaks."""
+        masker = Masker(secrets)
+        written = sorted({one for secret in secrets for one in masks.encodings(secret)})
+        text = around + written[pick % len(written)] + around
+        assert not any(one in masker.mask(text) for one in written)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(st.text(min_size=masks.MIN_CHARS, max_size=60), min_size=1, max_size=4),
+        st.integers(0, 90),
+        st.sampled_from([64, 76]),
+        st.sampled_from([b"\n", b"\r\n", b"\\n", b"\\r\\n"]),
+    )
+    def test_wrapped_base64_of_random_secrets(
+        self, secrets: list[str], offset: int, width: int, line_end: bytes
+    ) -> None:
+        masker = Masker(secrets)
+        text = base64.b64encode(b"\xff" * offset + secrets[0].encode() + b"\xff" * 50)
+        text = line_end.join(text[at : at + width] for at in range(0, len(text), width))
+        out = masker.mask(text).replace(line_end, b"")
+        assert not any(one in out for one in masks.base64_encodings(secrets[0]))
+
 
 @pytest.mark.parametrize("secrets", [[], ["", "abc", "12345"]], ids=["none", "too short"])
 def test_without_secrets_a_masker_is_false_and_harmless(secrets: list[str]) -> None:
