@@ -21,6 +21,7 @@ import density
 import instance
 import masking
 import refused
+import relay
 import routing
 import servers
 import stream
@@ -39,6 +40,7 @@ BENCHES: dict[str, Callable[[], None]] = {
     "masking": masking.main,
     "refused": refused.main,
     "broker": broker.main,
+    "relay": relay.main,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLE = "# Results\n\nWritten by `./do bench`; each part as it was measured last.\n"
