@@ -34,7 +34,7 @@ class Refusal:
     them: what is still missing is the id, and the seconds until the client may try again.
     """
 
-    __slots__ = ("_after", "_before", "_head", "outcome", "status")
+    __slots__ = ("_after", "_before", "_head", "_lines", "_seconds", "outcome", "status")
 
     def __init__(self, outcome: str, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
         """In the values of `headers`, %d are the seconds."""
@@ -42,11 +42,16 @@ class Refusal:
         self.status, all_headers, body = answers.error(code, message, _ID, *headers, answers.NO_TIMING)
         self._head = joined(self.status, all_headers)
         self._before, _, self._after = body.rpartition(_ID.encode())
+        self._seconds = 0  # those in `_lines`: mostly it is the same client that comes again and again
+        self._lines = Lines(self.status, self._head, b"", None)
 
     def answer(self, exchange: Exchange, wait_s: float) -> tuple[Lines, bytes]:
         """Status line and headers, and the body, for one request."""
-        text = self._head.replace(b"%d", b"%d" % max(ceil(wait_s), 1))
-        return Lines(self.status, text, b"", None), self._before + exchange.id.encode() + self._after
+        seconds = ceil(wait_s) or 1
+        if seconds != self._seconds:
+            self._seconds = seconds
+            self._lines = Lines(self.status, self._head.replace(b"%d", b"%d" % seconds), b"", None)
+        return self._lines, self._before + exchange.id.encode() + self._after
 
 
 # Why not, and for how many seconds yet.

@@ -39,9 +39,16 @@ class Book:
 
     def refused(self, id: str, outcome: str, status: int, sent: int) -> None:
         """A request that was not let in."""
-        outcome_number, nothing = OUTCOME_NUMBER[outcome], (0.0, 0.0, 0.0, 0, 0, 0.0, 0)
-        whose = (_CLOSE_BYTES, CLOSE, id.encode(), self._origin)
-        self._journal.write(CLOSE_STRUCT.pack(*whose, status, False, outcome_number, *nothing, sent, CLOSE))
+        journal = self._journal
+        at = journal.at
+        if at + _CLOSE_BYTES > journal.end:
+            nothing = (0.0, 0.0, 0.0, 0, 0, 0.0, 0)
+            journal.write(records.closed(records.Closed(id, self._origin, status, False, outcome, *nothing, sent)))
+            return
+        journal.at = at + _CLOSE_BYTES
+        how = (status, False, OUTCOME_NUMBER[outcome], 0.0, 0.0, 0.0, 0, 0, 0.0, 0, sent, CLOSE)
+        _pack_close(journal.map, at, _CLOSE_BYTES, 0, id.encode(), self._origin, *how)
+        journal.map[at + KIND_AT] = CLOSE
 
     def open(self, call: Call) -> None:
         """An instance is about to see it."""
