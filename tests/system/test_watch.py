@@ -80,6 +80,25 @@ def test_who_blocks_a_loop_is_named_and_then_replaced(serve: Serve) -> None:
     assert server.get("/x").body == other.body
 
 
+def test_who_asks_behind_a_handler_that_is_being_ended_gets_another_instance(serve: Serve) -> None:
+    """Between its 504 and its end 50 ms later nobody may join a loop that does not turn, to time out in there."""
+    server = serve({"app/x/route.py": BLOCKING.replace("first_byte_timeout = 25", "max_duration = 1")})
+    first = server.get("/x").body
+    for _ in range(2):
+        answer = server.get("/x?block=40")
+        assert (answer.status, answer.error) == (504, "EDGE_FUNCTION_INVOCATION_TIMEOUT")
+        other = server.get("/x")
+        assert (other.status, other.body != first) == (200, True), server.lines[-10:]
+        first = other.body
+
+
+def test_who_stops_at_its_deadline_keeps_its_instance(serve: Serve) -> None:
+    server = serve({"app/x/route.py": BLOCKING.replace("first_byte_timeout = 25", "max_duration = 1")})
+    first = server.get("/x").body
+    assert not begun(server, "/x?stream=1").endswith(b"0\r\n\r\n")
+    assert [server.get("/x").body for _ in range(3)] == [first] * 3
+
+
 def test_a_loop_that_turns_again_is_trusted_again(serve: Serve) -> None:
     server = serve({"app/x/route.py": "idle_timeout = 3\n" + BLOCKING})
     first = server.get("/x").body

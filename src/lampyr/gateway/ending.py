@@ -36,6 +36,7 @@ class Ending:
         self._late = False  # it has been given a little longer
         instance.send(wire.frame(stream, wire.CANCEL, b"deadline" if deadline else b"client"))
         if deadline:
+            instance.doubt()
             instance.listen()
             self._stack = loop.call_later(STACK_AFTER_S, self._ask_stack)
         self._kill_timer = loop.call_later(DEADLINE_GRACE_S if deadline else LEFT_GRACE_S, self._kill)
@@ -66,5 +67,7 @@ class Ending:
     def over(self) -> None:
         """It has stopped."""
         self._kill_timer.cancel()
+        if self._deadline:
+            self._instance.believe()
         if self._stack is not None:
             self._stack.cancel()

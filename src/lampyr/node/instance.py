@@ -63,6 +63,7 @@ class Instance:
         "running",
         "send",
         "served",
+        "shunned",
         "since_s",
         "state",
         "takes_more",
@@ -92,7 +93,8 @@ class Instance:
         self.takes_more = False  # requests may wait in its socket behind the one it serves
         self.forked_s = monotonic()  # uvloop's own clock has whole milliseconds
         self.asked_s = 0.0  # since when its loop owes a sign of life (node/watch.py)
-        self.blocked = False  # it owes that for long, and gets no more requests
+        self.blocked = False  # it owes that for long
+        self.shunned = 0  # reasons why it gets no more requests for now
         self.first_bytes = 0  # of memory, after its first requests
         self.weighed = 0  # what it had served then when it was looked at
         self.due = False  # to be weighed as soon as nothing runs in it
@@ -322,6 +324,14 @@ class Instance:
             self._pool.freed(self)
             if self._deaf:
                 self._end_if_deaf()
+
+    def doubt(self) -> None:
+        """A handler is to stop at once; whether it will nobody knows yet, and so nobody new joins it."""
+        self._pool.shun(self)
+
+    def believe(self) -> None:
+        """It has stopped."""
+        self._pool.trust(self)
 
     def give_up(self, stream: int, reason: str) -> None:
         """A handler does not stop: its process ends, at once or when nobody else runs in it."""

@@ -146,7 +146,7 @@ class Pool:
             if instance.worn:
                 self.recycle(instance, instance.worn)
                 return
-        if was_full and not instance.blocked:
+        if was_full and not instance.shunned:
             self.open.append(instance)
         if self.waiting:
             self._serve_waiting()
@@ -401,15 +401,17 @@ class Pool:
             self._scale()
 
     def shun(self, instance: Instance) -> None:
-        """Give `instance` no more calls: its loop does not turn."""
-        instance.blocked = True
+        """Give `instance` no more calls until it is trusted as often: its loop may not turn."""
+        instance.shunned += 1
         if instance in self.open:
             self.open.remove(instance)
 
     def trust(self, instance: Instance) -> None:
         """It turns again."""
-        instance.blocked = False
-        if instance.state in ("idle", "busy") and len(instance.running) < self.concurrency:
+        instance.shunned -= 1
+        if instance.shunned or instance.state not in ("idle", "busy"):
+            return
+        if len(instance.running) < self.concurrency:
             self.open.append(instance)
             self._serve_waiting()
             if instance.state == "idle":

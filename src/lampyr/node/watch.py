@@ -77,6 +77,7 @@ class Watch:
                 f"warning: an event loop has been blocked for {NAMED_AFTER_S:g} s by what the next lines show; {CURE}"
             )
             instance.print_stack()
+            instance.blocked = True
             self._pool.shun(instance)
 
     def answered(self, instance: Instance) -> None:
@@ -84,6 +85,7 @@ class Watch:
         if instance.blocked:
             silent_s = monotonic() - instance.asked_s
             self._pool.tell(f"the event loop that was blocked turns again, after {silent_s:.0f} s")
+            instance.blocked = False
             self._pool.trust(instance)
         instance.asked_s = 0.0
 
