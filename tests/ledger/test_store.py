@@ -242,6 +242,16 @@ def test_a_database_whose_keeper_was_killed_in_the_middle_of_a_step_can_be_read(
     assert report(tmp_path, "function")["total"]["invocations"] == 31
 
 
+def test_a_damaged_database_is_told_of_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / store.DATABASE).write_bytes(b"not a database " * 100)
+    with pytest.raises(StateError, match="cannot be read: file is not a database") as caught:
+        report(tmp_path, "function")
+    assert "moved away" in caught.value.hint
+    (tmp_path / store.DATABASE).rename(tmp_path / "damaged")
+    Store(tmp_path).close()
+    assert report(tmp_path, "function")["groups"] == []
+
+
 def test_bringing_it_up_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(DATABASES / "version-1.db", tmp_path / store.DATABASE)
     before = (tmp_path / store.DATABASE).read_bytes()

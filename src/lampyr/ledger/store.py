@@ -172,6 +172,9 @@ def totals(folder: Path, by: str, since_hour: int = 0) -> Totals:
             return _totals(folder, by, since_hour)
         except FileNotFoundError:  # a segment has just become part of the database
             continue
+        except sqlite3.Error as error:
+            hint = f"try again; a damaged {DATABASE} can be moved away, and the next start makes a new one"
+            raise StateError(f"the ledger in {folder} cannot be read: {error}", hint) from error
     raise StateError(f"the ledger in {folder} changes too fast to be read", "try again")
 
 
