@@ -332,3 +332,17 @@ def _answers(server: Server, path: str = "/api/hello") -> bool:
         return server.get(path).status == 200
     except OSError:
         return False
+
+
+def test_a_state_folder_that_cannot_be_written_for_a_while_is_no_end_of_a_function(serve: Serve) -> None:
+    server = serve({"app/x/route.py": "def GET(): return 'old'\n"}, command="dev")
+    assert server.get("/x").body == b"old"
+    tmp = server.root / ".lampyr/tmp"
+    tmp.rename(tmp.with_name("elsewhere"))
+    tmp.touch()
+    server.write("app/x/route.py", "def GET(): return 'new'\n")
+    assert server.get("/x").error == "FUNCTION_INVOCATION_FAILED"
+    server.log("error: /x: it cannot be imported: .*: the server cannot make its process: .*Not a directory")
+    tmp.unlink()
+    tmp.with_name("elsewhere").rename(tmp)
+    until(lambda: server.get("/x").body == b"new", "the next attempt")

@@ -198,33 +198,45 @@ class Snapshot:
     def _import(self) -> None:
         self.state = "importing"
         self.let = False
-        ours, theirs = Channel.pair()
-        self._pipes = stdout_and_stderr(self._loop, self._sink, self._spec["user"], Patience())
-        fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
-        _make_tmp(self._spec)
-        sent = self._parent.fork(self._spec, fds, self._forked)
-        theirs.close()
-        for pipe in self._pipes:
-            pipe.handed_over()
+        try:
+            forks, sent = self._order()
+        except OSError as error:  # of the server's own: no descriptors, or a state folder that it may not write
+            message = f"the server cannot make its process: {error}"
+            self._fail({"file": self._spec["file"], "line": None, "message": message, "traceback": message + "\n"})
+            return
         if not sent:
-            ours.close()
+            forks.close()
             self._drop()
             self.state = "importing"
             self._parent.when_connected(self._import)
             return
-        self._forks = Forks(self._loop, ours, self._told, self._gone, self._offered)
+        self._forks = forks
         # The environment goes over the function's own channel: the base, and so its other children, never see it.
         # It is sent once the limits are there, and no code of the user's runs before it has arrived.
         self._timer = self._loop.call_later(IMPORT_TIMEOUT_S, self._stuck)
 
-    def _forked(self, pid: int, pidfd: int) -> None:
-        self._pidfd = pidfd
-        if self._forks is None:  # it was closed meanwhile
-            self._drop()
+    def _order(self) -> tuple[Forks, bool]:
+        """Ask for the process: our end of its channel, and whether somebody is there to ask. Raises OSError."""
+        _make_tmp(self._spec)
+        self._pipes = stdout_and_stderr(self._loop, self._sink, self._spec["user"], Patience())
+        ours, theirs = Channel.pair()
+        forks = Forks(self._loop, ours, self._told, self._gone, self._offered)
+        fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
+        sent = self._parent.fork(self._spec, fds, partial(self._forked, forks))
+        theirs.close()
+        for pipe in self._pipes:
+            pipe.handed_over()
+        return forks, sent
+
+    def _forked(self, forks: Forks, pid: int, pidfd: int) -> None:
+        if forks is not self._forks:  # it was closed meanwhile, and perhaps another one asked for
+            if pidfd >= 0:
+                end(pidfd)
         elif pidfd < 0:
             self._unforked()
         else:
-            self.fence.admit_snapshot(pidfd, partial(self._say_env, self._forks))
+            self._pidfd = pidfd
+            self.fence.admit_snapshot(pidfd, partial(self._say_env, forks))
 
     def _unforked(self) -> None:
         """The base has died or may not fork; the next one may."""
