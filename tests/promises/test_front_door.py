@@ -142,6 +142,17 @@ def test_exec_is_measured_where_the_body_is_no_stream(server: Server) -> None:
     assert "exec" not in server.get("/api/stream").headers["server-timing"]
 
 
+def test_the_variables_for_browsers_answer_get_and_head_only(server: Server) -> None:
+    asked = {method: server.request(method, "/_lampyr/env.js") for method in ("OPTIONS", "POST", "DELETE")}
+    assert {method: answer.status for method, answer in asked.items()} == {"OPTIONS": 204, "POST": 405, "DELETE": 405}
+    assert {answer.headers["allow"] for answer in asked.values()} == {"GET, HEAD"}
+
+
+def test_a_request_that_names_no_host_was_meant_for_this_address(server: Server) -> None:
+    _, _, body = exchange(server, b"GET /api/who HTTP/1.0\r\n\r\n")
+    assert json.loads(body)["url"] == f"http://127.0.0.1:{server.port}/api/who"
+
+
 FORWARDED = {
     "X_Forwarded_For": "203.0.113.9, 198.51.100.7",
     "X_Forwarded_Proto": "https",

@@ -270,6 +270,12 @@ class Connection(asyncio.Protocol):
         """Address and port of the client, and our own."""
         return tcp.ends(self._transport)
 
+    @property
+    def authority(self) -> str:
+        """What stands for the host of a request that names none, as one of HTTP/1.0 may (RFC 9112 3.3)."""
+        address, port = self.ends[1]
+        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
     def stays_open(self) -> bool:
         """Whether another request may follow this response; not after a body that nobody reads to its end."""
         self.keep_alive = self.keep_alive and not self.registry.draining and self._body is None

@@ -84,9 +84,10 @@ class Proxy:
     def _missing(self, site: Site, exchange: Exchange, where: Missing) -> None:
         if site.files is not None and (file := site.files.find(where.path)) is not None:
             static.serve(site.files, exchange, file)
-        elif where.path == ENV_JS and exchange.method in ("GET", "HEAD"):
+        elif where.path == ENV_JS:
             headers = [(b"content-type", b"text/javascript; charset=utf-8"), (b"cache-control", b"no-cache")]
-            self._answer(exchange, (200, headers, site.env_js))
+            known = exchange.method in ("GET", "HEAD")
+            self._answer(exchange, (200, headers, site.env_js) if known else static.refusal(exchange))
         else:
             self._answer(exchange, answers.error("NOT_FOUND", None, exchange.id))
 
@@ -117,7 +118,7 @@ class Proxy:
             message = f"This function accepts bodies of up to {function.settings.max_body} bytes."
             self._answer(exchange, answers.error("FUNCTION_PAYLOAD_TOO_LARGE", message, exchange.id), function.route)
             return
-        ip, origin = exchange.connection.peer, "http://" + exchange.host
+        ip, origin = exchange.connection.peer, "http://" + (exchange.host or exchange.connection.authority)
         if site.trusted and any(ip_address(ip) in network for network in site.trusted):
             ip, origin = self._forwarded(site, exchange)
         if exchange.upgrade and exchange.upgrade.lower() == b"websocket":
@@ -174,7 +175,7 @@ class Proxy:
         scheme = told.get(b"x-forwarded-proto", "http").strip().lower()
         host = told.get(b"x-forwarded-host", "").strip()
         if not names_a_host(host.encode()):
-            host = exchange.host
+            host = exchange.host or exchange.connection.authority
         return ip, ("https://" if scheme == "https" else "http://") + host
 
 

@@ -112,7 +112,7 @@ class Files:
 def serve(files: Files, exchange: Exchange, file: File) -> None:
     """Answer `exchange` with `file`; a big one in pieces, as fast as the client reads, in bounded memory."""
     if exchange.method not in ("GET", "HEAD"):
-        _refuse(exchange)
+        _send(exchange, refusal(exchange))
         return
     try:
         fd = files.open(file)
@@ -177,12 +177,11 @@ def _error(code: str, exchange: Exchange, headers: Headers) -> answers.Answer:
     return answers.error(code, None, exchange.id, *headers)
 
 
-def _refuse(exchange: Exchange) -> None:
+def refusal(exchange: Exchange) -> answers.Answer:
+    """The answer to a method that is neither GET nor HEAD."""
     if exchange.method == "OPTIONS":
-        _send(exchange, (204, [ALLOW], b""))
-    else:
-        message = "A static file answers GET and HEAD only."
-        _send(exchange, answers.error("METHOD_NOT_ALLOWED", message, exchange.id, ALLOW))
+        return 204, [ALLOW], b""
+    return answers.error("METHOD_NOT_ALLOWED", "A static file answers GET and HEAD only.", exchange.id, ALLOW)
 
 
 def _send(exchange: Exchange, answer: answers.Answer) -> None:
