@@ -91,3 +91,37 @@ def test_a_controller_is_looked_for_where_it_is_bound() -> None:
     assert set(places) | set(missing) == set(CONTROLLERS)
     for controller, folder in places.items():
         assert (folder.is_relative_to(TREE)) == (controller in offered), (controller, folder)
+
+
+def test_a_group_is_its_holders_whatever_pid_that_has_there() -> None:
+    """To us the number in its name means nobody: its gateway lives in another PID namespace."""
+    assert TREE is not None
+    folder = TREE / "lampyr-4194305"  # more than any pid can be
+    folder.mkdir()
+    holds = """if True:
+        import pathlib, sys
+        from lampyr.node import hierarchy
+        print(hierarchy._claim(pathlib.Path(sys.argv[1])), flush=True)
+        sys.stdin.read()
+    """
+    command = [sys.executable, "-c", holds, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline().strip().isdigit()
+        hierarchy.remove_stale({"memory": TREE})
+        assert folder.exists() and hierarchy._claim(folder) is None
+        holder.kill()
+    hierarchy.remove_stale({"memory": TREE})
+    assert not folder.exists()
+
+
+def test_two_gateways_of_the_same_number_have_a_group_each() -> None:
+    assert TREE is not None
+    places = {"memory": TREE}
+    names = [f"lampyr-{os.getpid()}", f"lampyr-{os.getpid()}.1"]
+    try:
+        for _ in names:
+            hierarchy._own_group(places)
+        assert all((TREE / name).is_dir() for name in names)
+    finally:
+        for name in names:
+            remove(TREE / name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,9 @@ from lampyr.node.groups import CONTROLLERS, Group, hand_down, remove
 
 PREFIX = "lampyr-"
 SERVER = f"{PREFIX}server"
+# Of a gateway, by its pid; numbered where a gateway of another PID namespace has the same one.
+_GATEWAYS = re.compile(rf"{PREFIX}(\d+)(\.\d)?")
+MOST_NAMESAKES = 10
 
 
 def find(top: int | None = None) -> tuple[dict[str, Path], dict[str, str]]:
@@ -98,7 +103,7 @@ def open_group() -> tuple[Group | None, dict[str, str]]:
     try:
         for folder in dict.fromkeys(places.values()):
             _make_room(folder)
-        group = Group({one: folder / f"{PREFIX}{os.getpid()}" for one, folder in places.items()})
+        group = _own_group(places)
         group.share(os.cpu_count() or 1)
     except OSError as error:
         return None, dict.fromkeys(CONTROLLERS, f"a control group cannot be made: {error}")
@@ -118,13 +123,45 @@ def _make_room(folder: Path) -> None:
     hand_down(folder)
 
 
+def _own_group(places: dict[str, Path]) -> Group:
+    """A group that is claimed for as long as this process lives. Raises OSError."""
+    for number in range(MOST_NAMESAKES):
+        name = f"{PREFIX}{os.getpid()}" + (f".{number}" if number else "")
+        group = Group({one: folder / name for one, folder in places.items()})
+        claims = [_claim(folder / name) for folder in dict.fromkeys(places.values())]
+        if None not in claims:
+            return group  # the claims are never given up
+        for claim in claims:
+            if claim is not None:
+                os.close(claim)
+    raise OSError(f"every name from {PREFIX}{os.getpid()} on is taken")
+
+
+def _claim(group: Path) -> int | None:
+    """A lock that the system keeps while its holder lives, in whichever PID namespace; None where another has it."""
+    try:
+        fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(group).st_ino == os.fstat(fd).st_ino:  # or somebody has just removed it
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return None
+
+
 def remove_stale(places: dict[str, Path] | None = None) -> None:
     """Remove the groups of gateways that have ended without doing so."""
     for folder in dict.fromkeys((find()[0] if places is None else places).values()):
         for group in folder.glob(f"{PREFIX}*"):
-            number = group.name.removeprefix(PREFIX)
-            if number.isdigit() and not _is_gateway(int(number)):
+            named = _GATEWAYS.fullmatch(group.name)
+            # One of an earlier version holds no claim.
+            if named and not _is_gateway(int(named[1])) and (claim := _claim(group)) is not None:
                 remove(group)
+                os.close(claim)
 
 
 def _is_gateway(pid: int) -> bool:
