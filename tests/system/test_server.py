@@ -84,6 +84,34 @@ def test_sigterm_drains(serve: Serve) -> None:
     assert server.stop() == 0
 
 
+def test_sigterm_ends_a_connection_behind_the_stream_that_it_carries(serve: Serve) -> None:
+    """The head of a stream has left long before: it could not say `connection: close`."""
+    server = serve(
+        {
+            "app/slow/route.py": """
+                import asyncio, pathlib
+                GO = pathlib.Path(__file__).parents[1] / "go"
+                async def GET():
+                    yield "began"
+                    while not GO.exists():
+                        await asyncio.sleep(0.01)
+                    yield "done"
+            """
+        }
+    )
+    with server.connect() as sock:
+        sock.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        data = sock.recv(4096)
+        server.process.send_signal(signal.SIGTERM)
+        server.log(r"^lampyr: finishing what runs; a second signal ends it$")
+        (server.live / "app/go").touch()
+        sock.settimeout(5)  # the server waits 30 s for a client that keeps its connection
+        while piece := sock.recv(4096):
+            data += piece
+    assert b"connection: close" not in data and data.endswith(b"4\r\ndone\r\n0\r\n\r\n")
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("command", ["dev", "start"])
 def test_instances_that_wait_end_by_themselves_with_the_server(serve: Serve, command: str) -> None:
     """An application's lifespan has its end, and so has what was given to atexit."""

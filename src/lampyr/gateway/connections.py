@@ -79,7 +79,7 @@ class Connections:
         """Let what runs finish; every response from now on ends its connection."""
         self.draining = True
         for connection in list(self.open):
-            connection.close_if_idle()
+            connection.drain()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """One timer for all connections instead of several for each request."""

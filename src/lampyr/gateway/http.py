@@ -367,9 +367,11 @@ class Connection(asyncio.Protocol):
 
     # --- endings
 
-    def close_if_idle(self) -> None:
-        """Close unless a request is being served or has begun to arrive."""
-        if self._exchange is None and not self._buffer and not self._ending:
+    def drain(self) -> None:
+        """Close behind the response under way, whose head may have left; now unless a request has begun to arrive."""
+        if self._exchange is not None:
+            self.keep_alive = False
+        elif not self._buffer and not self._ending:
             self._close()
 
     def _lost(self) -> None:
