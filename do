@@ -107,6 +107,7 @@ install() {
     shift 2
     if [ "$(cat "$mark" 2>/dev/null)" != "$(cksum <"$file")" ]; then
         say "installing $* into .venv (a minute or two the first time)"
+        rm -f .venv/installed-built
         pip_install "$@" ||
             fail "pip could not install $*" "its own message is above; without a network only what was installed before works"
         cksum <"$file" >"$mark"
@@ -118,6 +119,18 @@ environment() {
     venv_is_ours || make_venv
     install "$1" pyproject.toml --editable ".[$1]"
     PATH=$root/.venv/bin:$PATH
+}
+
+# built: Lampyr is in .venv as its users get it, compiled where there is a C compiler (see hatch_build.py), and not as it
+# stands in src. Tests of whole servers test that, and bench measures it; tests in one process import what is in src.
+built() {
+    sources=$(find src pyproject.toml hatch_build.py -type f ! -name '*.pyc' -exec cksum {} + | LC_ALL=C sort | cksum)
+    sources="$sources ${LAMPYR_PURE:+pure}"
+    if [ "$(cat .venv/installed-built 2>/dev/null)" != "$sources" ]; then
+        say "building Lampyr (a minute; LAMPYR_PURE=1 leaves its modules as they are)"
+        pip_install --no-build-isolation --no-deps --force-reinstall . || fail "Lampyr could not be built"
+        echo "$sources" >.venv/installed-built
+    fi
 }
 
 model() {
@@ -136,6 +149,7 @@ browser() {
 demo() {
     environment local
     model
+    [ ! -e .venv/installed-built ] || built
     [ -d demo ] || lampyr init demo --template chat --json >/dev/null # without "Next:", which is what follows
     [ ! -e demo/requirements.txt ] || install demo demo/requirements.txt -r demo/requirements.txt
     exec lampyr dev demo "$@"
@@ -143,6 +157,7 @@ demo() {
 
 tests() {
     environment dev,local
+    built
     model
     browser
     [ $# = 0 ] || exec python -m pytest "$@"
@@ -157,11 +172,13 @@ tests() {
 
 soak() {
     environment dev,local
+    built
     LAMPYR_KILLS=${1:-1000} exec python -m pytest tests/system/test_soak.py -s
 }
 
 check() {
     environment dev,local
+    export PYTHONPATH="$root/src"
     failed=
     ruff check || failed="$failed ruff-check"
     ruff format --check || failed="$failed ruff-format"
@@ -172,12 +189,14 @@ check() {
 
 bench() {
     environment dev,local
+    built
     [ -e bench/__main__.py ] || fail "there is nothing to measure yet: no bench/__main__.py"
     exec python bench "$@"
 }
 
 docs() {
     environment dev,local
+    built
     model
     browser
     export LAMPYR_SCREENSHOT=1

@@ -276,23 +276,18 @@ class Starter:
         self._context: contextvars.Context | None = None
         self._catch = self._caught  # bound once
 
-    if sys.version_info >= (3, 12):
-
-        def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if sys.version_info >= (3, 12):
             return asyncio.Task(coroutine, loop=self._loop, eager_start=True)
-
-    else:
-
-        def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-            # Before Python 3.12 a task hands its first step to `call_soon`; here it is caught and run.
-            self._loop.call_soon = self._catch  # type: ignore[assignment, method-assign]  # on purpose
-            try:
-                task = asyncio.Task(coroutine, loop=self._loop)
-            finally:
-                del self._loop.call_soon  # the instance attribute: the method shows again
-            assert self._context is not None and self._step is not None
-            self._context.run(self._step)
-            return task
+        # Before Python 3.12 a task hands its first step to `call_soon`; here it is caught and run.
+        self._loop.call_soon = self._catch  # type: ignore[assignment, method-assign]  # on purpose
+        try:
+            task = asyncio.Task(coroutine, loop=self._loop)
+        finally:
+            del self._loop.call_soon  # the instance attribute: the method shows again
+        assert self._context is not None and self._step is not None
+        self._context.run(self._step)
+        return task
 
     def _caught(self, step: Callable[..., object], *, context: contextvars.Context | None = None) -> None:
         self._step, self._context = step, context
