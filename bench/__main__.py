@@ -28,6 +28,7 @@ import stream
 import warm
 
 import broker
+from lampyr.gateway import call
 
 BENCHES: dict[str, Callable[[], None]] = {
     "cold": cold.main,
@@ -66,7 +67,8 @@ def machine() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "starlette", "uvloop", "httptools"))
     return (
         f"{os.cpu_count()} cores ({cpu[1] if cpu else platform.machine()}), {memory_gb:.0f} GB, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {versions}"
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {versions}; "
+        f"Lampyr {'pure Python' if (call.__file__ or '').endswith('.py') else 'compiled'}"
     )
 
 
