@@ -165,7 +165,7 @@ tests() {
     # measure. Their Python is an ordinary one: it keeps what it has compiled, and writes to a pipe in blocks.
     unset PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
     failed=
-    python -m pytest --numprocesses 2 --dist loadgroup -m "not alone" || failed=1
+    python -m pytest --numprocesses 2 -m "not alone" || failed=1
     python -m pytest -m alone || failed=1
     [ -z "$failed" ] || fail "some tests failed; the names are above"
 }

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serving import Serve, Server, write
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests run in several processes (./do test), those that share a server run in the same one."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(_company(item)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Who hands out the tests where they run in several processes (./do test)."""
+    from companies import Companies
 
-
-def _company(item: pytest.Item) -> str:
-    """The folder where its tests have one server, in the contract one for each command; else the file."""
-    folder = item.path.parent.name
-    if folder == "contract":
-        assert isinstance(item, pytest.Function)
-        return f"contract {item.callspec.params['server']}"
-    return folder if folder == "isolation" else str(item.path)
+    return Companies(config, log)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import textwrap
+import time
 import venv
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,9 @@ SLOW = "import time\ntime.sleep(1.3)\ndef GET(): ...\n"
 
 def test_progress_is_told_once_it_takes_a_second(tmp_path: Path) -> None:
     write(tmp_path, {"app/a/route.py": "def GET(): ...\n"})
-    assert build(tmp_path).stderr == ""
+    began_s = time.monotonic()
+    quick = build(tmp_path)
+    assert quick.stderr == "" or time.monotonic() - began_s > 1  # a busy machine
     write(tmp_path, {"app/b/route.py": SLOW})
     done = build(tmp_path)
     assert "lampyr: importing /b (2 of 2)\n" in done.stderr and "importing" not in done.stdout
