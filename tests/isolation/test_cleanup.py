@@ -47,6 +47,7 @@ def test_an_instance_that_ends_takes_its_group_along(tmp_path: Path) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.alone  # whatever server starts meanwhile removes it, too
 @needs("memory")
 def test_what_a_killed_server_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
     server = served(tmp_path / "project")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from serving import Serve, Server
 
 PICTURE = Path(__file__).parents[2] / "docs/img/chat.png"
-ANSWER_WITHIN_S = 90
+ANSWER_WITHIN_S = 240  # the model is the last to get a core on a busy machine
 QUESTION = "Why do fireflies glow at night? Please tell me about it in a few sentences."
 
 # Remembers how long the answer was each time it changed.
