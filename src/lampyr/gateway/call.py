@@ -363,7 +363,7 @@ class Call:
             if self.outcome == "ok":
                 self.outcome = "timeout" if why == BLOCKED else "crashed"
             if self.instance is not None and why == CRASHED:
-                self.instance.ask_status(partial(self._service.log.crash, self))
+                self.instance.exit.ask(partial(self._service.log.crash, self))
             else:
                 self._service.log.ended(self, why)
         if why == BLOCKED:

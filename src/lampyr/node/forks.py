@@ -25,7 +25,8 @@ SHAPES = {
 # What an honest snapshot says is shorter: a stack, or the names of the project's files.
 MOST_SAID_BYTES = 4 * 1024 * 1024
 
-Forked = Callable[[int, int], None]
+Forked = Callable[[int], None]  # with its pidfd
+Ended = Callable[[int], None]  # with its exit status
 
 
 class Forks:
@@ -48,24 +49,27 @@ class Forks:
         self._told = told
         self._lost = lost
         self._hatch = hatch
-        self._ordered: deque[Forked] = deque()
+        self._ordered: deque[tuple[Forked, Ended]] = deque()
+        self._children: dict[int, Ended] = {}
         self.alive = True
         loop.add_reader(channel.fileno(), self._read)
 
-    def order(self, message: Message, fds: tuple[int, ...], forked: Forked) -> bool:
-        """Ask for a child; `forked(pid, pidfd)` follows in the order of asking, with pidfd -1 where fork failed.
+    def order(self, message: Message, fds: tuple[int, ...], forked: Forked, ended: Ended) -> bool:
+        """Ask for a child; `forked(pidfd)` follows in the order of asking, with -1 where fork failed.
+
+        `ended(status)` follows when it has ended, if this process still lives then.
 
         False: the process is gone or stuck, and nothing follows.
         """
         if not self.say(message, fds):
             return False
-        self._ordered.append(forked)
+        self._ordered.append((forked, ended))
         return True
 
     @property
-    def owes(self) -> bool:
-        """Whether an order has not been answered yet."""
-        return bool(self._ordered)
+    def has_children(self) -> bool:
+        """Whether a child lives or has been ordered."""
+        return bool(self._ordered or self._children)
 
     def say(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
         if not self.alive:
@@ -90,7 +94,7 @@ class Forks:
             self.close()
             self._lost()
             while self._ordered:
-                self._ordered.popleft()(0, -1)
+                self._ordered.popleft()[0](-1)
 
     def _take(self, message: Message, fds: list[int]) -> None:
         if not _is_ours(message):
@@ -99,15 +103,19 @@ class Forks:
         elif "hatch" in message and len(fds) == 1 and self._hatch is not None and self._hatch(fds[0]):
             pass  # it is theirs
         elif "forked" in message and fds and _is_process(fds[0]) and self._ordered:
-            self._ordered.popleft()(message["forked"], fds[0])
+            forked, self._children[message["forked"]] = self._ordered.popleft()
+            forked(fds[0])
         elif ("forked" in message or "unforked" in message) and self._ordered:
             for fd in fds:
                 os.close(fd)
-            self._ordered.popleft()(0, -1)
+            self._ordered.popleft()[0](-1)
         else:
             for fd in fds:
                 os.close(fd)
-            self._told(message)
+            if "exited" not in message:
+                self._told(message)
+            elif (ended := self._children.pop(message["exited"], None)) is not None:
+                ended(message.get("status", 0))
 
     def close(self) -> None:
         """Hang up; the process takes that as the order to end."""

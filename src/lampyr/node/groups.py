@@ -36,6 +36,7 @@ class Group:
         memory, pids = self._folders.get("memory"), self._folders.get("pids")
         if memory is not None:
             bound = str(memory_mib * MIB)
+            _set(memory, ("memory.memsw.limit_in_bytes",), "-1")  # never less than the next, which may grow
             _set(memory, ("memory.max", "memory.limit_in_bytes"), bound)
             _set(memory, ("memory.swap.max",), "0")
             _set(memory, ("memory.memsw.limit_in_bytes",), bound)

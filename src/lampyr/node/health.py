@@ -47,9 +47,9 @@ class Health:
         if instance is not self._instance:
             return
         if self._ready:
-            instance.ask_status(self._left)
+            instance.exit.ask(self._left)
         else:
-            instance.ask_status(self._failed)
+            instance.exit.ask(self._failed)
 
     def _left(self, status: int | None) -> None:
         if status == 0:

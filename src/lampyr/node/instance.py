@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from lampyr.core import lifecycle
 from lampyr.core.pace import MOST_AHEAD
+from lampyr.node.exit import Exit
 from lampyr.node.logs import LogPipe
 from lampyr.node.meter import Meter, SharedMeter
 from lampyr.node.processes import end, pid_of, send_signal
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # No frame of an honest instance is larger: bodies leave in pieces of one window.
 MAX_FRAME_BYTES = wire.WINDOW_BYTES + 128 * 1024
-# How long after its end the status of a process may be news.
-STATUS_TIMEOUT_S = 2.0
 # Frames that complete a response; their kind stands last in the header.
 ENDS = frozenset({wire.ANSWER, wire.QUICK_ANSWER, wire.END, wire.FAIL})
 KIND_AT = wire.HEADER_BYTES - 1
@@ -39,7 +37,6 @@ class Instance:
     """`running` maps streams to callers; `reason` is why it was told to end or killed, None for a death of its own."""
 
     __slots__ = (
-        "_asking",
         "_deaf",
         "_inbox",
         "_link",
@@ -51,7 +48,7 @@ class Instance:
         "blocked",
         "caller",
         "due",
-        "exit_status",
+        "exit",
         "first_bytes",
         "forked_s",
         "init_ms",
@@ -103,8 +100,7 @@ class Instance:
         memory_gb = pool.function.settings.memory / 1024
         self.meter = SharedMeter(memory_gb) if pool.concurrency > 1 else Meter(memory_gb)
         self.reason: str | None = None
-        self.exit_status: int | None = None
-        self._asking: list[Callable[[int | None], None]] = []  # how it ended
+        self.exit = Exit(pool.loop)
         link.on_full = self._full
         link.listen(self._read)
 
@@ -377,22 +373,6 @@ class Instance:
         """Take all that the process has said."""
         while self.state != "ended" and self._take_packet(self._receive()):
             pass
-
-    def ask_status(self, tell: Callable[[int | None], None]) -> None:
-        """Call `tell` with the exit status: the snapshot says it a little after the end, if it lives."""
-        if self.exit_status is not None:
-            tell(self.exit_status)
-            return
-        if not self._asking:
-            self._loop.call_later(STATUS_TIMEOUT_S, self.exited, None)
-        self._asking.append(tell)
-
-    def exited(self, status: int | None) -> None:
-        """The snapshot has said how the process ended, or has not in time (None)."""
-        self.exit_status = status
-        asking, self._asking = self._asking, []
-        for tell in asking:
-            tell(status)
 
     def close(self) -> None:
         """The process is gone: let go of everything that belonged to it."""

@@ -31,9 +31,12 @@ _numbers = count(1)
 
 
 class Fence:
-    """The groups of one function. Without control groups nothing happens here and nothing is held up."""
+    """The groups of one function, or of packages that several share (`route` is None).
 
-    def __init__(self, limits: Limits, route: str, name: str, memory_mib: int, max_instances: int) -> None:
+    Without control groups nothing happens here and nothing is held up.
+    """
+
+    def __init__(self, limits: Limits, route: str | None, name: str, memory_mib: int, max_instances: int) -> None:
         self._limits = limits
         self._route = route
         self._name = name
@@ -57,12 +60,31 @@ class Fence:
         assert self._limits.group is not None
         self._group = self._limits.group.within(f"{self._name}.{next(_numbers)}")
         self._snapshot = self._group.within("snapshot")
-        memory_mib = self._memory_mib + IMPORT_SLACK_MIB + MOVING_MIB * self._max_instances
         with _may_end(pid):
-            self._snapshot.hold(memory_mib=memory_mib, tasks=MAX_TASKS + self._max_instances)
+            self._snapshot.hold(memory_mib=self.import_mib, tasks=MAX_TASKS)
             self._snapshot.enter(pid)
         self._pid = pid
         self._kills = self._snapshot.memory_kills()
+
+    @property
+    def import_mib(self) -> int:
+        """What the snapshot may use until it is ready."""
+        return self._memory_mib + IMPORT_SLACK_MIB
+
+    def import_out_of_memory(self) -> bool:
+        """Whether the kernel has ended a process of the snapshot for its memory."""
+        snapshot = self._snapshot
+        return snapshot is not None and snapshot.memory_kills() > self._kills
+
+    def imported(self) -> None:
+        """The snapshot is ready: its children begin in its group."""
+        if self._limits.group is not None:
+            self._limits.do(self._open)
+
+    def _open(self) -> None:
+        if self._snapshot is not None:
+            memory_mib = self.import_mib + MOVING_MIB * self._max_instances
+            self._snapshot.hold(memory_mib=memory_mib, tasks=MAX_TASKS + self._max_instances)
 
     def admit(self, number: int, pidfd: int) -> None:
         """Move an instance into a group of its own."""
@@ -70,7 +92,8 @@ class Fence:
             self._limits.do(self._take, number, pid_of(pidfd))
 
     def _take(self, number: int, pid: int) -> None:
-        assert self._group is not None
+        if self._group is None:  # the snapshot has ended meanwhile, and the instance with it
+            return
         with _may_end(pid):
             self._instances[number] = group = self._group.within(str(number))
             group.hold(memory_mib=self._memory_mib, tasks=MAX_TASKS)
@@ -81,9 +104,10 @@ class Fence:
         group = self._instances.get(number)
         if group is not None and group.memory_kills():
             return True
-        if self._snapshot is None or self._snapshot.memory_kills() == self._kills:
+        snapshot = self._snapshot
+        if snapshot is None or (kills := snapshot.memory_kills()) == self._kills:
             return False
-        self._kills = self._snapshot.memory_kills()  # it had not been moved yet
+        self._kills = kills  # it had not been moved yet
         return True
 
     def used_bytes(self, number: int, exactly_from: int) -> int | None:
@@ -93,7 +117,7 @@ class Fence:
 
     def release(self, number: int) -> None:
         """An instance is over: end what it left, say which limit it met."""
-        if self._group is not None:
+        if self._limits.group is not None:
             self._limits.do(self._let_go, number)
 
     def end(self, number: int) -> None:
@@ -121,8 +145,13 @@ class Fence:
 
     def close(self) -> None:
         """The snapshot is over, and with it all instances."""
-        if self._group is not None:
-            self._limits.do(self._limits.remove, self._group)
+        if self._limits.group is not None:
+            self._limits.do(self._remove)
+
+    def _remove(self) -> None:
+        group, self._group, self._snapshot = self._group, None, None
+        if group is not None:
+            self._limits.remove(group)
 
 
 class Limits:

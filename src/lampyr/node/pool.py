@@ -225,7 +225,7 @@ class Pool:
         self.instances[number] = instance
         self._base.tracks.change(self.function.route, 1)
         fds = (link.theirs(), *(pipe.writer for pipe in pipes))
-        sent = self.snapshot.fork({"tmp": tmp}, fds, partial(self._forked, instance))
+        sent = self.snapshot.fork({"tmp": tmp}, fds, partial(self._forked, instance), partial(self._exited, instance))
         link.handed_over()
         for pipe in pipes:
             pipe.handed_over()
@@ -234,13 +234,12 @@ class Pool:
             self.loop.call_soon(self.ended, instance)
         return instance
 
-    def _forked(self, instance: Instance, pid: int, pidfd: int) -> None:
+    def _forked(self, instance: Instance, pidfd: int) -> None:
         if pidfd < 0:
             self.died(instance)
             return
         if instance.state != "ended":
             self.snapshot.fence.admit(instance.number, pidfd)
-        self.snapshot.exits[pid] = partial(self._exited, instance)
         instance.forked(pidfd)
 
     def _heard(self, instance: Instance, stream: str) -> Sink:
@@ -334,7 +333,7 @@ class Pool:
         why = instance.reason or (OUT_OF_MEMORY if fence.out_of_memory(instance.number) else CRASHED)
         fence.release(instance.number)
         if instance.reason is None and not instance.running:
-            instance.ask_status(self._tell_end)
+            instance.exit.ask(self._tell_end)
         if self.health is not None:
             self.health.ended(instance)
         for caller in list(instance.running.values()):
@@ -348,7 +347,7 @@ class Pool:
         self._check_emptied()
 
     def _exited(self, instance: Instance, status: int) -> None:
-        instance.exited(status)
+        instance.exit.said(status)
         self.died(instance)
 
     def _tell_end(self, status: int | None) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from lampyr.core.flow import Patience
+from lampyr.core import endings
 from lampyr.node import ends, isolation
-from lampyr.node.forks import Forked, Forks
+from lampyr.node.forks import Ended, Forked, Forks
 from lampyr.node.hatches import Hatches, is_listening
 from lampyr.node.limits import Fence, Limits
-from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
-from lampyr.node.processes import anonymous_bytes, end, own_bytes, pid_of
-from lampyr.node.shared import IMPORT_TIMEOUT_S, Shared
+from lampyr.node.logs import Sink
+from lampyr.node.offspring import IMPORT_TIMEOUT_S, Offspring
+from lampyr.node.processes import anonymous_bytes, pid_of
+from lampyr.node.shared import Shared
 from lampyr.node.shelf import Shelf
 from lampyr.node.tracks import Tracks
 from lampyr.runtime.channel import Channel, Message
@@ -82,8 +84,8 @@ class Base:
     def alive(self) -> bool:
         return self._forks is not None
 
-    def fork(self, message: Message, fds: tuple[int, ...], forked: Forked) -> bool:
-        return self._forks is not None and self._forks.order(message, fds, forked)
+    def fork(self, message: Message, fds: tuple[int, ...], forked: Forked, ended: Ended) -> bool:
+        return self._forks is not None and self._forks.order(message, fds, forked, ended)
 
     def place(self, route: str, tmp: str) -> Message:
         """What a function of its own has to have: a user id and a folder; and what it must never see."""
@@ -175,11 +177,8 @@ class Snapshot:
         self._env = env
         self._sink = sink
         self._changed = changed
-        self._forks: Forks | None = None
-        self._pidfd = -1
+        self._process: Offspring | None = None
         self.own_bytes = 0  # memory that it shared with no other process when it was ready; 0 while it is not
-        self._pipes: list[LogPipe] = []
-        self._timer: asyncio.TimerHandle | None = None
         self._retry_s = FIRST_RETRY_S
         self._retry_at = 0.0
         self._died = False  # while it was importing, since it was ready last
@@ -187,7 +186,6 @@ class Snapshot:
         self.state: Literal["absent", "importing", "ready", "failed"] = "absent"
         self.failure: dict[str, Any] = {}
         self.facts: dict[str, Any] = {}
-        self.exits: dict[int, Callable[[int], None]] = {}
         self.fence = Fence(base.limits, spec["route"], str(spec["user"]), spec["memory_mib"], max_instances)
 
     def wanted(self) -> None:
@@ -199,74 +197,50 @@ class Snapshot:
         self.state = "importing"
         self.let = False
         try:
-            forks, sent = self._order()
+            self._process = self._ordered()
         except OSError as error:  # of the server's own: no descriptors, or a state folder that it may not write
-            message = f"the server cannot make its process: {error}"
-            self._fail({"file": self._spec["file"], "line": None, "message": message, "traceback": message + "\n"})
+            self._fail_dead(f"the server cannot make its process: {error}", "")
             return
-        if not sent:
-            forks.close()
-            self._drop()
-            self.state = "importing"
-            self._parent.when_connected(self._import)
-            return
-        self._forks = forks
-        # The environment goes over the function's own channel: the base, and so its other children, never see it.
-        # It is sent once the limits are there, and no code of the user's runs before it has arrived.
-        self._timer = self._loop.call_later(IMPORT_TIMEOUT_S, self._stuck)
+        if not self._process.ordered:
+            self._import_later()
 
-    def _order(self) -> tuple[Forks, bool]:
-        """Ask for the process: our end of its channel, and whether somebody is there to ask. Raises OSError."""
+    def _ordered(self) -> Offspring:
+        """Its process, which may have found nobody to fork it. Raises OSError."""
         _make_tmp(self._spec)
-        self._pipes = stdout_and_stderr(self._loop, self._sink, self._spec["user"], Patience())
-        ours, theirs = Channel.pair()
-        forks = Forks(self._loop, ours, self._told, self._gone, self._offered)
-        fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
-        sent = self._parent.fork(self._spec, fds, partial(self._forked, forks))
-        theirs.close()
-        for pipe in self._pipes:
-            pipe.handed_over()
-        return forks, sent
+        return Offspring(
+            self._loop,
+            self._parent,
+            self._spec,
+            self._env,
+            self.fence,
+            self._sink,
+            told=self._told,
+            lost=self._gone,
+            overdue=self._stuck,
+            hatch=self._offered,
+        )
 
-    def _forked(self, forks: Forks, pid: int, pidfd: int) -> None:
-        if forks is not self._forks:  # it was closed meanwhile, and perhaps another one asked for
-            if pidfd >= 0:
-                end(pidfd)
-        elif pidfd < 0:
-            self._unforked()
-        else:
-            self._pidfd = pidfd
-            self.fence.admit_snapshot(pidfd, partial(self._say_env, forks))
-
-    def _unforked(self) -> None:
-        """The base has died or may not fork; the next one may."""
-        if self._parent.alive:
-            self._gone()
-        else:
-            self._drop()
-            self._parent.when_connected(self._import)
-
-    def _say_env(self, forks: Forks) -> None:
-        forks.say({"env": self._env})
+    def _import_later(self) -> None:
+        """There is nobody who could fork it; the next one will."""
+        self._drop()
+        self._parent.when_connected(self._import)
 
     def _told(self, message: Message) -> None:
         if self.state == "importing" and "ready" in message:
+            assert self._process is not None
             self._settle("ready")
             files = message.get("files")
             files = [str(file) for file in files] if isinstance(files, list) else []
             self.facts = {"files": files, "warnings": message.get("warnings")}
             self._retry_s = FIRST_RETRY_S
             self._died = False
-            self.own_bytes = own_bytes(self._pidfd)
+            self.fence.imported()
+            self.own_bytes = self._process.own_bytes
             self._shelf.put(self, self.own_bytes)
             self._changed()
         elif self.state == "importing" and "failed" in message:
-            blank = {"file": self._spec["file"], "line": None, "message": "", "traceback": ""}
+            blank = {"line": None, "message": "", "traceback": ""}
             self._fail({**blank, **_well_formed(message["failed"])})
-        elif "exited" in message:
-            ended = self.exits.pop(message["exited"], None)
-            if ended is not None:
-                ended(message.get("status", 0))
 
     def _offered(self, fd: int) -> bool:
         """The first it offers, before it imports anything; what the user's code offers later is nobody's."""
@@ -278,26 +252,41 @@ class Snapshot:
 
     def _stuck(self) -> None:
         message = f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s"
-        self._fail({"file": self._spec["file"], "line": None, "message": message, "traceback": message + "\n"})
+        self._fail({"line": None, "message": message, "traceback": message + "\n"})
 
     def _gone(self) -> None:
-        if self.state == "importing" and not self._died:
-            self._died = True  # perhaps somebody else has killed it
-            self._settle("absent")
-            self._drop()
-            self._import()
-        elif self.state == "importing":
-            message = "the process ended while it was importing the function"
-            failure = {"file": self._spec["file"], "line": None, "message": message, "traceback": message + "\n"}
-            self._fail({**failure, "hint": "`lampyr build` says how it ended"})
+        if self.state == "importing":
+            assert self._process is not None
+            self._process.exit.ask(partial(self._died_importing, self._process))
         elif self.state == "ready":
             self._settle("absent")
             self._drop()
             self._changed()
 
+    def _died_importing(self, process: Offspring, status: int | None) -> None:
+        """`status` is None where it was never forked, or nobody knows."""
+        if self._process is not process or self.state != "importing":
+            return
+        if process.pidfd < 0 and not self._parent.alive:
+            self._import_later()
+        elif self.fence.import_out_of_memory():
+            text = f"importing it needed more memory than the {self.fence.import_mib} MiB an import may use here"
+            self._fail_dead(text, "raise `memory`, or import less: an import may use that and 1024 MiB")
+        elif status in (None, -signal.SIGKILL) and not self._died:
+            self._died = True  # perhaps somebody else has killed it
+            self._drop()
+            self._import()
+        else:
+            text = "the process ended while it was importing the function"
+            text, hint = (text, "") if status is None else (f"{text}: it {endings.told(status)}", endings.hint(status))
+            self._fail_dead(text, hint)
+
+    def _fail_dead(self, message: str, hint: str) -> None:
+        self._fail({"line": None, "message": message, "traceback": message + "\n", "hint": hint})
+
     def _fail(self, failure: dict[str, Any]) -> None:
         self._settle("failed")
-        self.failure = failure
+        self.failure = {"file": self._spec["file"], **failure}
         self._retry_at = self._loop.time() + self._retry_s
         self._retry_s = min(self._retry_s * 2, LAST_RETRY_S)
         self._drop()
@@ -305,20 +294,19 @@ class Snapshot:
 
     def _settle(self, state: Literal["absent", "ready", "failed"]) -> None:
         self.state = state
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._process is not None:
+            self._process.settled()
 
-    def fork(self, order: Message, fds: tuple[int, ...], forked: Forked) -> bool:
+    def fork(self, order: Message, fds: tuple[int, ...], forked: Forked, ended: Ended) -> bool:
         """Ask for an instance. False when the snapshot has just died; it will be back when it is wanted."""
-        assert self._forks is not None
+        assert self._process is not None
         self._shelf.used(self)
-        return self._forks.order(order, fds, forked)
+        return self._process.fork(order, fds, forked, ended)
 
     @property
     def needed(self) -> bool:
         """Whether an instance of it lives or is on its way."""
-        return bool(self.exits) or (self._forks is not None and self._forks.owes)
+        return self._process is not None and self._process.needed
 
     def let_go(self) -> None:
         """Be absent until somebody needs it again."""
@@ -332,7 +320,7 @@ class Snapshot:
         if (used_bytes := self.fence.used_bytes(instance.number, exactly_from)) is not None:
             return used_bytes
         pid = instance.host_pid()
-        own = pid_of(self._pidfd) if self._pidfd >= 0 else 0
+        own = pid_of(self._process.pidfd) if self._process is not None and self._process.pidfd >= 0 else 0
         return max(anonymous_bytes(pid) - anonymous_bytes(own), 0) if pid > 0 and own > 0 else 0
 
     def _drop(self) -> None:
@@ -341,17 +329,9 @@ class Snapshot:
             self._hatch = 0
         self.own_bytes = 0
         self._shelf.drop(self)
-        if self._forks is not None:
-            self._forks.close()
-            self._forks = None
-        if self._pidfd >= 0:
-            end(self._pidfd)
-            self._pidfd = -1
-            self.fence.close()
-        self.exits.clear()  # it tells of none of them any more, and the numbers mean others in the next one
-        for pipe in self._pipes:
-            pipe.finish()
-        self._pipes = []
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
     def close(self) -> None:
         """Let the process go. Its instances, if any are left, end with it."""

@@ -288,8 +288,11 @@ def _hatch(address: str) -> socket.socket:
 # --- the shared snapshot
 
 
-def share(spec: Mapping[str, Any], means: Means) -> Apart:
+def share(spec: Mapping[str, Any], means: Means, admitted: Callable[[], None]) -> Apart:
     """Enter what a shared snapshot may have: a room, and just enough power to make rooms for its functions in it.
+
+    `admitted()` waits until our limits hold: the process that goes on is forked after that, and has them too. Before
+    it the base waits for us.
 
     That power is over a user namespace of its own and ends with it: in there are the functions' user ids and no others,
     so that this process, whose packages all of them have imported anyway, can become one of them and nobody else.
@@ -306,6 +309,7 @@ def share(spec: Mapping[str, Any], means: Means) -> Apart:
     else:
         _enter_mapped_namespace(*means.handshake)
         become(spec["user"])
+    admitted()
     kernel.unshare(kernel.NEW_PIDS | kernel.NEW_MOUNTS | kernel.NEW_IPC)
     pid = os.fork()
     if pid != 0:

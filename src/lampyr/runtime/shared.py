@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -36,14 +37,9 @@ def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Mean
     """Serve as the shared snapshot of `spec["packages"]`."""
     snapshot.connect(*logs)
     lines.speak()
-    received = channel.receive()
-    if received is None:
-        os._exit(0)
-    os.environ.clear()
-    os.environ.update(received[0]["env"])
     sandbox.adopt_orphans()
     try:
-        apart = sandbox.share(spec, means)
+        apart = sandbox.share(spec, means, partial(snapshot.receive_env, channel))
         os.chdir(spec["root"])
         asked = _import(spec)
     except BaseException as error:

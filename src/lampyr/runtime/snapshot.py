@@ -235,11 +235,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     lines.speak()
     faulthandler.enable(file=2, all_threads=True)  # a crash in compiled code leaves a stack, in instances too
     os.setsid()
-    received = channel.receive()
-    if received is None:
-        os._exit(0)
-    os.environ.clear()
-    os.environ.update(received[0]["env"])
+    receive_env(channel)
     if means.room:
         os.environ["HOME"] = ROOM_TMP
         os.environ.setdefault("USER", "lampyr")  # a user id without a name is what few programs expect
@@ -274,6 +270,15 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         if forker.fork(os.fork, fds):
             forker.close()
             _become_instance(instance, order, fds)
+
+
+def receive_env(channel: Channel) -> None:
+    """Wait for the environment, which comes when our limits hold; end where nobody is there to send it."""
+    received = channel.receive()
+    if received is None:
+        os._exit(0)
+    os.environ.clear()
+    os.environ.update(received[0]["env"])
 
 
 def _trace(spec: Message) -> Callable[[], Message]:
