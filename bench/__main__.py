@@ -17,6 +17,7 @@ from pathlib import Path
 
 import burst
 import cold
+import deadline
 import density
 import instance
 import masking
@@ -36,6 +37,7 @@ BENCHES: dict[str, Callable[[], None]] = {
     "warm": warm.main,
     "stream": stream.main,
     "density": density.main,
+    "deadline": deadline.main,
     "instance": instance.main,
     "routing": routing.main,
     "masking": masking.main,
