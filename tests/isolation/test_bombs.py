@@ -94,6 +94,22 @@ def test_a_log_flood_does_not_grow_the_gateway(server: Server) -> None:
     assert gateway.memory_info().rss - before < 64 << 20
 
 
+def test_a_line_without_an_end_does_not_grow_the_gateway(server: Server) -> None:
+    gateway = server.find("lampyr.gateway")
+    before = gateway.memory_info().rss
+    assert explode(server, "long_line").status == 200
+    assert gateway.memory_info().rss - before < 64 << 20
+
+
+@needs("room", "pids")
+def test_a_fork_bomb_after_the_response_ends_with_all_it_made(server: Server) -> None:
+    before = its_processes(server)
+    assert server.get("/bomb/after_bomb").status == 200
+    server.log(r"^GET /bomb/after_bomb 200 (timeout|crashed) .*after\(\)", 30)
+    until(lambda: its_processes(server) <= before + 1, "the bomb to be gone", 15)
+    assert server.get("/victim").status == 200 and server.get("/bomb/descriptors").status == 200
+
+
 def test_a_busy_function_leaves_time_to_others(server: Server) -> None:
     assert explode(server, "spin").status == 200
 

@@ -130,6 +130,21 @@ def test_no_door_leads_to_a_new_namespace(server: Server) -> None:
     assert facts(server, "spaces") == {"clone": "refused EPERM", "clone3": "refused ENOSYS", "child": "EPERM"}
 
 
+@needs("seccomp")
+def test_no_socket_leads_around_the_network_namespace_or_to_the_kernels_corners(server: Server) -> None:
+    found = facts(server, "families")
+    assert all(errors == ["refused EAFNOSUPPORT"] for errors in found.values()), found
+
+
+@needs("room", "memory")
+def test_system_v_memory_is_bounded_and_goes_with_the_instance(server: Server) -> None:
+    for _ in range(3):
+        found = facts(server, "ipc")
+        assert found["left"]["shm"] == 0, found  # type: ignore[index]
+        assert found["MiB"] <= 64 and found["queues"] <= 16, found  # type: ignore[operator]
+        server.get("/attacker/leave")
+
+
 @needs("room")
 def test_devices_cannot_be_made_and_only_harmless_ones_are_there(server: Server) -> None:
     found = facts(server, "devices")
@@ -157,6 +172,7 @@ def test_no_socket_of_ours_or_of_another_function_can_be_reached(server: Server)
 
 @needs("network")
 def test_a_function_with_the_broker_only_has_no_network(server: Server) -> None:
-    assert server.get(f"/attacker/network?port={server.port}").json() == {"tcp": "got None", "udp": "got 1"}
+    found = server.get(f"/attacker/network?port={server.port}").json()
+    assert (found["tcp"], found["udp"]) == ("got None", "got 1")
     found = server.get(f"/cut?how=network&port={server.port}").json()
-    assert len(found) == 2 and refused(found), found
+    assert len(found) == 5 and refused(found), found

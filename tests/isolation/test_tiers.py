@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,7 @@ PROJECT = {
     "app/works/route.py": ROUTE,
     "app/attacker/[how]/route.py": ATTACKER,
     "app/loop/[client]/route.py": LOOP,
+    "app/cut/route.py": f'network = "broker"\n{ATTACKER}',
     "helper.py": "NAME = 'helper'\n",
     "inner/more.py": "NAME = 'more'\n",
     ".env": f"A_TOKEN={SECRET}\n",
@@ -133,6 +135,50 @@ def test_processes_outside_are_out_of_reach(tier: tuple[str, Server]) -> None:
     privileges = server.get("/attacker/privileges").json()
     assert privileges["become root"].startswith("refused")
     assert {int(privileges["status"][name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
+
+
+def test_no_odd_sockets(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    found = server.get("/attacker/families").json()
+    assert all(errors == ["refused EAFNOSUPPORT"] for errors in found.values()), found
+
+
+def test_the_servers_processes_and_the_users_files_and_sockets_are_out_of_reach(tier: tuple[str, Server]) -> None:
+    name, server = tier
+    gateway = server.find("lampyr.gateway")
+    top = server.root.parent
+    file = server.root / "secret.txt"
+    file.write_text("x")
+    file.chmod(0o600)
+    os.chown(file, server.root.stat().st_uid, server.root.stat().st_gid)
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.bind(str(top / "bus"))
+        (top / "bus").chmod(0o600)
+        os.chown(top / "bus", file.stat().st_uid, file.stat().st_gid)
+        bus.listen()
+        asked = f"pid={gateway.pid}&file={file}&socket={top / 'bus'}&own={server.live / 'helper.py'}"
+        found = server.get(f"/attacker/neighbours?{asked}").json()
+    (top / "bus").unlink()
+    mode = found.pop("mode")
+    assert file.stat().st_mode & 0o777 == 0o600, mode
+    if name != "ordinary container":  # there is a PID namespace, or a user id of its own: it means nobody else
+        found.pop("priority of the user")
+    assert all(one.startswith("refused") for one in found.values()), found
+    assert gateway.nice() == os.nice(0) and len(gateway.cpu_affinity() or ()) == os.cpu_count()
+
+
+def test_with_the_broker_only_there_is_no_network(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    found = server.get(f"/cut?how=network&port={server.port}")
+    assert found.status == 200, found.body
+    assert all(one.startswith("refused") for one in found.json().values()), found.json()
+
+
+def test_who_ends_his_own_snapshot_gets_another(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    server.get("/attacker/parent")
+    until(lambda: server.get("/attacker/descriptors").status == 200, "the function to be back", 20)
+    assert server.get("/works").status == 200
 
 
 def test_memory_is_bounded(tier: tuple[str, Server]) -> None:

@@ -144,6 +144,75 @@ def devices(query):
     }
 
 
+def families(query):
+    """Sockets of families that know no namespace, or that only attackers use; and netlink's other ends."""
+    odd = {"PACKET": 17, "RDS": 21, "CAN": 29, "TIPC": 30, "ALG": 38, "VSOCK": 40, "QIPCRTR": 42, "XDP": 44}
+    kinds = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET)
+    tried = {name: [attempt(socket.socket, number, kind) for kind in kinds] for name, number in odd.items()}
+    ends = {f"netlink {end}": [attempt(socket.socket, socket.AF_NETLINK, socket.SOCK_RAW, end)] for end in range(1, 22)}
+    return {name: sorted(set(found)) for name, found in {**tried, **ends}.items()}
+
+
+def neighbours(query):
+    """What a process of the same user can do to the server: its limits, priority and files, and the user's sockets."""
+    import resource
+
+    pid, file, door = int(query.get("pid")), query.get("file"), query.get("socket")
+
+    def connect():
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(door)
+
+    os.open(query.get("own"), os.O_RDONLY)
+    return {
+        "limits": attempt(resource.prlimit, pid, resource.RLIMIT_NOFILE, (10, 10)),
+        "priority": attempt(os.setpriority, os.PRIO_PROCESS, pid, 19),
+        "priority of the user": attempt(os.setpriority, os.PRIO_USER, os.getuid(), 19),
+        "processors": attempt(os.sched_setaffinity, pid, {0}),
+        "scheduler": attempt(os.sched_setscheduler, pid, os.SCHED_IDLE, os.sched_param(0)),
+        "owner": attempt(os.chown, file, os.getuid(), os.getgid()),
+        "attribute": attempt(os.setxattr, file, "user.x", b"x"),
+        "mode": attempt(os.chmod, file, 0o777),
+        "socket": attempt(connect),
+    }
+
+
+def ipc(query):
+    """System V: what earlier instances have left, and as much as can be had."""
+    left = {}
+    for name in ("shm", "msg", "sem"):
+        with open(f"/proc/sysvipc/{name}") as file:
+            left[name] = len(file.readlines()) - 1
+    LIBC.shmat.restype = ctypes.c_void_p
+    made, queues = 0, 0
+    while made < 512 and (segment := LIBC.shmget(0, 1 << 20, 0o1600)) >= 0:
+        LIBC.shmat(segment, None, 0)
+        made += 1
+    while queues < 1000 and LIBC.msgget(0, 0o1600) >= 0:
+        queues += 1
+    return {"left": left, "MiB": made, "queues": queues}
+
+
+def parent(query):
+    """The snapshot, which forks our siblings: without a PID namespace it is within reach."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(6)
+    return {}
+
+
+def after_bomb(query):
+    from lampyr import after
+
+    after(fork_bomb, query)
+    return {}
+
+
+def long_line(query):
+    for _ in range(64):
+        os.write(2, b"x" * (1 << 20))
+    return {}
+
+
 def privileges(query):
     PR_GET_DUMPABLE, PR_SET_DUMPABLE = 3, 4
     return {
@@ -219,9 +288,20 @@ def mounts(query):
 
 def network(query):
     address = ("127.0.0.1", int(query.get("port")))
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        tcp.settimeout(2)
-        return {"tcp": attempt(tcp.connect, address), "udp": attempt(udp.sendto, b"x", address)}
+    STREAM, DATAGRAM, FAST_OPEN = socket.SOCK_STREAM, socket.SOCK_DGRAM, 0x20000000
+
+    def on(kind, step, *arguments, protocol=0):
+        with socket.socket(socket.AF_INET, kind, protocol) as sock:
+            sock.settimeout(2)
+            return getattr(sock, step)(*arguments)
+
+    return {
+        "tcp": attempt(on, STREAM, "connect", address),
+        "fast open": attempt(on, STREAM, "sendto", b"GET /victim HTTP/1.1\\r\\n", FAST_OPEN, address),
+        "udp": attempt(on, DATAGRAM, "sendto", b"x", address),
+        "mptcp": attempt(lambda: on(STREAM, "connect", address, protocol=262)),
+        "sctp": attempt(lambda: on(STREAM, "connect", address, protocol=132)),
+    }
 
 
 # --- floods and bombs

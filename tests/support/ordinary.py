@@ -43,6 +43,6 @@ if __name__ == "__main__":
         os.setresuid(user, user, user)
     if sys.argv[2] == "container":
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        kernel.seccomp()
+        kernel.refuse_calls()
     os.environ["HOME"] = "/tmp"
     os.execv(sys.argv[3], sys.argv[3:])

@@ -49,6 +49,9 @@ def _of_the_room(means: Mapping[str, Any]) -> list[Promise]:
     else:
         alone = "Landlock, version 6 or newer" if landlock >= 6 else "nothing"
     ends = f"PID {space}: the snapshot is their init" if room else "the snapshot adopts and ends orphans"
+    walled = landlock >= 4 and means["seccomp"]
+    fallback = "Landlock (TCP) and seccomp (everything else)" if walled else "nothing"
+    network = "network namespaces" if means["network"] else fallback
     tmp = "a tmpfs of half its memory" if room else "a folder of its own, without a limit"
     return [
         Promise(
@@ -63,8 +66,7 @@ def _of_the_room(means: Mapping[str, Any]) -> list[Promise]:
         Promise("children", "no process that an instance started outlives it", ends, room, ROOT),
         Promise(
             "broker only", 'network = "broker": no network but the broker',
-            "network namespaces" if means["network"] else "Landlock (TCP only)" if landlock >= 4 else "nothing",
-            means["network"], ROOT,
+            network, bool(means["network"] or walled), f"{ROOT}; or use Linux 6.7 or newer with Landlock and seccomp",
         ),
     ]  # fmt: skip
 

@@ -215,8 +215,8 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 _AUDIT_ARCH = {_X86_64: 0xC000003E, _AARCH64: 0xC00000B7}
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_EPERM, _EINVAL, _ENOSYS = 1, 22, 38
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_EPERM, _EINVAL, _ENOSYS, _EOPNOTSUPP, _EAFNOSUPPORT = 1, 22, 38, 95, 97
 
 # What no handler needs and every escape is made of: (x86_64, aarch64).
 REFUSED: dict[str, tuple[int, int]] = {
@@ -274,37 +274,124 @@ _FOR_ROOMS = frozenset(
     ("pivot_root", "mount", "umount2", "unshare", "setns", "open_tree", "move_mount", "mount_setattr")
 )
 
+# Sockets by their family: those of files, IPv4, IPv6 and routes. Others lead around a network namespace (AF_VSOCK: to
+# the hypervisor), or are for nobody but attackers (AF_ALG, AF_PACKET, AF_CAN...). Of netlink only routes: sock_diag
+# tells whom this machine talks to.
+_SOCKET, _SOCKETPAIR = (41, 198), (53, 199)
+_UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
+_STREAM, _TCP_PROTOCOL = 1, 6
 
-def seccomp(*, makes_rooms: bool = False) -> None:
+# What a process may do to another one with its user id, where nothing else keeps them apart: (x86_64, aarch64) and
+# which arguments have to be what for it to mean the caller itself.
+_TO_ITSELF: dict[str, tuple[tuple[int, int], tuple[tuple[int, int], ...]]] = {
+    "prlimit64": ((302, 261), ((0, 0),)),
+    "setpriority": ((141, 140), ((0, 0), (1, 0))),
+    "ioprio_set": ((251, 30), ((0, 1), (1, 0))),
+    "sched_setparam": ((142, 118), ((0, 0),)),
+    "sched_setscheduler": ((144, 119), ((0, 0),)),
+    "sched_setaffinity": ((203, 122), ((0, 0),)),
+    "sched_setattr": ((314, 274), ((0, 0),)),
+}
+# What it may do to the files of that user: Landlock does not look at it. Modes are not changed, and nobody is told, as
+# on file systems that have none: programs that copy files want to set them.
+_MODES = ((90, -1), (91, 52), (268, 53), (452, 452))
+_OWNERS = ((92, -1), (93, 55), (94, -1), (260, 54))
+_ATTRIBUTES = ((188, 5), (189, 6), (190, 7), (463, 463), (197, 14), (198, 15), (199, 16), (466, 466))
+# TCP without connect(2), which Landlock does not see, and a port without bind(2).
+_SENDS = (((44, 206), 3), ((46, 211), 2), ((307, 269), 3))
+_FAST_OPEN = 0x20000000
+_LISTEN = (50, 201)
+
+Instruction = tuple[int, int, int, int]
+_DONE: list[Instruction] = [(_RETURN, 0, 0, _ALLOW)]
+
+
+def _error(number: int) -> Instruction:
+    return (_RETURN, 0, 0, _ERRNO | number)
+
+
+def _argument(index: int) -> Instruction:
+    """Load the low half: what counts here is an int."""
+    return (_LOAD, 0, 0, 16 + 8 * index)
+
+
+def _when(number: int, body: list[Instruction]) -> list[Instruction]:
+    """`body` decides about this call."""
+    return [(_EQUAL, 0, len(body), number), *body] if number >= 0 else []
+
+
+def _sockets(number: int, *, unix: bool, tcp_only: bool) -> list[Instruction]:
+    """Those of families that are allowed; `tcp_only`: of the Internet's only TCP."""
+    internet = _DONE
+    if tcp_only:
+        kind = [_argument(1), (_AND, 0, 0, 0xF), (_EQUAL, 1, 0, _STREAM), _error(_EPERM)]
+        protocol = [_argument(2), (_EQUAL, 2, 0, 0), (_EQUAL, 1, 0, _TCP_PROTOCOL), _error(_EPERM)]
+        internet = [*kind, *protocol, *_DONE]
+    routes = [_argument(2), (_EQUAL, 1, 0, 0), _error(_EAFNOSUPPORT), *_DONE]
+    families = [(_UNIX, _DONE if unix else [_error(_EPERM)]), (_INET, internet), (_INET6, internet), (_NETLINK, routes)]
+    body = [_argument(0), *(step for family, rule in families for step in _when(family, rule)), _error(_EAFNOSUPPORT)]
+    return _when(number, body)
+
+
+def _only_itself(number: int, itself: tuple[tuple[int, int], ...]) -> list[Instruction]:
+    steps = [step for index, value in itself for step in (_argument(index), (_EQUAL, 1, 0, value), _error(_EPERM))]
+    return _when(number, [*steps, *_DONE])
+
+
+def seccomp(*, makes_rooms: bool = False, alike: bool = False, tcp_only: bool = False) -> None:
     """Refuse the calls of REFUSED with EPERM from now on, in this process and all it starts.
 
-    `makes_rooms`: but those that are needed to make a room for somebody else.
+    `makes_rooms`: but those that are needed to make a room for somebody else. `alike`: others have our user id, and
+    nothing else keeps their processes, files and sockets from us. `tcp_only`: no network but what Landlock judges.
 
     clone3 answers ENOSYS, which makes libc fall back to clone, whose flags a filter can see. Needs no_new_privs.
     """
-    machine = platform.machine()
-    column = (_X86_64, _AARCH64).index(machine)
+    column = _column()
     refused = [pair for name, pair in REFUSED.items() if not (makes_rooms and name in _FOR_ROOMS)]
-    numbers = sorted({pair[column] for pair in refused} | ({_MKNOD_X86_64} if column == 0 else set()))
+    rules = _refusals([*refused, *([_LISTEN] if tcp_only else [])])
+    rules += _sockets(_SOCKET[column], unix=not (alike or tcp_only), tcp_only=tcp_only)
+    rules += _sockets(_SOCKETPAIR[column], unix=True, tcp_only=tcp_only)
+    if alike:
+        for call, itself in _TO_ITSELF.values():
+            rules += _only_itself(call[column], itself)
+        for calls, answer in ((_MODES, 0), (_OWNERS, _EPERM), (_ATTRIBUTES, _EOPNOTSUPP)):
+            rules += [step for call in calls for step in _when(call[column], [_error(answer)])]
+    if tcp_only:
+        for call, flags in _SENDS:
+            rules += _when(call[column], [_argument(flags), (_ANY_BIT, 0, 1, _FAST_OPEN), _error(_EPERM), *_DONE])
+    filter_calls(rules)
+
+
+def _column() -> int:
+    return (_X86_64, _AARCH64).index(platform.machine())
+
+
+def _refusals(calls: Iterable[tuple[int, int]]) -> list[Instruction]:
+    """Of these calls, of namespaces by clone, and of mknod in its older form."""
+    column, machine = _column(), platform.machine()
+    numbers = sorted({pair[column] for pair in calls} | ({_MKNOD_X86_64} if column == 0 else set()))
+    clone = [_argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), _error(_EPERM), *_DONE]
+    rules = _when(_CLONE3, [_error(_ENOSYS)]) + _when(_CLONE[machine], clone)
+    return rules + [step for number in numbers for step in _when(number, [_error(_EPERM)])]
+
+
+def refuse_calls() -> None:
+    """Refuse REFUSED and nothing else, as the runtimes of containers do."""
+    filter_calls(_refusals(REFUSED.values()))
+
+
+def filter_calls(rules: list[Instruction]) -> None:
+    """Have `rules` decide about each call whose number they know; others are allowed. Needs no_new_privs."""
     program = [
         (_LOAD, 0, 0, 4),  # seccomp_data.arch
-        (_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
+        (_EQUAL, 1, 0, _AUDIT_ARCH[platform.machine()]),
         (_RETURN, 0, 0, _KILL_PROCESS),
         (_LOAD, 0, 0, 0),  # seccomp_data.nr
     ]
-    if column == 0:
+    if _column() == 0:
         # The x32 numbers mean the same calls again and would pass every comparison below.
-        program += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _ERRNO | _EPERM)]
-    program += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | _ENOSYS)]
-    for number in numbers:
-        program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | _EPERM)]
-    program += [
-        (_EQUAL, 0, 3, _CLONE[machine]),
-        (_LOAD, 0, 0, 16),  # seccomp_data.args[0], low half
-        (_ANY_BIT, 0, 1, _NAMESPACES),
-        (_RETURN, 0, 0, _ERRNO | _EPERM),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
+        program += [(_AT_LEAST, 0, 1, 0x40000000), _error(_EPERM)]
+    program += [*rules, *_DONE]
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer)), 16)

@@ -83,6 +83,7 @@ def enter(paths: list[str], tmp_bytes: int) -> None:
         options = f"mode=1777,size={tmp_bytes},nr_inodes={tmp_bytes // BYTES_PER_FILE}"
         kernel.mount("tmpfs", f"{site}/{folder}", "tmpfs", plain, options)
     kernel.mount("proc", f"{site}/proc", "proc", plain | kernel.NO_EXEC, "hidepid=2")
+    _bound_ipc(f"{site}/proc/sys/kernel", tmp_bytes)
     sealed = sorted({f"{site}/tmp/{path.split('/')[2]}" for path in paths if path.startswith("/tmp/")})
     for folder in sealed:  # where a project lies in /tmp, nobody may put a file beside it
         os.mkdir(folder)
@@ -96,6 +97,21 @@ def enter(paths: list[str], tmp_bytes: int) -> None:
         os.symlink(target, f"{site}/dev/{name}")
     _move_in(site)
     os.umask(umask)
+
+
+def _bound_ipc(settings: str, most_bytes: int) -> None:
+    """Let System V memory go with its last process, and be no more than temporary files may (sysvipc(7)).
+
+    It would stay with the namespace, instance after instance, where no limit of an instance counts it. So would queues
+    and semaphores, of which there may be few.
+    """
+    pages = most_bytes // os.sysconf("SC_PAGE_SIZE")
+    for name, value in (("shm_rmid_forced", 1), ("shmall", pages), ("msgmni", 16), ("sem", "250 4000 32 16")):
+        try:
+            with open(f"{settings}/{name}", "w") as file:
+                file.write(str(value))
+        except OSError:  # before Linux 6.8 an ordinary user may not, whose namespace it is or not
+            return
 
 
 def _make_like(tree: int, target: str) -> None:

@@ -245,6 +245,7 @@ def enter(spec: Mapping[str, Any], means: Means) -> socket.socket | None:
     and port). Returns the socket that the broker is to listen on, where nothing else of a network is left.
     """
     hatch = None
+    server = os.geteuid()
     user = spec.get("user") if means.users else None
     limits(spec["memory_mib"], counted=user is not None or means.user_namespace)
     if not LINUX:
@@ -269,7 +270,8 @@ def enter(spec: Mapping[str, Any], means: Means) -> socket.socket | None:
     if means.landlock:
         _landlock(spec, paths, means)
     if means.seccomp:
-        kernel.seccomp()
+        broker_only = spec.get("network") == "broker" and not (means.room and means.network)
+        kernel.seccomp(alike=not means.room and os.geteuid() == server, tcp_only=broker_only)
     return hatch
 
 
