@@ -12,18 +12,19 @@ import shutil
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
 from lampyr import config, errors
-from lampyr.build import brokering, check, environment
+from lampyr.build import brokering, environment
 from lampyr.build.scan import scan
 from lampyr.console import token
 from lampyr.control import door, otel
 from lampyr.control.registry import Registry
-from lampyr.errors import BuildError, LampyrError, PortError, StateError
+from lampyr.control.releases import not_served
+from lampyr.errors import LampyrError, PortError, StateError
 from lampyr.model import catalog, choice
 from lampyr.node import hierarchy
 from lampyr.node.supervisor import Supervisor
@@ -49,16 +50,15 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     models = [_LocalModel(provider) for provider in providers if provider.kind in ("local", "echo")]
     broker = _Broker(settings, {one.provider: one.address for one in models})
 
-    def environ() -> environment.Environment:
+    def look() -> None:
         found = environment.read(root, mode, os.environ, _vault(Place(state_dir), master, mode))
-        return found.given(broker.brokered)
+        _tell(found.given(broker.brokered).judge(project), fatal=mode == "production")
 
-    _apart(lambda: _tell(environ().judge(project), fatal=mode == "production"))
+    _apart(look)
     lock = _lock(state_dir)
     tmp = _fresh_tmp(state_dir)
     listening = _listen(host, port)
-    if mode == "production":
-        _deployed(Registry(state_dir, root), environ)
+    begin = _chosen(Registry(state_dir, root)) if mode == "production" else None
     entrance, key = door.build(state_dir)
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening[0].getsockname()[1]}"
@@ -104,6 +104,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "ledger_days": settings.server.ledger_days,
         "mode": mode,
         "state": str(state_dir),
+        "begin": begin,
         "url": url,
         "loopback": all(_is_loopback(sock) for sock in listening),
         "key": key,
@@ -191,10 +192,7 @@ def _vault(where: Place, master: int, mode: str) -> dict[str, Secret]:
 
 
 class _Broker:
-    """Where functions reach their providers: its address is known before it runs. `here` says where our models are.
-
-    Nobody listens there before the server runs, so that a call at import fails at once in a check.
-    """
+    """Where functions reach their providers: its address is known before it runs. `here` says where our models are."""
 
     def __init__(self, settings: config.Config, here: Mapping[str, str]) -> None:
         self._sock = socket.socket()
@@ -240,43 +238,20 @@ def _tell(project: Project, *, fatal: bool) -> None:
     for warning in project.warnings:
         print(f"lampyr: warning: {warning}", file=sys.stderr)
     if project.errors and fatal:
-        raise _not_served(project.errors)
+        raise not_served(project.errors)
     for problem in project.errors:
         print(f"lampyr: error: {problem}", file=sys.stderr)
 
 
-def _not_served(problems: Sequence[Problem]) -> BuildError:
-    message = f"the project cannot be served: {len(problems)} error{'s' if len(problems) > 1 else ''}"
-    return BuildError(message, "mend what is named above; `lampyr build` checks without serving", problems)
-
-
-def _deployed(registry: Registry, environ: Callable[[], environment.Environment]) -> None:
-    """Make a deployment of the project if its files are none yet; what serves is checked. Raises LampyrError."""
+def _chosen(registry: Registry) -> str:
+    """The deployment to begin with: what served last, or a copy of the project if its files are none yet."""
     index = registry.read()
     copy = registry.copy()
     id = index.active if index.active and copy in index.deployments else copy
     if id != copy:
         print(f"lampyr: serving the deployment {id}; the project's files are those of {copy}", file=sys.stderr)
         print(f"hint: `lampyr deploy` switches to {copy}", file=sys.stderr)
-    root = registry.folder(id)
-    settings = config.load(root)
-    project = scan(root, settings, registry.root)
-    try:
-        _apart(lambda: _try_imports(project, settings, environ()))
-    except LampyrError:
-        registry.discard(id)
-        raise
-    if id != index.active:
-        registry.add(id, preview=False)
-
-
-def _try_imports(project: Project, settings: config.Config, env: environment.Environment) -> None:
-    """Import every function once, as its snapshot will: what cannot be imported is not served."""
-    errors, warnings = check.judge(project, settings, env)
-    for warning in warnings:
-        print(f"lampyr: warning: {warning}", file=sys.stderr)
-    if errors:
-        raise _not_served(errors)
+    return id
 
 
 def _lock(state_dir: Path) -> IO[str]:

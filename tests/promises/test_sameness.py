@@ -184,7 +184,7 @@ def test_a_hook_that_raises_ends_its_instance_and_the_log_says_where(serve: Serv
 
         def GET(): return "never"
     """
-    server = serve({"app/hooks/route.py": text})
+    server = serve({"app/hooks/route.py": text}, command="dev")  # `start` would refuse it
     answer = server.get("/hooks")
     assert (answer.status, answer.error) == (502, "FUNCTION_CRASHED")
     server.log(r"OSError: no database")

@@ -215,9 +215,10 @@ LIES_ABOUT_A_CHILD = {
 @pytest.mark.parametrize("lie", LIES_ABOUT_A_CHILD)
 def test_a_snapshot_that_lies_about_its_children(serve: Serve, lie: str, runtime: str) -> None:
     given = LIES_ABOUT_A_CHILD[lie]
-    server = serve({
-        "app/api/well/route.py": PROJECT["app/api/well/route.py"],
-        "app/api/liar/route.py": f"""
+    server = serve(
+        {
+            "app/api/well/route.py": PROJECT["app/api/well/route.py"],
+            "app/api/liar/route.py": f"""
             import __main__, os, socket, time
             runtime = "{runtime}"
             max_duration = 1
@@ -233,7 +234,9 @@ def test_a_snapshot_that_lies_about_its_children(serve: Serve, lie: str, runtime
                     time.sleep(5)
                 return "liar"
         """,
-    })  # fmt: skip
+        },
+        command="dev",
+    )  # fmt: skip  (`start` would refuse it)
     for query in ("", "?block", ""):
         assert server.get(f"/api/liar{query}").status in (200, 502, 504)
         assert server.get("/api/well").body == b"well"

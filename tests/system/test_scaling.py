@@ -149,7 +149,8 @@ def test_what_dies_before_it_serves_anything_is_not_started_over_and_over(serve:
 
                 def GET(): return "never"
             """
-        }
+        },
+        command="dev",  # `start` would refuse it
     )
     until(lambda: restored(server) >= 2, "a second try")
     assert server.get("/x").status == 502

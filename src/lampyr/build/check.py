@@ -1,4 +1,4 @@
-"""A trial import of every function, in the very processes that will serve it: what cannot be imported is not served."""
+"""A trial import of every function: what each loads, and what cannot be imported."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lampyr.build import environment, frozen, packages, shares, spec
+from lampyr.build import environment, frozen, packages, spec
 from lampyr.build.environment import Environment
 from lampyr.build.hearing import Hearing, Pipe
 from lampyr.build.scan import relative
 from lampyr.config import Config
 from lampyr.core import endings
-from lampyr.core.sharing import can_serve
 from lampyr.runtime.channel import Channel, ChannelError
 from lampyr.runtime.users import Users
 from lampyr.types import Function, Problem, Project
@@ -26,29 +25,15 @@ MAX_CHARS = 500  # of what a process says about itself
 EXIT_TIMEOUT_S = 5.0
 
 
-def judge(project: Project, config: Config, env: Environment) -> tuple[list[Problem], list[Problem]]:
-    """An error for each function that cannot be imported, and the warnings about what the others' imports leave."""
-    errors: list[Problem] = []
-    warnings: dict[Problem, None] = {}
-    for function, facts in imports(project, config, env):
-        if "failed" in facts:
-            errors.append(problem_of(function, project, facts["failed"]))
-        warnings |= dict.fromkeys(warnings_of(facts, project.root))
-    return errors, list(warnings)
-
-
 def imports(
     project: Project,
     config: Config,
     env: Environment,
-    *,
-    trace: bool = False,
-    begin: Callable[[Function], None] = lambda _: None,
+    begin: Callable[[Function], None],
 ) -> Iterator[tuple[Function, dict[str, Any]]]:
     """Import each function in a snapshot of its own: `{"ready", "import_ms", "files", "warnings"...}` or `{"failed"}`.
 
-    With `trace` there is also what it loads, as "trace" (runtime.trace), and nothing is imported for several functions
-    at once; `begin` is called before each import.
+    What it loads is there as "trace" (runtime.trace). `begin` is called before each import.
     """
     found = packages.of(project)
     hearing = Hearing(env.values.get(name, "") for name in env.secrets)
@@ -64,51 +49,17 @@ def imports(
     )
     theirs.close()
     users = Users(str(project.root))
-    shared = {} if trace else shares.of(project, config, env.of_nobody(), env.private, found)
-    parents: dict[str, Channel] = {}
     try:
         for function in project.functions:
             if function.problem is None:
                 begin(function)
                 what = {**spec.of(function, project, config, found), "user": users.of(function.route)}
-                what["trace"] = trace
-                share, parent = shared.get(function.route), ours
-                if share is not None:
-                    parent = _parent(ours, share, what, users, parents, pipe.writer)
-                yield function, hearing.clean_facts(_import(parent, what, env.of(function), pipe.writer))
+                what["trace"] = True
+                yield function, hearing.clean_facts(_import(ours, what, env.of(function), pipe.writer))
     finally:
-        for channel in (*parents.values(), ours):
-            channel.close()
+        ours.close()
         base.wait()
         pipe.finish()
-
-
-def _parent(
-    base: Channel,
-    share: Mapping[str, Any],
-    what: Mapping[str, Any],
-    users: Users,
-    parents: dict[str, Channel],
-    out: int,
-) -> Channel:
-    """The shared snapshot that a function comes from, started when it is first needed; the base where it cannot be."""
-    if share["key"] not in parents:
-        ours, theirs = Channel.pair()
-        user = users.of(f"shared {share['key']}")
-        order = {**what, "packages": share["packages"], "user": user, "users": users.range}
-        base.send(order, (theirs.fileno(), out, out))
-        theirs.close()
-        ours.send({"env": share["env"]})
-        ours.sock.settimeout(IMPORT_TIMEOUT_S)
-        try:
-            received = ours.receive()
-        except (OSError, ChannelError):
-            received = None
-        usable = received is not None and can_serve(received[0], share["private"])
-        if not usable:
-            ours.close()
-        parents[share["key"]] = ours if usable else base
-    return parents[share["key"]]
 
 
 def _import(base: Channel, what: dict[str, Any], env: dict[str, str], out: int) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def make(
     loads: dict[str, Load] = {}
     errors: list[Problem] = []
     warnings: dict[Problem, None] = {}
-    for function, facts in check.imports(project, settings, env, trace=True, begin=begin):
+    for function, facts in check.imports(project, settings, env, begin):
         if "failed" in facts:
             errors.append(check.problem_of(function, project, facts["failed"]))
         else:

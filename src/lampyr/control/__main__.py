@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -65,6 +65,7 @@ class Control:
         self._thresholds = Thresholds(Counters(Path(told["ledger"]) / "budgets", lambda line: None))
         self._webhook = Webhook()
         self._releases: Releases | None = None
+        self._first = str(told["begin"])
         if not self.development:
             registry = Registry(Path(told["state"]), self.root)
             self._releases = Releases(registry, told["url"], partial(self._copy, registry), self._send, self._take_over)
@@ -175,12 +176,12 @@ class Control:
         self._broker.shut_hatches()  # with the snapshots of the one before
         self.gateway = gateway
         poll.register(gateway.fileno(), select.POLLIN)
-        if self.serving is None:
-            self.freshen()
-        else:
+        if self.serving is not None:
             self._deploy(self.serving)
-            if self._releases is not None:
-                self._releases.meet_gateway()
+        if self._releases is not None and (self.serving is not None or self._releases.busy):
+            self._releases.meet_gateway()
+        elif self.serving is None:
+            self.freshen()
         for question, _ in self._questions.values():
             self._send(question)
 
@@ -210,8 +211,7 @@ class Control:
                 self._loaded.pop(message["loaded"], None)
             else:
                 self._loaded[message["loaded"]] = set(files)
-            if self.development:  # in production the start has said it
-                self._warn_of_import(message["loaded"], facts)
+            self._warn_of_import(message["loaded"], facts)
         elif "users" in message:
             self._broker.tell("users", fds[0])
         elif "hatch" in message:
@@ -226,7 +226,7 @@ class Control:
 
     def _warn_of_import(self, route: str, facts: Message) -> None:
         """Say what instances of a function cannot share, once, until its import is without it."""
-        found = frozenset(check.warnings_of(facts, self.root))
+        found = frozenset(check.warnings_of(facts, Path(facts["root"])))
         for problem in sorted(found.difference(*self._unshared.values()), key=lambda one: (one.file, one.line or 0)):
             self._send({"log": f"warning: {problem}"})
         self._unshared[route] = found
@@ -306,19 +306,17 @@ class Control:
         self._warned = frozenset(release.judged.warnings)
 
     def _begin(self, releases: Releases) -> None:
-        """In production: have what is written down as active served."""
-        if self.serving is not None:
+        """In production: have what is written down as active served, or what is to be the first deployment."""
+        if self.serving is not None or releases.busy:
             return
         try:
-            release = releases.begin()
+            releases.begin(self._first, self._failed)
         except LampyrError as error:
             self._failed(error)
-            return
         except Unreachable:
-            return
-        self._serve(release)
-        self._deploy(release)
-        releases.meet_gateway()
+            return  # there will be another vault process, and then another look
+        else:
+            releases.meet_gateway()
 
     def _renew(self) -> None:
         """The vault may have changed: functions with another secret than before get a new snapshot."""
@@ -415,7 +413,8 @@ class Control:
 
     def _failed(self, error: LampyrError) -> None:
         if self.serving is None:
-            self.supervisor.send({"refused": error.message, "hint": error.hint})
+            problems = [asdict(one) for one in error.problems]
+            self.supervisor.send({"refused": error.message, "hint": error.hint, "problems": problems})
         else:
             self._send({"log": f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else "")})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,7 @@ class Errand:
     write: Callable[[], Index]
     patience_s: float | None
     shows: bool = False  # as a preview, next to what serves
+    begins: bool = False  # nothing serves before it
     switching: bool = False
 
 
@@ -87,15 +88,32 @@ class Releases:
         self._errand: Errand | None = None
         self._previews: dict[str, Release] = {}
 
-    def begin(self) -> Release:
-        """What serves when the server starts, and the previews there are. Raises LampyrError."""
+    def begin(self, id: str, refused: Callable[[LampyrError], None]) -> None:
+        """What serves first is made like any other deployment; and the previews there are. Raises LampyrError.
+
+        `refused` hears why it cannot serve. The gateway is told by `meet_gateway`.
+        """
         index = self._registry.read()
-        if index.active is None:
-            raise StateError("no deployment has been made", "restart the server: it makes one")
         for one in index.deployments.values():
             if one.preview:
                 self._make_preview(one.id)
-        return self._make(index.active, PRODUCTION)  # last: what it says of a function holds
+        try:
+            release = self._make(id, PRODUCTION)  # last: what it says of a function holds
+        except LampyrError:
+            self._registry.discard(id)
+            raise
+
+        def reply(told: object) -> None:
+            if isinstance(told, LampyrError):
+                refused(told)
+
+        write = self._registry.read if id == index.active else lambda: self._registry.add(id, preview=False)
+        self._errand = Errand(release, reply, write, None, begins=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a deployment is being made."""
+        return self._errand is not None
 
     def renew(self, active: str) -> Release:
         """What functions may have has changed: what serves, made anew, and so are the previews. Raises LampyrError."""
@@ -201,7 +219,8 @@ class Releases:
         if errand is None or errand.release.id != id or errand.switching:
             return
         if failures:
-            self._refuse(errand, _broken([_problem(errand.release.project, one) for one in failures]))
+            problems = [_problem(errand.release.project, one) for one in failures]
+            self._refuse(errand, not_served(problems) if errand.begins else _broken(problems))
             return
         try:
             self._keep(errand, errand.write())
@@ -266,7 +285,16 @@ def _problem(project: Project, failure: dict[str, Any]) -> Problem:
     return Problem(file=file, line=line, message=failure["message"], hint=hint)
 
 
-def _broken(problems: Any) -> BuildError:
-    count = len(problems)
-    message = f"the project cannot be deployed: {count} error{'s' if count > 1 else ''}; what served goes on serving"
+def _broken(problems: Sequence[Problem]) -> BuildError:
+    message = f"the project cannot be deployed: {_count(problems)}; what served goes on serving"
     return BuildError(message, "mend what is named above and deploy again", problems)
+
+
+def not_served(problems: Sequence[Problem]) -> BuildError:
+    """Why a server does not start."""
+    message = f"the project cannot be served: {_count(problems)}"
+    return BuildError(message, "mend what is named above; `lampyr build` checks without serving", problems)
+
+
+def _count(problems: Sequence[Problem]) -> str:
+    return f"{len(problems)} error{'s' if len(problems) > 1 else ''}"

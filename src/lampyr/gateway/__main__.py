@@ -163,8 +163,10 @@ class Gateway:
             self._prepare(message["prepare"], json.loads(unpack(fds[0])), message["patience_s"])
         elif "switch" in message or "show" in message:
             id = message.get("switch") or message["show"]
+            first = self.proxy.site is None
             done = self.sites.switch(id) if "switch" in message else self.sites.show(id)
             self._tell_control({"switched": id, "done": done})
+            self._tell_ready(first)
         elif "preview" in message:
             self.sites.preview(message["preview"], json.loads(unpack(fds[0])))
             self._tell_users()
@@ -190,12 +192,16 @@ class Gateway:
     def _deploy(self, deployment: Message, private: Message) -> None:
         first = self.proxy.site is None
         self.sites.deploy(deployment, private)
-        if first:
+        self._tell_ready(first)
+        self._tell_users()
+
+    def _tell_ready(self, first: bool) -> None:
+        """The first site serves."""
+        if first and self.proxy.site is not None:
             # What start-up allocated lives as long as the process: no collection needs to look at it again.
             gc.collect()
             gc.freeze()
             self.supervisor.send({"ready": True})
-        self._tell_users()
 
     def _site(
         self, deployment: Message, private: Message, serving: Site | None, others: list[Site], goes_on: bool
@@ -211,6 +217,8 @@ class Gateway:
 
     def _prepare(self, deployment: Message, private: Message, patience_s: float | None) -> None:
         def judged(failures: list[dict[str, Any]]) -> None:
+            if self.proxy.site is None and failures:
+                self.log.flush()  # the server ends with that
             self._tell_in_a_parcel({"prepared": deployment["id"]}, failures)
 
         self.sites.prepare(deployment, private, patience_s, judged)
@@ -218,8 +226,8 @@ class Gateway:
 
     def _tell_users(self) -> None:
         """For the broker: whose processes have which user id."""
-        if self.proxy.site is not None and self.control is not None:
-            users = self.base.users(route for site in self.sites.all for route in site.pools)
+        if self.control is not None and (sites := self.sites.all):
+            users = self.base.users(route for site in sites for route in site.pools)
             if users is not None:
                 self._tell_in_a_parcel({"users": True}, users)
 
@@ -239,14 +247,15 @@ class Gateway:
             hint = f"\nhint: {failure['hint']}" if failure.get("hint") else ""
             route = pool.function.route
             how = " with its new secrets, and goes on with the old ones" if awaiting else ""
-            self.log.platform(f"error: it cannot be imported{how}: {where}: {failure['message']}{hint}", route)
+            if self.proxy.site is not None:  # or the start says it when it is refused
+                self.log.platform(f"error: it cannot be imported{how}: {where}: {failure['message']}{hint}", route)
             self.log.unimportable(route, failure["traceback"])
         if awaiting is not None and snapshot.state in ("ready", "failed"):
             if snapshot.state == "ready":
                 self.log.platform("it has new secrets", pool.function.route)
             self.sites.settle(awaiting, pool)
         if self.control is not None and snapshot.state in ("ready", "failed"):
-            facts = {name: snapshot.facts.get(name) for name in ("files", "warnings")}
+            facts = {name: snapshot.facts.get(name) for name in ("files", "warnings")} | {"root": snapshot.root}
             self._tell_in_a_parcel({"loaded": pool.function.route}, facts)
 
     def _freshen(self, then: Callable[[], None]) -> None:

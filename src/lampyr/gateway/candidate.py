@@ -31,7 +31,7 @@ class Candidate:
         self.site = site
         self._judged: Callable[[list[dict[str, Any]]], None] | None = judged
         self._failures: list[dict[str, Any]] = []
-        self._cold = list(reversed(site.pools.values()))
+        self._cold = [pool for pool in reversed(site.pools.values()) if pool.function.problem is None]
         self._open = len(self._cold)
         self._timer = loop.call_later(patience_s, self._close) if patience_s is not None else None
         if not self._cold:

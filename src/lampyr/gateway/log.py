@@ -72,7 +72,7 @@ class Log:
 
     def _wake(self) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(FLUSH_AFTER_S, self._flush)
+            self._timer = self._loop.call_later(FLUSH_AFTER_S, self.flush)
 
     # --- what is said
 
@@ -198,7 +198,8 @@ class Log:
         name = self._names[function] = quoted(function or "")
         return name
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what has been said."""
         self._timer = None
         if self._said:
             self._make_lines()
@@ -212,7 +213,7 @@ class Log:
         """Write what can still be written."""
         if self._timer is not None:
             self._timer.cancel()
-        self._flush()
+        self.flush()
         if self._writer is not None:
             self._writer.close()
 

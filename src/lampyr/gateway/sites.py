@@ -94,7 +94,8 @@ class Sites:
         """Build it beside what serves and have each of its functions prove its health."""
         self._forget(deployment["id"])
         site = self._built(deployment, private, goes_on=False)
-        self._candidates[site.id] = Candidate(self._loop, site, AT_ONCE, patience_s, judged)
+        at_once = AT_ONCE if self._proxy.site is not None else AT_ONCE + 1  # nobody else wants a core yet
+        self._candidates[site.id] = Candidate(self._loop, site, at_once, patience_s, judged)
 
     def switch(self, id: str) -> bool:
         """The candidate serves from now on, in one assignment; the one before finishes what runs and stands by."""

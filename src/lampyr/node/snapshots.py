@@ -188,6 +188,11 @@ class Snapshot:
         self.facts: dict[str, Any] = {}
         self.fence = Fence(base.limits, spec["route"], str(spec["user"]), spec["memory_mib"], max_instances)
 
+    @property
+    def root(self) -> str:
+        """The folder of its project's files."""
+        return str(self._spec["root"])
+
     def wanted(self) -> None:
         """Someone needs an instance: import the function if that has not been done or may be tried again."""
         if self.state == "absent" or (self.state == "failed" and self._loop.time() >= self._retry_at):

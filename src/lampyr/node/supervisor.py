@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from lampyr.build import environment
-from lampyr.errors import LampyrError
+from lampyr.errors import BuildError, LampyrError
 from lampyr.node.pulse import Pulse
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message
+from lampyr.types import Problem
 
 # A process that ended more often than this within a minute will not be cured by another start. One that was killed has
 # not ended of itself: whoever did that, the next one may live.
@@ -274,7 +275,9 @@ class Supervisor:
             elif "alive" in message and self._pulse is not None:
                 self._pulse.heard(time.monotonic())
             elif "refused" in message:
-                self._refused = LampyrError(message["refused"], message.get("hint", ""))
+                problems = [Problem(**one) for one in message["problems"]]
+                kind = BuildError if problems else LampyrError
+                self._refused = kind(message["refused"], message["hint"], problems)
         if not alive:
             child.channel.close()
 
