@@ -233,6 +233,10 @@ def descriptors(query):
             if os.path.lexists(f"/proc/self/fd/{name}")}
 
 
+def is_socket(path):
+    return stat.S_ISSOCK(os.lstat(path).st_mode)
+
+
 def doors(query):
     """Every Unix socket that has a name anywhere: in the file system, or an abstract one."""
     found = []
@@ -240,7 +244,7 @@ def doors(query):
         if folder.startswith(("/proc", "/usr", "/sys")) or folder.endswith("/site-packages"):
             inner.clear()
             continue
-        found += [f"{folder}/{name}" for name in names if stat.S_ISSOCK(os.lstat(f"{folder}/{name}").st_mode)]
+        found += [f"{folder}/{name}" for name in names if attempt(is_socket, f"{folder}/{name}") == "got True"]
     abstract = [query.get("door")]
     opened = []
     for name in [*found, *(f"\\0{one}" for one in abstract)]:
