@@ -71,7 +71,7 @@ class Server:
         found = re.search(r"http://[^\s\"]+:(\d+)", line)
         if found is None:
             self.process.wait(READY_WITHIN_S)
-            self._reader.join(5)
+            self.stop()
             raise AssertionError(f"not ready: {line!r}\n" + "\n".join(self.lines))
         self.ready_line = line.rstrip("\n")
         self.port = int(found[1])
