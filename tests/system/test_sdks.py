@@ -134,7 +134,7 @@ def test_responses(server: Server, how: str) -> None:
 def test_embeddings(server: Server) -> None:
     answer = server.get("/openai?what=embeddings")
     assert answer.json() == {"said": [256, 256, 256, True]}
-    server.log(r"^broker \| /openai (?:openai|echo) small 200 tokens 3 in, 0 out")
+    server.log(r"^broker \| /openai (?:openai small|echo echo) 200 tokens 3 in, 0 out")
 
 
 def test_models(server: Server) -> None:
@@ -227,7 +227,7 @@ def test_another_provider_is_asked_where_one_fails(serve: Serve, fake: Fake, tmp
         assert [one.path for one in sent] == [f"{path}/chat/completions" for path in paths], statuses
         assert [one.json()["model"] for one in sent] == ["small", "their-own", "their-own"][: len(sent)]
         assert all("authorization" not in one.headers for one in sent[1:]), "the key is for the first alone"
-    server.log(r"^broker \| /openai echo small 200 tokens 1 in, \d+ out")
+    server.log(r"^broker \| /openai echo echo 200 tokens 1 in, \d+ out")
 
 
 def test_what_the_provider_has_refused_is_nobody_elses_to_answer(serve: Serve, fake: Fake) -> None:
