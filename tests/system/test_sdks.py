@@ -128,7 +128,7 @@ def test_a_chat(server: Server, route: str, method: str, how: str) -> None:
 def test_responses(server: Server, how: str) -> None:
     answer = server.get(f"/openai?what=responses{how}")
     assert (answer.status, answer.json()) == (200, {"said": ECHOED}), "\n".join(server.lines[-20:])
-    server.log(r"^broker \| /openai (?:openai|echo) small 200 tokens 1 in, \d+ out")
+    server.log(r"^broker \| /openai (?:openai small|echo echo) 200 tokens 1 in, \d+ out")
 
 
 def test_embeddings(server: Server) -> None:
