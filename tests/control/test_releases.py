@@ -34,8 +34,9 @@ def test_a_preview_that_has_gone_from_the_disk_keeps_nothing_from_what_serves(tm
     preview = registry.copy()
     registry.add(preview, preview=True)
     releases = Releases(registry, "http://x:1", make, send, lambda release: None)
-    assert releases.begin().id == active
+    refusals: list[object] = []
+    releases.begin(active, refusals.append)
     assert releases.renew(active).id == active and said == [{"preview": {"id": preview}}]
     shutil.rmtree(registry.folder(preview))
     assert releases.renew(active).id == active
-    assert said[-1]["log"].startswith(f"warning: the preview {preview} cannot be read: ")
+    assert not refusals and said[-1]["log"].startswith(f"warning: the preview {preview} cannot be read: ")

@@ -114,12 +114,12 @@ def test_a_terminal_that_nobody_reads_costs_lines_and_no_time(place: Place) -> N
     log = place.log
     for _ in range(3 * MAX_WAITING_LINES):
         log.access(call("/" + "x" * 100))
-    log._flush()
+    log.flush()
     assert "\n" in os.read(place._reader, 1 << 20).decode()
     until(lambda: len(list(reading.read(place.folder, Query()))) > 1000, "lines that are kept")
     text = b""
     for _ in range(10_000):
-        log._flush()
+        log.flush()
         try:
             text += os.read(place._reader, 1 << 20)
         except BlockingIOError:

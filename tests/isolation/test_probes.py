@@ -140,8 +140,8 @@ def test_no_socket_leads_around_the_network_namespace_or_to_the_kernels_corners(
 def test_system_v_memory_is_bounded_and_goes_with_the_instance(server: Server) -> None:
     for _ in range(3):
         found = facts(server, "ipc")
-        assert found["left"]["shm"] == 0, found  # type: ignore[index]
-        assert found["MiB"] <= 64 and found["queues"] <= 16, found  # type: ignore[operator]
+        assert found["left"]["shm"] == 0, found
+        assert found["MiB"] <= 64 and found["queues"] <= 16, found
         server.get("/attacker/leave")
 
 
