@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from lampyr.core.printable import printable
 from lampyr.gateway.site import Site
 from lampyr.node.health import Verdict
 from lampyr.node.pool import Pool
@@ -67,10 +68,10 @@ class Candidate:
             self._timer.cancel()
 
     def _told(self, pool: Pool, verdict: dict[str, Any]) -> dict[str, Any]:
-        """A failure within bounds and without secrets: it comes from a process that runs the user's code."""
+        """A failure within bounds, without secrets or what moves a terminal: it comes from a process of the user's."""
         masker = self.site.masker
         texts = {name: str(verdict.get(name) or "") for name in ("file", "message", "hint")}
         if masker:
             texts = {name: masker.mask(text.encode()).decode(errors="replace") for name, text in texts.items()}
-        texts = {name: text[:MAX_CHARS] for name, text in texts.items()}
+        texts = {name: "\n".join(map(printable, text[:MAX_CHARS].split("\n"))) for name, text in texts.items()}
         return {**texts, "file": texts["file"] or str(pool.function.file), "line": verdict.get("line")}
