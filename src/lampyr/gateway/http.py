@@ -207,14 +207,14 @@ class Connection(asyncio.Protocol):
             self.due_s = inf
         else:
             self._buffer = b""
-            self._body = Chunks() if length is None else Sized(length)
+            self._body = body = Chunks() if length is None else Sized(length)
             try:
-                exchange.body, self._buffer = self._decode(self._body, rest)
+                exchange.body, self._buffer = self._decode(body, rest)
             except head.Refusal as refusal:
                 self._refuse(refusal.code, refusal.message, exchange)
                 return
-            exchange.complete = self._body is None
-            exchange.waits = request.expects_continue and self._body is not None and not rest
+            exchange.complete = body.done
+            exchange.waits = request.expects_continue and not body.done and not rest
             self.due_s = inf if exchange.complete else now + self.registry.body_timeout_s
         self._exchange = exchange
         if exchange.target == "*":

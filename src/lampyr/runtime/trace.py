@@ -19,6 +19,7 @@ class Trace:
         self._root = root + "/"
         self._file = file
         self._before = frozenset(sys.modules)
+        self._mapped_before = frozenset(_mapped())
         self._importers: dict[str, str] = {}
         sys.meta_path.insert(0, self)
 
@@ -57,12 +58,7 @@ class Trace:
 
     def _mapped(self) -> Iterator[tuple[str, str]]:
         """Libraries that modules have brought with them: BLAS is 30 MB of numpy, and no module."""
-        try:
-            with open("/proc/self/maps") as maps:
-                paths = {line.split(maxsplit=5)[5].rstrip("\n") for line in maps if "/site-packages/" in line}
-        except OSError:  # not Linux
-            return
-        for path in paths:
+        for path in _mapped() - self._mapped_before:
             # Wheels keep their libraries in a folder beside the package (auditwheel).
             yield path, path.rpartition("/site-packages/")[2].partition("/")[0].removesuffix(".libs")
 
@@ -88,6 +84,15 @@ class Trace:
 def _is_nobodys(file: str) -> bool:
     """Whether a file is the standard library's or Lampyr's: every function has those."""
     return file.startswith(_LAMPYR) or (file.startswith(_STDLIB) and "/site-packages/" not in file)
+
+
+def _mapped() -> set[str]:
+    """The libraries in this process that come from packages."""
+    try:
+        with open("/proc/self/maps") as maps:
+            return {line.split(maxsplit=5)[5].rstrip("\n") for line in maps if "/site-packages/" in line}
+    except OSError:  # not Linux
+        return set()
 
 
 def _size(file: str) -> int:
