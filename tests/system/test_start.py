@@ -95,9 +95,9 @@ def test_a_memory_bomb_at_import_ends_alone_and_is_named(tmp_path: Path) -> None
         memory = 32
         for _ in range(3):
             if os.fork() == 0:
-                keep = bytearray(b"x" * (600 << 20))
+                keep = b"x" * (500 << 20)
                 time.sleep(60)
-        keep = bytearray(b"x" * (600 << 20))
+        keep = b"x" * (500 << 20)
         time.sleep(60)
         def GET(): ...
     """
