@@ -92,3 +92,25 @@ def test_an_eldest_request_that_was_put_back_behind_another_may_find_its_process
     assert pool.returned_calls == [eldest] and list(instance.running.values()) == [other]
     process.close()
     link.close()
+
+
+def test_chunks_go_before_the_book_keeping_of_streams_that_have_ended(loop: asyncio.AbstractEventLoop) -> None:
+    link, pool, heard = Link(loop, one_at_a_time=False), Pool(loop), []
+    pool.concurrency = 2
+    instance = Instance(pool, 1, link, [], "")  # type: ignore[arg-type]  # a pool of the tests
+    instance.step("hello")
+
+    class Caller(SimpleNamespace):
+        def chunk(self, data: bytes) -> None:
+            heard.append(("chunk", self.id))
+
+        def end(self) -> None:
+            heard.append(("end", self.id))
+
+    for name in "ab":
+        instance.step("lease") if not instance.running else None
+        instance.begin(Caller(id=name, brief=True), wire.REQUEST_WHOLE, [b"GET"], b"")
+    frames = [wire.frame(stream, kind, b"") for stream in (1, 2) for kind in (wire.CHUNK, wire.END)]
+    assert instance._take_packet(b"".join(frames))
+    assert heard == [("chunk", "a"), ("chunk", "b"), ("end", "a"), ("end", "b")]
+    link.close()
