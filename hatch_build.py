@@ -1,4 +1,4 @@
-"""Compiles the modules on a request's way with mypyc when a wheel is built: a third less CPU time for each request.
+"""Compiles the modules on a request's way with mypyc when a wheel is built: a quarter less CPU time for each request.
 
 Where there is no C compiler, or LAMPYR_PURE is set, the wheel holds the Python sources only, which do the same. They
 are in each wheel: tracebacks show them, and whoever looks for how something works finds it.
