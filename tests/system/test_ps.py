@@ -61,6 +61,11 @@ def in_flight(server: Server, route: str) -> int:
     return sum(one["in_flight"] for one in busy(server, route))
 
 
+def idle(server: Server, route: str) -> bool:
+    """Whether all its instances are: the client has the last byte a moment before the gateway has the instance back."""
+    return {one["state"] for one in ps(server)[route]["instances"]} == {"idle"}
+
+
 def command(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     done = [sys.executable, "-m", "lampyr", "ps", *map(str, arguments)]
     return subprocess.run(done, capture_output=True, text=True, timeout=60, env={**os.environ, **env})
@@ -91,6 +96,7 @@ class Held:
 
 def test_the_shape_is_that_of_the_contract(server: Server) -> None:
     server.get("/quick/1")
+    until(lambda: idle(server, "/quick/[id]"), "it to be idle")
     done = command(server.root, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     functions = json.loads(done.stdout)["functions"]
@@ -100,7 +106,7 @@ def test_the_shape_is_that_of_the_contract(server: Server) -> None:
     assert len({one["deployment"] for one in functions}) == 1
     quick = next(one for one in functions if one["function"] == "/quick/[id]")
     assert (quick["runtime"], quick["snapshot"]) == ("standard", "ready")
-    (instance,) = quick["instances"]
+    instance = quick["instances"][0]  # where the machine was slow there is a spare one
     assert set(instance) == {"id", "pid", "state", "in_flight", "memory_mb"}
     assert (instance["state"], instance["in_flight"]) == ("idle", 0)
     assert isinstance(instance["id"], str) and 1 < instance["memory_mb"] < 200
@@ -117,13 +123,18 @@ def test_an_instance_is_shown_with_what_it_is_at(server: Server) -> None:
         processes = {process.pid for process in server.processes()}
         assert set(pids) <= processes
     assert {process.pid for who in held.bodies if (process := server.who_is(who))} == set(pids)
-    assert ps(server)["/many"]["instances"][0]["in_flight"] == 0
+    until(lambda: idle(server, "/many"), "it to be shown as idle")
 
 
 def test_who_waits_for_an_instance_is_not_in_flight(server: Server) -> None:
+    def shown() -> tuple[int, list[int]]:
+        narrow = ps(server)["/narrow"]
+        return narrow["waiting"], [one["in_flight"] for one in narrow["instances"]]
+
     with Held(server, "/narrow", "/narrow", "/narrow"):
-        until(lambda: ps(server)["/narrow"]["waiting"] == 2, "two to wait")
-        assert [one["in_flight"] for one in ps(server)["/narrow"]["instances"]] == [1]
+        # Both at once: two wait for the instance to start, too, when the third has not come yet.
+        until(lambda: shown() == (2, [1]), "two to wait, and one to be in flight")
+        assert shown() == (2, [1])  # and so it stays, as long as that one does
 
 
 def test_in_flight_never_exceeds_concurrency_where_requests_wait_in_sockets(server: Server) -> None:
@@ -166,6 +177,7 @@ def test_what_an_earlier_deployment_has_to_finish_is_shown_as_its(serve: Serve) 
 
 def test_people_get_a_table(server: Server) -> None:
     server.get("/quick/1")
+    until(lambda: idle(server, "/quick/[id]"), "it to be idle")
     done = command(server.root)
     assert done.returncode == 0
     head, *rows = [line.split() for line in done.stdout.splitlines()]
