@@ -221,12 +221,26 @@ def _sieve(windows: Sequence[bytes]) -> tuple[slice, Callable[[bytes], object]]:
 
 
 def _windows(patterns: Sequence[bytes], breakable: frozenset[bytes]) -> list[bytes]:
-    """What stays together of each pattern where base64 is wrapped: a line break can be in one half of it only."""
+    """What stays together of each pattern where base64 is wrapped; breaks are _NARROWEST_LINE apart or more."""
     windows = _without_extensions([pattern for pattern in patterns if pattern not in breakable])
     for pattern in _without_extensions(sorted(breakable)):
-        half = min(len(pattern) // 2, _NARROWEST_LINE // 2)
-        windows += (pattern[:half], pattern[half : 2 * half])
+        if len(pattern) < _NARROWEST_LINE:
+            windows += _longer_sides(pattern)
+        else:
+            half = _NARROWEST_LINE // 2
+            windows += (pattern[:half], pattern[half : 2 * half])
     return windows
+
+
+def _longer_sides(pattern: bytes) -> set[bytes]:
+    """The longer side of each place where a break may be, with up to two bytes of the break, which widen the stride."""
+    size = len(pattern) // 2 + 2
+    sides = set()
+    for at in range(1, len(pattern)):
+        for line_break in (b"\n", b"\r\n", rb"\n", rb"\r\n"):
+            broken = pattern[:at] + line_break + pattern[at:]
+            sides.add(broken[:size] if 2 * at >= len(pattern) else broken[-size:])
+    return sides
 
 
 class _Beginnings:
