@@ -259,6 +259,37 @@ def test_visitors_who_say_nothing_keep_nobody_out(server: Server) -> None:
         sock.close()
 
 
+def test_who_finds_others_at_the_door_waits(server: Server) -> None:
+    control = server.find("lampyr.control")
+    control.suspend()
+    try:
+        crowd = crowded(server.root / ".lampyr")
+        found: list[dict[str, Any]] = []
+        asking = threading.Thread(target=lambda: found.append(ps(server)))
+        asking.start()
+        asking.join(0.5)
+        assert asking.is_alive()
+    finally:
+        control.resume()
+    asking.join(30)
+    assert found
+    for sock in crowd:
+        sock.close()
+
+
+def crowded(state: Path) -> list[socket.socket]:
+    """As many as may wait at a door until somebody opens it."""
+    crowd = []
+    while True:
+        crowd.append(socket.socket(socket.AF_UNIX))
+        crowd[-1].setblocking(False)
+        try:
+            with door._address(state) as address:
+                crowd[-1].connect(address)
+        except BlockingIOError:
+            return crowd
+
+
 def _answers(state: Path) -> bool:
     try:
         return bool(door.ask(state, "ps")["functions"])

@@ -17,6 +17,7 @@ import os
 import secrets
 import selectors
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -266,7 +267,7 @@ def ask(
                 if then is not None and b'"result"' in line:
                     line = _say(lines, then)
         except TimeoutError:
-            raise StateError(f"the server on {state_dir} does not answer", "see what its log says") from None
+            raise _silent(state_dir) from None
         except OSError:
             line = b""
     if not line.endswith(b"\n"):
@@ -279,6 +280,10 @@ def ask(
     return answer["result"]
 
 
+def _silent(state_dir: Path) -> StateError:
+    return StateError(f"the server on {state_dir} does not answer", "see what its log says")
+
+
 def _say(lines: BufferedRWPair, message: Message) -> bytes:
     lines.write(json.dumps(message).encode() + b"\n")
     lines.flush()
@@ -288,13 +293,16 @@ def _say(lines: BufferedRWPair, message: Message) -> bytes:
 @contextmanager
 def _knock(state_dir: Path) -> Iterator[tuple[socket.socket, str]]:
     with socket.socket(socket.AF_UNIX) as sock, suppress(BrokenPipeError):
-        sock.settimeout(PATIENCE_S)
+        # With a timeout of Python's, connect() would not wait at all where others stand at the door: EAGAIN (unix(7)).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(PATIENCE_S), 0))
         try:
             key = (state_dir / KEY).read_text()
             with _address(state_dir) as address:
                 sock.connect(address)
         except PermissionError:
             raise StateError(f"the server on {state_dir} is another user's", "ask as the user who started it") from None
+        except BlockingIOError:
+            raise _silent(state_dir) from None
         except OSError:
             raise Nobody(
                 f"no server runs on the state directory {state_dir}",
