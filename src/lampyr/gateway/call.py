@@ -7,7 +7,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from lampyr.gateway import answers, compression
+from lampyr.gateway import answers
 from lampyr.gateway.ending import Ending
 from lampyr.node.instance import CRASHED, OUT_OF_MEMORY
 from lampyr.node.watch import BLOCKED, REPLACED_AFTER_S
@@ -15,7 +15,8 @@ from lampyr.runtime import wire
 
 if TYPE_CHECKING:
     from lampyr.core.masking import Masker
-    from lampyr.gateway.exchange import Exchange, Lines
+    from lampyr.gateway.exchange import Exchange
+    from lampyr.gateway.reply import Stream
     from lampyr.gateway.service import Service
     from lampyr.node.instance import Instance
 
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 CREDIT_BYTES = 32 * 1024
 # A request of up to this size, with its head, travels in one packet, and so may wait in an instance's socket.
 BRIEF_BYTES = 16 * 1024
-# Heads of responses that are remembered for each deployment: at most 1 MiB of them.
-MAX_KNOWN_HEADS = 1024
-MAX_KNOWN_BYTES = 1024
-
-# Framing is the gateway's business; a handler's own idea of it is dropped (RFC 9112 6, 9.6).
-FRAMING = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te"})
 
 
 class Call:
@@ -43,17 +38,16 @@ class Call:
         "_complete",
         "_credit",
         "_deadline",
-        "_encoder",
         "_ending",
         "_first_s",
         "_has_after",
-        "_masking",
         "_owed",
         "_responded_s",
         "_returned",
         "_service",
         "_started",
         "_stream",
+        "_streamed",
         "_target",
         "_window",
         "begun_s",
@@ -106,8 +100,7 @@ class Call:
         self._started = False
         self._first_s = 0.0  # when the first byte of a streamed body left
         self._has_after = False
-        self._encoder: compression.Encoder | None = None
-        self._masking = service.masker.stream() if service.masker else None
+        self._streamed: Stream | None = None  # what the pieces of a streamed response go through
         self._window = wire.WINDOW_BYTES - self.bytes_in  # what the instance lets us send of the body
         self._body_left: list[bytes] = []  # arrived while the call waited for an instance
         self._credit = wire.WINDOW_BYTES  # what we let the instance send
@@ -119,7 +112,7 @@ class Call:
     @property
     def masker(self) -> Masker:
         """What hides this deployment's secrets."""
-        return self._service.masker
+        return self._service.replies.masker
 
     @property
     def after_s(self) -> float | None:
@@ -217,12 +210,7 @@ class Call:
             self._responded()
             return
         try:
-            if self._masking is not None:
-                body = self._service.masker.mask(body)
-            if len(body) >= compression.WORTH_BYTES:
-                lines, body = self._compressed(head, body)
-            else:
-                lines = self._service.known_heads.get(head) or self._learn(head)
+            lines, body = self._service.replies.whole(self.exchange, head, body)
         except ValueError as error:
             self._nonsense(str(error))
             self._responded()
@@ -240,22 +228,6 @@ class Call:
         if self.instance is not None:
             self.mark = self.instance.meter.mark()
         self._responded()
-
-    def _compressed(self, head: bytes, body: bytes) -> tuple[Lines, bytes]:
-        """A body that is worth it, compressed where the client asked for that. Raises ValueError."""
-        status, headers = self._read_head(head.split(b"\0"))
-        body = compression.compress(self._accepted(), status, headers, body)
-        return self.exchange.lines(status, headers), body
-
-    def _learn(self, head: bytes) -> Lines:
-        """Check and mask a head; functions mostly answer with the same one (4 µs). Raises ValueError."""
-        lines = self.exchange.lines(*self._read_head(head.split(b"\0")))
-        if len(head) <= MAX_KNOWN_BYTES:
-            known = self._service.known_heads
-            if len(known) >= MAX_KNOWN_HEADS:
-                known.clear()
-            known[head] = lines
-        return lines
 
     def head(self, fields: list[bytes]) -> None:
         """The head of a streamed response."""
@@ -278,12 +250,7 @@ class Call:
     def _start(self, fields: list[bytes]) -> bool:
         """Send the head of a streamed response; False where it cannot be sent."""
         try:
-            status, headers = self._read_head(fields)
-            self._encoder = compression.choose(self._accepted(), status, headers)
-            if self._encoder is not None:
-                self._encoder.add_headers(headers)
-            elif self._masking is not None:  # a masked body has another length
-                headers = [header for header in headers if header[0] != b"content-length"]
+            status, headers, self._streamed = self._service.replies.streamed(self.exchange, fields)
             headers.append((b"server-timing", self._timing(monotonic(), whole=False)))
             self.status = status
             self.exchange.start(status, headers)
@@ -301,11 +268,8 @@ class Call:
             assert self.instance is not None
             self.instance.kill("it sent more than its window allows")
             return
-        if self.open and self._started:
-            if self._masking is not None:
-                data = self._masking.feed(data)
-            if self._encoder is not None and data:
-                data = self._encoder.feed(data)
+        if self.open and self._streamed is not None:
+            data = self._streamed.feed(data)
             self.exchange.write(data)
             if data:
                 if not self._first_s:
@@ -330,11 +294,8 @@ class Call:
 
     def end(self) -> None:
         """The streamed response is complete."""
-        if self.open and self._started:
-            rest = self._masking.end() if self._masking is not None else b""
-            if self._encoder is not None:
-                rest = (self._encoder.feed(rest) if rest else b"") + self._encoder.end()
-            if rest:
+        if self.open and self._streamed is not None:
+            if rest := self._streamed.end():
                 self.bytes_out += len(rest)
                 self.exchange.write(rest)
             self.open = False
@@ -346,12 +307,12 @@ class Call:
     def fail(self, kind: str, text: str) -> None:
         """The handler failed; `text` is for the log, but for a bad request, where it is for the client."""
         if kind == "bad_request" and self.open and not self._started:  # the client's fault: an answer like any other
-            self._answer_error("BAD_REQUEST", self._masked_text(text))
+            self._answer_error("BAD_REQUEST", self._service.replies.text(text))
         elif kind != "cancelled":
             self.outcome = "error" if self.open else self.outcome
             self._service.log.failure(self, text)
             code = "FUNCTION_OUT_OF_MEMORY" if kind == "memory" else "FUNCTION_INVOCATION_FAILED"
-            more = {"traceback": self._masked_text(text)} if self._service.shows_tracebacks else {}
+            more = {"traceback": self._service.replies.text(text)} if self._service.shows_tracebacks else {}
             self._answer_error(code, None, **more)
         else:
             self._answer_error("FUNCTION_INVOCATION_FAILED", None)
@@ -503,7 +464,8 @@ class Call:
         self.open = False
         if self._started:
             self.close_row()
-            self._flush_masking()
+            if self._streamed is not None:
+                self.exchange.write(self._streamed.rest())
             self.exchange.cut()
             return
         status, all_headers, body = answers.error(code, message, self.id, *headers, **more)
@@ -513,33 +475,7 @@ class Call:
         self.close_row()
         self.exchange.answer(status, all_headers, body)
 
-    def _flush_masking(self) -> None:
-        """Bytes yielded before a failure are delivered, those held back for masking too."""
-        rest = self._masking.end() if self._masking is not None else b""
-        if rest and self._encoder is not None:
-            rest = self._encoder.feed(rest)
-        if rest:
-            self.exchange.write(rest)
-
     # --- small print
-
-    def _read_head(self, fields: list[bytes]) -> tuple[int, answers.Headers]:
-        """Status and headers as the instance wrote them, masked, without framing. Raises ValueError."""
-        status = int(fields[0])
-        if not 200 <= status <= 599:
-            raise ValueError(f"status {status} is not between 200 and 599")
-        mask = self._service.masker
-        pairs = iter(fields[1:])
-        headers = [(name, value) for name, value in zip(pairs, pairs, strict=True) if name not in FRAMING]
-        if mask:
-            headers = [(name, mask.mask(value)) for name, value in headers]
-        return status, headers
-
-    def _accepted(self) -> bytes | None:
-        for name, value in self.exchange.headers:
-            if name == b"accept-encoding":
-                return value
-        return None
 
     def _elapsed_ms(self) -> float:
         return round((monotonic() - self.exchange.started) * 1000, 1)
@@ -554,7 +490,3 @@ class Call:
         queue_ms = max(((began_s or now_s) - started_s) * 1000 - init_ms, 0.0)
         text = b"queue;dur=%.2f, init;dur=%.2f;desc=%s" % (queue_ms, init_ms, b"cold" if self.cold else b"warm")
         return text + b", exec;dur=%.2f" % ((now_s - began_s) * 1000) if whole else text
-
-    def _masked_text(self, text: str) -> str:
-        mask = self._service.masker
-        return mask.mask(text.encode(errors="replace")).decode(errors="replace") if mask else text

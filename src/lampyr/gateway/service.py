@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from lampyr.core.masking import Masker
 from lampyr.gateway.admission import Admission, Crowd
 from lampyr.gateway.deadlines import Deadlines
-from lampyr.gateway.exchange import Lines
 from lampyr.gateway.log import Log
 from lampyr.gateway.metering import Book
+from lampyr.gateway.reply import Replies
 from lampyr.node.pool import Pool
 
 
 class Service:
-    """`known_heads` are those of responses, as handlers of this deployment wrote them."""
-
     __slots__ = (
         "admission",
         "book",
         "crowd",
         "deadlines",
-        "known_heads",
         "log",
-        "masker",
         "max_duration_s",
         "pool",
+        "replies",
         "shows_tracebacks",
     )
 
@@ -33,9 +29,8 @@ class Service:
         admission: Admission,
         book: Book,
         log: Log,
-        masker: Masker,
+        replies: Replies,
         crowd: Crowd,
-        known_heads: dict[bytes, Lines],
         *,
         shows_tracebacks: bool,
     ) -> None:
@@ -43,9 +38,8 @@ class Service:
         self.admission = admission
         self.book = book
         self.log = log
-        self.masker = masker
+        self.replies = replies
         self.crowd = crowd
-        self.known_heads = known_heads
         self.shows_tracebacks = shows_tracebacks
         settings = pool.function.settings
         self.max_duration_s = limit_s = settings.max_duration

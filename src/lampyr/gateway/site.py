@@ -12,9 +12,9 @@ from lampyr.core.masking import Masker
 from lampyr.core.routing import Router
 from lampyr.gateway.admission import Admission, Crowd
 from lampyr.gateway.budgets import allowances
-from lampyr.gateway.exchange import Lines
 from lampyr.gateway.log import Log
 from lampyr.gateway.metering import Book
+from lampyr.gateway.reply import Replies
 from lampyr.gateway.service import Service
 from lampyr.gateway.static import Files
 from lampyr.gateway.voice import Voice
@@ -97,7 +97,7 @@ class Site:
         # What runs on with values that are old by now may still write them.
         self.secrets = frozenset(private["secrets"]).union(*(made.secrets for made in self._made.values()))
         self.masker: Masker = Masker(self.secrets) if before is None else before.masker_of(self.secrets)
-        known_heads: dict[bytes, Lines] = {}
+        replies = Replies(self.masker)
         self.services: dict[str, Service] = {}
         for function in self.functions:
             route, known = function.route, before.services.get(function.route) if before else None
@@ -106,9 +106,8 @@ class Site:
                 Admission(function.settings, budgets[route], known.admission if known else None),
                 Book(journal, route, self.id, budgets[route]),
                 log,
-                self.masker,
+                replies,
                 self.crowd,
-                known_heads,
                 shows_tracebacks=self.shows_tracebacks,
             )
 

@@ -308,11 +308,13 @@ def _install(npm: str, folder: Path) -> None:
     ],
 )
 def test_the_ai_sdk_reads_ui_messages(place: Place, ai_sdk: Path, how: str, parts: list[dict[str, Any]]) -> None:
-    script = ai_sdk / "read.mjs"
+    script = ai_sdk / f"read-{os.getpid()}.mjs"  # other runs of the tests use the folder too
     script.write_text(READER)
-    done = subprocess.run(
-        ["node", str(script), f"{place.url}/ui/{how}"], capture_output=True, text=True, timeout=60, cwd=ai_sdk
-    )
+    try:
+        command = ["node", str(script), f"{place.url}/ui/{how}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ai_sdk)
+    finally:
+        script.unlink()
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     found = said["message"]["parts"]

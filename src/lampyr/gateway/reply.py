@@ -1,0 +1,108 @@
+"""What functions answer, made fit for clients: heads checked and masked, bodies masked and compressed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lampyr.gateway import compression
+
+if TYPE_CHECKING:
+    from lampyr.core.masking import Masker, MaskStream
+    from lampyr.gateway.answers import Headers
+    from lampyr.gateway.exchange import Exchange, Lines
+
+# Heads that are remembered for each deployment: at most 1 MiB of them.
+MAX_KNOWN_HEADS = 1024
+MAX_KNOWN_BYTES = 1024
+
+# Framing is the gateway's business; a handler's own idea of it is dropped (RFC 9112 6, 9.6).
+FRAMING = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te"})
+
+
+class Replies:
+    """Those of one deployment. A ValueError says why a reply cannot be sent; nothing was sent then."""
+
+    __slots__ = ("_known", "masker")
+
+    def __init__(self, masker: Masker) -> None:
+        self.masker = masker
+        self._known: dict[bytes, Lines] = {}
+
+    def whole(self, exchange: Exchange, head: bytes, body: bytes) -> tuple[Lines, bytes]:
+        """Head and body of a reply that is complete."""
+        if self.masker:
+            body = self.masker.mask(body)
+        if len(body) >= compression.WORTH_BYTES:
+            status, headers = self.read(head.split(b"\0"))
+            body = compression.compress(_accepted(exchange), status, headers, body)
+            return exchange.lines(status, headers), body
+        return self._known.get(head) or self._learn(exchange, head), body
+
+    def streamed(self, exchange: Exchange, fields: list[bytes]) -> tuple[int, Headers, Stream]:
+        """Status and headers of a reply whose body comes in pieces, and what those go through."""
+        status, headers = self.read(fields)
+        encoder = compression.choose(_accepted(exchange), status, headers)
+        masking = self.masker.stream() if self.masker else None
+        if encoder is not None:
+            encoder.add_headers(headers)
+        elif masking is not None:  # a masked body has another length
+            headers = [header for header in headers if header[0] != b"content-length"]
+        return status, headers, Stream(masking, encoder)
+
+    def read(self, fields: list[bytes]) -> tuple[int, Headers]:
+        """Status and headers as the instance wrote them, masked, without framing."""
+        status = int(fields[0])
+        if not 200 <= status <= 599:
+            raise ValueError(f"status {status} is not between 200 and 599")
+        mask = self.masker
+        pairs = iter(fields[1:])
+        headers = [(name, value) for name, value in zip(pairs, pairs, strict=True) if name not in FRAMING]
+        if mask:
+            headers = [(name, mask.mask(value)) for name, value in headers]
+        return status, headers
+
+    def text(self, text: str) -> str:
+        """A message of the function's for its client."""
+        mask = self.masker
+        return mask.mask(text.encode(errors="replace")).decode(errors="replace") if mask else text
+
+    def _learn(self, exchange: Exchange, head: bytes) -> Lines:
+        """Functions mostly answer with the same head: to check and mask it takes 4 µs."""
+        lines = exchange.lines(*self.read(head.split(b"\0")))
+        if len(head) <= MAX_KNOWN_BYTES:
+            if len(self._known) >= MAX_KNOWN_HEADS:
+                self._known.clear()
+            self._known[head] = lines
+        return lines
+
+
+class Stream:
+    """The body of one reply on its way. What is held back for masking comes with a later piece, or with the rest."""
+
+    __slots__ = ("_encoder", "_masking")
+
+    def __init__(self, masking: MaskStream | None, encoder: compression.Encoder | None) -> None:
+        self._masking = masking
+        self._encoder = encoder
+
+    def feed(self, data: bytes) -> bytes:
+        if self._masking is not None:
+            data = self._masking.feed(data)
+        return self._encoder.feed(data) if self._encoder is not None and data else data
+
+    def rest(self) -> bytes:
+        """Bytes yielded before a failure are delivered, those too that were held back. Nothing ends the body."""
+        rest = self._masking.end() if self._masking is not None else b""
+        return self._encoder.feed(rest) if self._encoder is not None and rest else rest
+
+    def end(self) -> bytes:
+        """The rest, and what ends the body."""
+        rest = self.rest()
+        return rest + self._encoder.end() if self._encoder is not None else rest
+
+
+def _accepted(exchange: Exchange) -> bytes | None:
+    for name, value in exchange.headers:
+        if name == b"accept-encoding":
+            return value
+    return None
