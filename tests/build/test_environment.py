@@ -83,6 +83,7 @@ class TestOrder:
         ("A='one\\ntwo'", "one\\ntwo"),
         ('A="say \\"hi\\""', 'say "hi"'),
         ("A=1\nA=2", "2"),
+        ('A="one\r\ntwo\r\n"\r\n', "one\ntwo\n"),
         ("# A=2\n\nA=1\r\n", "1"),
         ("\ufeffA=1", "1"),
         ("A=ü€\U0001f511", "ü€\U0001f511"),

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterable
 from itertools import pairwise
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -102,6 +103,22 @@ def test_text_without_secrets_passes_and_only_beginnings_wait(text: bytes, place
             shown = range(SHOWN_CHARS + len(r"\r\n") + 1)
             assert any(begins_a_secret(fed[max(len(out) - back, 0) :]) for back in shown)
     assert out + stream.end() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("/a/%63orrect-horse%2Dbattery/b%20c", "/a/***/b%20c"),
+        ("/correct-horse-battery/%41", "/***/%41"),
+        ("c=%22correct-horse-battery%22%25; Path=/", "c=%22***%22%25; Path=/"),
+        ("%%63orrect%2dhorse%2dbattery%4", "%***%4"),
+        ("a=" + quote(json.dumps('correct-horse-"battery"')), "a=%22***%22"),
+        ("a=" + quote("".join(f"\\u{ord(c):04x}" for c in "correct-horse-battery")), "a=***"),
+    ],
+)
+def test_a_secret_under_percent_escapes(text: str, masked: str) -> None:
+    masker = Masker(["correct-horse-battery", 'correct-horse-"battery"'])
+    assert masker.mask_escaped(text.encode()) == masked.encode()
 
 
 def test_what_needs_no_masking_is_the_same_object() -> None:

@@ -7,9 +7,11 @@ import binascii
 import html
 import json
 import random
+import re
 import shlex
 import textwrap
 from collections.abc import Callable
+from html.entities import codepoint2name
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
@@ -48,12 +50,16 @@ def written_forms(secret: str) -> dict[str, bytes]:
         "percent, nothing safe": quote(secret, safe="").encode(),
         "percent, all bytes upper": "".join(f"%{byte:02X}" for byte in raw).encode(),
         "percent, all bytes lower": "".join(f"%{byte:02x}" for byte in raw).encode(),
+        "percent twice, with Python's defaults": quote(quote(secret)).encode(),
         "percent twice": quote(quote(secret, safe=""), safe="").encode(),
         "form": quote_plus(secret).encode(),
         "JSON": json.dumps(secret, ensure_ascii=False)[1:-1].encode(),
         "JSON, ASCII": inner[1:-1].encode(),
         "JSON twice": json.dumps(inner)[3:-3].encode(),
         "JSON with escaped slashes": inner[1:-1].replace("/", "\\/").encode(),
+        "JSON as Go and Django write it": re.sub("[<>&]", lambda m: f"\\u{ord(m[0]):04x}", inner[1:-1]).encode(),
+        "ASCII by backslashes": raw.decode().encode("ascii", "backslashreplace"),
+        "ASCII by references": raw.decode().encode("ascii", "xmlcharrefreplace"),
         "repr of str": repr(secret)[1:-1].encode(),
         "repr of str among others": repr([secret, "'", '"'])[2:].split(repr("'"))[0].rstrip(", ")[:-1].encode(),
         "ascii of str": ascii(secret)[1:-1].encode(),
@@ -62,6 +68,12 @@ def written_forms(secret: str) -> dict[str, bytes]:
         "HTML": html.escape(secret).encode(),
         "HTML text": html.escape(secret, quote=False).encode(),
         "HTML, ASCII": html.escape(secret).encode("ascii", "xmlcharrefreplace"),
+        "HTML, PHP": html.escape(secret).replace("&#x27;", "&#039;").encode(),
+        "HTML, named letters": "".join(
+            f"&{codepoint2name[ord(char)]};" if ord(char) in codepoint2name and char != '"' else char for char in secret
+        ).encode(),
+        "HTML decimal, padded": "".join(f"&#{ord(char):03d};" for char in secret).encode(),
+        "HTML hex, X": "".join(f"&#X{ord(char):X};" for char in secret).encode(),
         "HTML decimal": "".join(f"&#{ord(char)};" for char in secret).encode(),
         "HTML hex": "".join(f"&#x{ord(char):x};" for char in secret).encode(),
         "HTML hex, upper": "".join(f"&#x{ord(char):X};" for char in secret).encode(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import subprocess
 import sys
@@ -35,6 +36,15 @@ PROJECT = {
                 yield letter
             yield ">"
     """,
+    "app/packed/route.py": """
+        import gzip, os
+        from lampyr import Response
+
+        def GET(req):
+            body = gzip.compress(f"<{os.environ['API_KEY']}>".encode())
+            pieces = [body[:9], body[9:]] if req.query.get("pieces") else body
+            return Response(pieces, headers={"content-encoding": "gzip", "content-type": "text/html"})
+    """,
     "app/mode/route.py": """
         import os
         def GET(): return {"mode": os.environ["LAMPYR_ENV"], "which": os.environ["WHICH"]}
@@ -64,6 +74,12 @@ def test_a_secret_split_over_chunks_is_masked(server: Server) -> None:
     body = server.get("/split").body
     # A secret that arrives letter by letter may show its first two.
     assert body == b"<" + KEY[:2].encode() + b"***>"
+
+
+@pytest.mark.parametrize("path", ["/packed", "/packed?pieces=1"])
+def test_a_secret_in_a_body_that_its_function_has_compressed_is_masked(server: Server, path: str) -> None:
+    answer = server.get(path)
+    assert (answer.headers["content-encoding"], gzip.decompress(answer.body)) == ("gzip", b"<***>")
 
 
 def test_a_secret_in_a_traceback_is_masked(server: Server) -> None:

@@ -284,7 +284,8 @@ def _assignments(path: Path, name: str) -> dict[str, _Entry] | None:
     if text is None:
         return None
     found: dict[str, _Entry] = {}
-    for binding in parse_stream(io.StringIO(text)):
+    # As an editor on Windows saves it: its line ends are not part of a value of several lines.
+    for binding in parse_stream(io.StringIO(text.replace("\r\n", "\n"))):
         line = binding.original.line + _line_ends(_leading_space(binding.original.string))
         if binding.error:
             raise _malformed(name, line, "is not NAME=value")

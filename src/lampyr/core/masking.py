@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import unquote_to_bytes
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
@@ -34,6 +35,8 @@ _TABLE_STATES = 40_000
 # One line break where base64 may be wrapped, also inside a JSON string, also cut off by the end of the piece.
 _BREAK = re.compile(rb"(?<![\r\n])\r?\n(?![\r\n])|(?<!\\n)(?:\\r)?\\n(?!\\[rn])|\r\Z|\\(?:r\\?)?\Z")
 _NARROWEST_LINE = 64
+# One byte of what was escaped, as urllib.parse.unquote_to_bytes takes it.
+_PERCENT = re.compile(rb"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 _WRAPPED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=\r\n\\"
 
 
@@ -72,15 +75,15 @@ class Masker:
         # As in spans(), without the 60 ns of a call: most bodies end here.
         if _BACKSLASH not in data and not self._traces_in(data.replace(b"\n", b"").replace(b"\r", b"")[self._some]):
             return data
-        spans = self.spans(data)
-        if not spans:
-            return data
-        kept, at = [], 0
-        for start, end in spans:
-            kept.append(data[at:start])
-            at = end
-        kept.append(data[at:])
-        return MASK.join(kept)
+        return _covered(data, self.spans(data))
+
+    def mask_escaped(self, text: bytes) -> bytes:
+        """A header or a path, masked as it is and as it is without its percent-escapes."""
+        text = self.mask(text)
+        if b"%" not in text or not (spans := self.spans(unquote_to_bytes(text))):
+            return text
+        places = [found.start() for found in _PERCENT.finditer(text)] + [len(text)]
+        return _covered(text, [(places[start], places[end]) for start, end in spans])
 
     def lines(self, lines: list[bytes]) -> list[bytes]:
         """As many lines without secrets, those too that go on from one line to the next: base64 is often written so."""
@@ -309,6 +312,18 @@ def _without_extensions(ordered: Sequence[bytes]) -> list[bytes]:
         if not kept or not pattern.startswith(kept[-1]):
             kept.append(pattern)
     return kept
+
+
+def _covered(data: bytes, spans: Sequence[Span]) -> bytes:
+    """`data` with a mask in the place of each span; the same object where there is none."""
+    if not spans:
+        return data
+    kept, at = [], 0
+    for start, end in spans:
+        kept.append(data[at:start])
+        at = end
+    kept.append(data[at:])
+    return MASK.join(kept)
 
 
 def _merged(spans: list[Span]) -> list[Span]:

@@ -8,6 +8,8 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from html.entities import codepoint2name
+from itertools import chain
 from urllib.parse import quote, quote_plus
 
 # Shorter values are not masked: "true" or "3000" are part of ordinary text, and masking them would garble it.
@@ -123,10 +125,11 @@ def _percent_all(secret: str) -> Iterator[bytes]:
 
 
 def _percent_twice(secret: str) -> Iterator[bytes]:
-    for once in (*_percent(secret), *_percent_all(secret)):
-        escaped = quote(once, safe="").encode()
-        yield escaped
-        yield _lower_escapes(escaped)
+    for once in {*_percent(secret), *_percent_all(secret)}:
+        for safe in _SAFE:
+            escaped = quote(once, safe=safe).encode()
+            yield escaped
+            yield _lower_escapes(escaped)
 
 
 def _form(secret: str) -> Iterator[bytes]:
@@ -150,9 +153,11 @@ def _json_ascii(secret: str) -> Iterator[bytes]:
     escaped = _json_text(secret, ascii=True)
     yield escaped.encode()
     yield escaped.replace("/", "\\/").encode()
-    # JSON for a place inside HTML (Django's json_script, Jinja's tojson, Go).
-    yield re.sub(r"[<>&']", lambda match: f"\\u{ord(match[0]):04x}", escaped).encode()
-    yield re.sub(r"[<>&']", lambda match: f"\\u{ord(match[0]):04X}", escaped).encode()
+    # JSON for a place inside HTML (Jinja's tojson; Django's json_script and Go leave the quote as it is).
+    for unsafe in (r"[<>&']", r"[<>&]"):
+        for form in (escaped, _json_text(secret, ascii=False)):
+            yield _bytes(re.sub(unsafe, lambda match: f"\\u{ord(match[0]):04x}", form))
+            yield _bytes(re.sub(unsafe, lambda match: f"\\u{ord(match[0]):04X}", form))
 
 
 def _json_twice(secret: str) -> Iterator[bytes]:
@@ -202,13 +207,24 @@ def _shell(secret: str) -> Iterator[bytes]:
     yield _bytes(re.sub(r'(["$`\\])', r"\\\1", secret))  # inside double quotes
 
 
+# Letters beyond ASCII by their names, as PHP's htmlentities() writes them.
+_NAMED = {code: f"&{name};" for code, name in codepoint2name.items() if code > 127}
+
+
 def _html(secret: str) -> Iterator[bytes]:
     plain = html.escape(secret, quote=False)
     for double in ('"', "&quot;", "&#34;"):
-        for single in ("'", "&#x27;", "&#39;", "&apos;"):
+        for single in ("'", "&#x27;", "&#39;", "&#039;", "&apos;"):
             text = plain.replace('"', double).replace("'", single)
             yield _bytes(text)
             yield text.encode("ascii", "xmlcharrefreplace")
+            yield _bytes(text.translate(_NAMED))
+
+
+def _ascii_only(secret: str) -> Iterator[bytes]:
+    """What Python writes where the stream can hold nothing but ASCII."""
+    for errors in ("backslashreplace", "xmlcharrefreplace"):
+        yield secret.encode("ascii", errors)
 
 
 ENCODERS: dict[str, Callable[[str], Iterator[bytes]]] = {
@@ -227,11 +243,14 @@ ENCODERS: dict[str, Callable[[str], Iterator[bytes]]] = {
     "JSON twice": _json_twice,
     "Python str": _python_str,
     "Python bytes": _python_bytes,
+    "ASCII": _ascii_only,
     "shell": _shell,
     "HTML named": _html,
     "HTML decimal": _escape_all("&#%d;"),
     "HTML hex": _escape_all("&#x%x;"),
     "HTML hex, upper": _escape_all("&#x%X;"),
+    "HTML hex, upper X": lambda secret: chain(_escape_all("&#X%X;")(secret), _escape_all("&#X%x;")(secret)),
+    "HTML decimal, padded": _escape_all("&#%03d;"),
     "\\uXXXX": _escape_all("\\u%04x"),
     "\\uXXXX, upper": _escape_all("\\u%04X"),
     "\\xXX": _escape_all("\\x%02x"),

@@ -269,7 +269,12 @@ class Call:
             self.instance.kill("it sent more than its window allows")
             return
         if self.open and self._streamed is not None:
-            data = self._streamed.feed(data)
+            try:
+                data = self._streamed.feed(data)
+            except ValueError as error:
+                self._nonsense(str(error))
+                self._give_up("error")
+                return
             self.exchange.write(data)
             if data:
                 if not self._first_s:

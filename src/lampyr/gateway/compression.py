@@ -74,9 +74,10 @@ class Encoder:
 
 class Gzip(Encoder):
     name = b"gzip"
+    wbits = 16 + zlib.MAX_WBITS
 
     def __init__(self) -> None:
-        self._stream = zlib.compressobj(_GZIP_LEVEL, wbits=16 + zlib.MAX_WBITS)
+        self._stream = zlib.compressobj(_GZIP_LEVEL, wbits=self.wbits)
 
     def feed(self, data: bytes) -> bytes:
         return self._stream.compress(data) + self._stream.flush(zlib.Z_SYNC_FLUSH) if data else b""
@@ -86,6 +87,13 @@ class Gzip(Encoder):
 
     def whole(self, data: bytes) -> bytes:
         return self._stream.compress(data) + self._stream.flush()
+
+
+class Deflate(Gzip):
+    """For bodies that came with it: nobody is sent it otherwise."""
+
+    name = b"deflate"
+    wbits = zlib.MAX_WBITS
 
 
 class Brotli(Encoder):

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from time import monotonic
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote_to_bytes
 
 from lampyr.core import endings
 from lampyr.core.flow import SHUT_S, Flow
@@ -273,8 +272,5 @@ def _path(target: str, masker: Masker | None) -> str:
     """The path as the client wrote it, which is printable; where a secret is in it, however escaped, without that."""
     path = target.partition("?")[0]
     if "%" in path and masker:
-        plain = unquote_to_bytes(path)
-        masked = masker.mask(plain)
-        if masked is not plain:
-            return quote(masked, safe="/*")
+        return masker.mask_escaped(path.encode()).decode(errors="replace")
     return path

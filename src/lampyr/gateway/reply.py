@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lampyr.gateway import compression
+from lampyr.gateway import compression, packed
 
 if TYPE_CHECKING:
     from lampyr.core.masking import Masker, MaskStream
@@ -17,6 +17,9 @@ MAX_KNOWN_BYTES = 1024
 
 # Framing is the gateway's business; a handler's own idea of it is dropped (RFC 9112 6, 9.6).
 FRAMING = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te"})
+
+# As a head says it where the function has compressed the body itself.
+_CODED = b"\0content-encoding\0"
 
 
 class Replies:
@@ -31,7 +34,8 @@ class Replies:
     def whole(self, exchange: Exchange, head: bytes, body: bytes) -> tuple[Lines, bytes]:
         """Head and body of a reply that is complete."""
         if self.masker:
-            body = self.masker.mask(body)
+            coding = head.partition(_CODED)[2].partition(b"\0")[0] if _CODED in head else b""
+            body = packed.mask(coding, body, self.masker) if coding else self.masker.mask(body)
         if len(body) >= compression.WORTH_BYTES:
             status, headers = self.read(head.split(b"\0"))
             body = compression.compress(_accepted(exchange), status, headers, body)
@@ -47,6 +51,8 @@ class Replies:
             encoder.add_headers(headers)
         elif masking is not None:  # a masked body has another length
             headers = [header for header in headers if header[0] != b"content-length"]
+            if (opened := packed.stream(status, headers, masking)) is not None:
+                return status, headers, Stream(*opened)
         return status, headers, Stream(masking, encoder)
 
     def read(self, fields: list[bytes]) -> tuple[int, Headers]:
@@ -58,7 +64,7 @@ class Replies:
         pairs = iter(fields[1:])
         headers = [(name, value) for name, value in zip(pairs, pairs, strict=True) if name not in FRAMING]
         if mask:
-            headers = [(name, mask.mask(value)) for name, value in headers]
+            headers = [(name, mask.mask_escaped(value)) for name, value in headers]
         return status, headers
 
     def text(self, text: str) -> str:
@@ -81,11 +87,12 @@ class Stream:
 
     __slots__ = ("_encoder", "_masking")
 
-    def __init__(self, masking: MaskStream | None, encoder: compression.Encoder | None) -> None:
+    def __init__(self, masking: MaskStream | packed.OpenedStream | None, encoder: compression.Encoder | None) -> None:
         self._masking = masking
         self._encoder = encoder
 
     def feed(self, data: bytes) -> bytes:
+        """What may be sent now. Raises ValueError for what says that it is compressed, and is not."""
         if self._masking is not None:
             data = self._masking.feed(data)
         return self._encoder.feed(data) if self._encoder is not None and data else data
