@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import descriptors
 import pytest
 from hostile import ATTACKER, SECRET
 from serving import Server, until, write
@@ -46,7 +48,48 @@ def GET(req):
     except urllib.error.HTTPError as error:
         return "1" if error.code == 508 else str(error)
 """
+# A thread of the import holds the channel of its snapshot, and says of the gateway, or of whomever it can name, that it
+# is the instance that was ordered; later than its deployment looks.
+USURPER = """
+import array, os, socket, struct, threading, time
+
+idle_timeout = 0
+SAID = b'{"forked": 77, "fds": 1}'
+
+
+def channel():
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            sock = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        if sock.family == socket.AF_UNIX:
+            return sock
+
+
+def usurp(sock):
+    gateway = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    named = os.pidfd_open(gateway or os.getpid())
+    while True:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [named]))]
+        sock.sendmsg([len(SAID).to_bytes(4, "big") + SAID], rights)
+        time.sleep(0.002)
+
+
+def later(sock):
+    time.sleep(3)
+    usurp(sock)
+
+
+threading.Thread(target=later, args=(channel(),), daemon=True).start()
+
+
+def GET():
+    return "usurped"
+"""
 PROJECT = {
+    **descriptors.PROJECT,
+    "app/usurper/route.py": USURPER,
     "app/works/route.py": ROUTE,
     "app/attacker/[how]/route.py": ATTACKER,
     "app/loop/[client]/route.py": LOOP,
@@ -179,6 +222,25 @@ def test_who_ends_his_own_snapshot_gets_another(tier: tuple[str, Server]) -> Non
     server.get("/attacker/parent")
     until(lambda: server.get("/attacker/descriptors").status == 200, "the function to be back", 20)
     assert server.get("/works").status == 200
+
+
+@pytest.mark.parametrize("name", descriptors.FUNCTIONS)
+def test_the_descriptors_of_a_function_are_these_and_no_others(tier: tuple[str, Server], name: str) -> None:
+    descriptors.check(tier[1], name)
+
+
+def test_nobody_passes_for_a_process_of_somebody_else(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    server.get("/works")
+    before = {one: server.find(one).pid for one in ("lampyr.gateway", "lampyr.control", "lampyr.vault")}
+    time.sleep(3.5)
+    until_s = time.monotonic() + 7  # one that does not leave is killed after 5 s
+    while time.monotonic() < until_s:
+        server.get("/usurper")
+        assert server.get("/works").status == 200
+        time.sleep(0.1)
+    assert {one: server.find(one).pid for one in before} == before
+    assert "gateway has ended" not in "\n".join(server.lines)
 
 
 def test_memory_is_bounded(tier: tuple[str, Server]) -> None:

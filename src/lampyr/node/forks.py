@@ -6,9 +6,12 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
+from lampyr.node.processes import is_below
 from lampyr.runtime.channel import Channel, ChannelError, Message
 
 SHAPES = {
@@ -32,7 +35,9 @@ Ended = Callable[[int], None]  # with its exit status
 class Forks:
     """One process. `told` gets what is no answer to an order; `lost` is called once when it is gone.
 
-    `hatch` is offered a socket for the broker, and says whether it takes it.
+    `hatch` is offered a socket for the broker, and says whether it takes it. `forker` is the process's number where it
+    runs the user's code: then it may name nobody its child who is not, as we would end whom it names. What it sends is
+    closed on a thread, because letting go of something large takes its time.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Forks:
         self._ordered: deque[tuple[Forked, Ended]] = deque()
         self._children: dict[int, Ended] = {}
         self.alive = True
+        self.forker = 0
         loop.add_reader(channel.fileno(), self._read)
 
     def order(self, message: Message, fds: tuple[int, ...], forked: Forked, ended: Ended) -> bool:
@@ -98,31 +104,38 @@ class Forks:
 
     def _take(self, message: Message, fds: list[int]) -> None:
         if not _is_ours(message):
-            for fd in fds:
-                os.close(fd)
+            self._let_go(fds)
         elif "hatch" in message and len(fds) == 1 and self._hatch is not None and self._hatch(fds[0]):
             pass  # it is theirs
-        elif "forked" in message and fds and _is_process(fds[0]) and self._ordered:
+        elif "forked" in message and fds and self._ordered and self._is_child(fds[0]):
             forked, self._children[message["forked"]] = self._ordered.popleft()
+            self._let_go(fds[1:])
             forked(fds[0])
         elif ("forked" in message or "unforked" in message) and self._ordered:
-            for fd in fds:
-                os.close(fd)
+            self._let_go(fds)
             self._ordered.popleft()[0](-1)
         else:
-            for fd in fds:
-                os.close(fd)
+            self._let_go(fds)
             if "exited" not in message:
                 self._told(message)
             elif (ended := self._children.pop(message["exited"], None)) is not None:
                 ended(message.get("status", 0))
+
+    def _is_child(self, fd: int) -> bool:
+        return _is_process(fd) and (not self.forker or is_below(fd, self.forker))
+
+    def _let_go(self, fds: list[int]) -> None:
+        for fd in fds:
+            self._loop.run_in_executor(None, os.close, fd)
 
     def close(self) -> None:
         """Hang up; the process takes that as the order to end."""
         if self.alive:
             self.alive = False
             self._loop.remove_reader(self._channel.fileno())
-            self._channel.close()
+            with suppress(OSError):
+                self._channel.sock.shutdown(socket.SHUT_RDWR)
+            self._loop.run_in_executor(None, self._channel.close)
 
 
 def _is_ours(message: Message) -> bool:

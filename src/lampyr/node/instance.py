@@ -225,7 +225,7 @@ class Instance:
         if self.state != "starting":
             return self._link.receive()
         data, pid = self._link.receive_first()
-        if pid:
+        if pid and self.pidfd < 0:
             self.meter.watch(pid)
         return data
 
@@ -363,6 +363,8 @@ class Instance:
     def forked(self, pidfd: int) -> None:
         """The process exists; its pidfd tells when it has ended."""
         self.pidfd = pidfd
+        if self.meter.pid != (pid := pid_of(pidfd)):
+            self.meter.watch(pid)  # a child of it has said hello, in a hook of the user's
         if self.state == "ended":
             end(pidfd)
             self.pidfd = -1

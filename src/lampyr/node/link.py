@@ -7,6 +7,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from lampyr.runtime import wire
 
@@ -16,6 +17,9 @@ PACKETS = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM) if sys.platform 
 # Python has no names for it (linux/socket.h, struct ucred); other systems have nothing of the kind.
 SCM_CREDENTIALS = 2 if sys.platform == "linux" else 0
 CREDENTIALS_BYTES = socket.CMSG_SPACE(12)
+# Whether descriptors may be sent to us; from Linux 6.16 on (linux/socket.h). We would have to close them, which takes
+# as long as what is behind them is large.
+SO_PASSRIGHTS = 83
 
 
 class Link:
@@ -40,6 +44,8 @@ class Link:
         self._sock.setblocking(False)
         if SCM_CREDENTIALS:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            with suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
 
     def theirs(self) -> int:
         """The descriptor of the process's end."""

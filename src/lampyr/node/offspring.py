@@ -14,7 +14,7 @@ from lampyr.node.exit import Exit
 from lampyr.node.forks import Ended, Forked, Forks
 from lampyr.node.limits import Fence
 from lampyr.node.logs import Sink, stdout_and_stderr
-from lampyr.node.processes import end, own_bytes
+from lampyr.node.processes import end, own_bytes, pid_of
 from lampyr.runtime.channel import Channel, Message
 
 # An import that takes longer hangs; a person waiting would have given up as well.
@@ -79,6 +79,7 @@ class Offspring:
             self._lost()
         else:
             self._pidfd = pidfd
+            self._forks.forker = pid_of(pidfd)
             self._fence.admit_snapshot(pidfd, self._say_env)
 
     def _say_env(self) -> None:

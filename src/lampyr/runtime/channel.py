@@ -14,6 +14,9 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_FDS = 8
 # One read ends behind the first bytes of a message that brings some; those of the message before may be there yet.
 MOST_WAITING_FDS = 2 * MAX_FDS
+# Room for as many as can be sent at once (the kernel's SCM_MAX_FD): those without room the kernel would close in the
+# middle of our reading, however long that takes.
+FDS_SPACE_BYTES = socket.CMSG_SPACE(253 * 4)
 
 Message = dict[str, Any]
 
@@ -122,7 +125,7 @@ class Channel:
 
     def _read(self, flags: int) -> bool:
         try:
-            data, rights, *_ = self.sock.recvmsg(65536, socket.CMSG_SPACE(MAX_FDS * 4), flags | socket.MSG_CMSG_CLOEXEC)
+            data, rights, *_ = self.sock.recvmsg(65536, FDS_SPACE_BYTES, flags | socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return False
         for level, kind, payload in rights:

@@ -301,6 +301,9 @@ _ATTRIBUTES = ((188, 5), (189, 6), (190, 7), (463, 463), (197, 14), (198, 15), (
 _SENDS = (((44, 206), 3), ((46, 211), 2), ((307, 269), 3))
 _FAST_OPEN = 0x20000000
 _LISTEN = (50, 201)
+# SO_LINGER has whoever closes a socket last wait for its peer, and that may be whom it was passed to: the gateway.
+# Nobody is told that it does nothing, as most who set it want less waiting and not more.
+_SET_OPTION, _OF_SOCKETS, _LINGER = (54, 208), 1, 13
 
 Instruction = tuple[int, int, int, int]
 _DONE: list[Instruction] = [(_RETURN, 0, 0, _ALLOW)]
@@ -351,6 +354,8 @@ def seccomp(*, makes_rooms: bool = False, alike: bool = False, tcp_only: bool = 
     rules = _refusals([*refused, *([_LISTEN] if tcp_only else [])])
     rules += _sockets(_SOCKET[column], unix=not (alike or tcp_only), tcp_only=tcp_only)
     rules += _sockets(_SOCKETPAIR[column], unix=True, tcp_only=tcp_only)
+    linger = [_argument(1), (_EQUAL, 0, 3, _OF_SOCKETS), _argument(2), (_EQUAL, 0, 1, _LINGER), _error(0), *_DONE]
+    rules += _when(_SET_OPTION[column], linger)
     if alike:
         for call, itself in _TO_ITSELF.values():
             rules += _only_itself(call[column], itself)
