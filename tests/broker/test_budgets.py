@@ -34,7 +34,7 @@ async def call(found: Purses, most: float, used: float, route: str = "/a") -> bo
 @pytest.mark.parametrize("most", [100, 115, 1024, 10], ids=lambda most: f"reserving {most}")
 def test_of_fifty_at_once_ten_are_made(tmp_path: Path, most: int) -> None:
     """Whatever each has guessed that it will use: 100."""
-    found = purses(tmp_path, a="1000 tokens/day")
+    found = purses(tmp_path, a="1000 tokens/month")
 
     async def all_at_once() -> int:
         if most < 100:  # who says less than it uses is caught by the first that settle
@@ -48,7 +48,7 @@ def test_what_is_reserved_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(budgets, "WAIT_S", 0.05)
 
     async def made() -> list[bool]:
-        found = purses(tmp_path, ("300 tokens/day",), a="none", b="100 tokens/day")
+        found = purses(tmp_path, ("300 tokens/month",), a="none", b="100 tokens/day")
         kept = await found.reserve("/a", Amount(250, 0.0))
         first = [await call(found, 40, 40, "/b"), await call(found, 40, 10, "/b"), await call(found, 9, 9, "/plain")]
         kept.settle(Amount(200, 0.0))
@@ -60,8 +60,8 @@ def test_what_is_reserved_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_was_reserved_by_who_was_killed_is_used(tmp_path: Path) -> None:
     async def made() -> tuple[bool, bool]:
-        await purses(tmp_path, a="100 tokens/day").reserve("/a", Amount(60, 0.0))  # and never settled
-        again = purses(tmp_path, a="100 tokens/day")
+        await purses(tmp_path, a="100 tokens/month").reserve("/a", Amount(60, 0.0))  # and never settled
+        again = purses(tmp_path, a="100 tokens/month")
         return await call(again, 40, 40), await call(again, 40, 40)
 
     assert asyncio.run(made()) == (True, False)
@@ -69,9 +69,9 @@ def test_what_was_reserved_by_who_was_killed_is_used(tmp_path: Path) -> None:
 
 def test_a_new_budget_knows_what_was_used(tmp_path: Path) -> None:
     async def made() -> tuple[bool, bool, bool]:
-        found = purses(tmp_path, a="100 tokens/day")
+        found = purses(tmp_path, a="100 tokens/month")
         first = await call(found, 100, 100), await call(found, 1, 1)
-        found.told((), {"/a": "200 tokens/day"})
+        found.told((), {"/a": "200 tokens/month"})
         return *first, await call(found, 1, 1)
 
     assert asyncio.run(made()) == (True, False, True)

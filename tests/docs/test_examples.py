@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,9 +69,9 @@ def test_commands_print_what_the_page_says(example: Example, tmp_path: Path) -> 
 @each(lambda example: example.tests)
 def test_the_tests_on_a_page_pass(example: Example, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *example.tests]
-    done = subprocess.run(
-        command, cwd=example.write(tmp_path), capture_output=True, text=True, timeout=120, check=False
-    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    root = example.write(tmp_path)
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from serving import Server, until, write
+from serving import Server, ended, until, write
 
 from lampyr.node import hierarchy
 
@@ -54,7 +54,7 @@ def test_what_a_killed_server_left_is_removed_at_the_next_start(tmp_path: Path) 
     made, below = groups(server), server.processes()
     server.process.kill()
     server.stop()
-    until(lambda: not any(one.is_running() for one in below), "everything to end")
+    until(lambda: all(ended(one) for one in below), "everything to end")
     assert any(group.exists() for group in made)
     served(tmp_path / "other").stop()
     assert not any(group.exists() for group in made)
@@ -66,7 +66,7 @@ def test_a_killed_gateways_groups_are_removed_by_the_next_one(tmp_path: Path) ->
     made = groups(server)
     gateway = server.find("lampyr.gateway")
     os.kill(gateway.pid, 9)
-    until(lambda: not gateway.is_running(), "the gateway to be dead")
+    until(lambda: ended(gateway), "the gateway to be dead")
     until(lambda: not any(group.exists() for group in made), "its groups to be removed")
     until(lambda: answers(server), "the next gateway")
     assert server.stop() == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import descriptors
 import pytest
 from hostile import ATTACKER, SECRET
-from serving import Server, until, write
+from serving import Server, ended, until, write
 
 from lampyr.control import door
 
@@ -38,6 +38,7 @@ def GET():
 LOOP = """
 import subprocess
 import urllib.error, urllib.request
+max_duration = 60
 
 def GET(req):
     if req.params["client"] == "curl":
@@ -220,7 +221,7 @@ def test_with_the_broker_only_there_is_no_network(tier: tuple[str, Server]) -> N
 def test_who_ends_his_own_snapshot_gets_another(tier: tuple[str, Server]) -> None:
     _, server = tier
     server.get("/attacker/parent")
-    until(lambda: server.get("/attacker/descriptors").status == 200, "the function to be back", 20)
+    until(lambda: server.get("/attacker/descriptors").status == 200, "the function to be back")
     assert server.get("/works").status == 200
 
 
@@ -254,7 +255,7 @@ def test_a_dead_gateway_leaves_nothing_behind(tier: tuple[str, Server]) -> None:
     assert first.status == 200, "\n".join([first.body.decode(), *server.lines[-60:]])
     others, old = {server.find(f"lampyr.{one}").pid for one in ("control", "vault")}, server.processes()
     server.find("lampyr.gateway").kill()
-    until(lambda: {one.pid for one in old if one.is_running()} == others, "everything of it to be gone")
+    until(lambda: {one.pid for one in old if not ended(one)} == others, "everything of it to be gone")
     answer = server.get("/works")
     assert answer.status == 200, "\n".join([answer.body.decode(), *server.lines[-60:]])
 

@@ -22,6 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for client in ("PIP", "UV"):
         monkeypatch.setenv(f"{client}_NO_INDEX", "1")
         monkeypatch.setenv(f"{client}_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setenv("UV_OFFLINE", "1")  # UV_NO_INDEX is younger than some uv
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("LAMPYR_MODELS", str(tmp_path / "models"))
     return tmp_path / "models"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lampyr.node import ends
 from lampyr.node.instance import Instance
 from lampyr.node.link import Link
 from lampyr.runtime import wire
@@ -60,6 +62,29 @@ def test_its_number_is_known_as_soon_as_it_is_ready(loop: asyncio.AbstractEventL
     instance._read()
     assert (instance.state, instance.host_pid()) == ("idle", child)
     link.close()
+
+
+def test_whose_socket_it_is_is_known_as_soon_as_it_is_ready(loop: asyncio.AbstractEventLoop) -> None:
+    """A chain of calls would begin anew, and be longer than it may, until its snapshot has told of the process."""
+    link = Link(loop, one_at_a_time=False)
+    instance = Instance(Pool(loop), 1, link, [], "")  # type: ignore[arg-type]
+    said, says = os.pipe()
+    with socket.socket() as sock:
+        child = os.fork()
+        if child == 0:
+            os.write(link.theirs(), wire.frame(0, wire.HELLO))
+            os.write(says, b"x")
+            signal.pause()
+        os.read(said, 1)
+        instance._read()
+        try:
+            assert ends.holder([instance], os.fstat(sock.fileno()).st_ino) is instance
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    link.close()
+    for end in (said, says):
+        os.close(end)
 
 
 def test_an_eldest_request_that_was_put_back_behind_another_may_find_its_process_busy(

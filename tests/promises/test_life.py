@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import IncompleteRead
+from typing import Any
 
 import pytest
-from serving import WHO, Answer, Serve, Server, until, write
+from serving import WHO, Answer, Serve, Server, ended, until, write
+
+from lampyr.control import door
 
 MARKS = """
     import asyncio
@@ -53,6 +56,7 @@ ROUTES = {
     """,
     "kept": """
         min_instances = 1
+        max_instances = 1
         idle_timeout = 0
         after_restore(lambda: mark("kept"))
 
@@ -212,9 +216,15 @@ def test_there_are_never_more_instances_than_max_instances(server: Server) -> No
 
 def test_min_instances_are_there_before_anybody_calls_and_stay(server: Server) -> None:
     until(lambda: len(marks(server, "kept")) == 2, "an instance for which nobody has called, behind the health fork")
+    until(lambda: [one["state"] for one in instances(server, "/kept")] == ["idle"], "it to be ready")
     first = server.get("/kept")
     assert "desc=warm" in first.headers["server-timing"]
     assert server.get("/kept").body == first.body and len(marks(server, "kept")) == 2
+
+
+def instances(server: Server, route: str) -> list[dict[str, Any]]:
+    listed = door.ask(server.root / ".lampyr", "ps")["functions"]
+    return [one for row in listed if row["function"] == route for one in row["instances"]]
 
 
 def test_a_sync_handler_runs_in_a_thread(server: Server) -> None:
@@ -297,24 +307,32 @@ def test_after_survives_a_deployment(serve: Serve) -> None:
 
 def test_nothing_of_an_old_deployment_stays_once_those_who_waited_for_it_are_served(serve: Serve) -> None:
     route = """
-        import asyncio
+        import asyncio, pathlib
         max_instances = 1
         min_instances = 1
 
-        async def GET():
-            await asyncio.sleep(0.5)
+        async def GET(req):
+            while "wait" in req.query and not (pathlib.Path(__file__).parent / "go").exists():
+                await asyncio.sleep(0.01)
             return "old"
     """
     server = serve({"app/queue/route.py": route}, command="dev")
     until(lambda: server.get("/queue").body == b"old", "an answer")
     with ThreadPoolExecutor(3) as pool:
-        asked = [pool.submit(server.get, "/queue") for _ in range(3)]
-        time.sleep(0.2)  # one is served, and two have begun to wait, which nothing outside shows
+        asked = [pool.submit(server.get, "/queue?wait") for _ in range(3)]
+        until(lambda: queue(server) == (1, 2), "one to be served, and two to wait")
         server.write("app/queue/route.py", "def GET(): return 'new'")
         assert server.get("/queue").body == b"new"
+        (server.live / "app/queue/go").touch()
         assert [one.result().body for one in asked] == [b"old"] * 3
     # Below the base: the snapshot and, if it was not ended yet, the instance of the new deployment.
     until(lambda: len(server.find("lampyr.runtime.snapshot").children()) == 1, "the old snapshot to end")
+
+
+def queue(server: Server) -> tuple[int, int]:
+    """How many requests are served, and how many wait."""
+    (row,) = door.ask(server.root / ".lampyr", "ps")["functions"]
+    return sum(one["in_flight"] for one in row["instances"]), row["waiting"]
 
 
 def test_who_does_not_stop_at_its_deadline_is_ended_once_nobody_else_runs_beside_it(serve: Serve) -> None:
@@ -362,7 +380,7 @@ def test_who_does_not_leave_when_it_has_finished_is_ended(serve: Serve) -> None:
         server.write("app/stays/route.py", "def GET(): return 'new'")
         assert server.get("/stays").body == b"new"
         who = asked.result().body.decode()
-    until(lambda: server.who_is(who) is None, "the old process to end", 20)
+    until(lambda: server.who_is(who) is None, "the old process to end")
 
 
 def test_a_second_sigterm_ends_what_the_first_waits_for(serve: Serve) -> None:
@@ -375,8 +393,8 @@ def test_a_second_sigterm_ends_what_the_first_waits_for(serve: Serve) -> None:
         until(lambda: _refuses(server), "the drain to begin")
         assert server.process.poll() is None
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait(10)
-    until(lambda: not [one for one in below if one.is_running()], "every process to end")
+        server.process.wait(60)
+    until(lambda: all(ended(one) for one in below), "every process to end")
 
 
 def _refuses(server: Server) -> bool:

@@ -22,6 +22,8 @@ from typing import Any
 import psutil
 
 READY_WITHIN_S = 60.0
+# How long a test waits for what should come soon: for a machine with one core, which somebody else has.
+WITHIN_S = 40.0
 # What a handler answers to be recognised from outside: in its own PID namespace its number means nothing here.
 WHO = "f\"{os.stat('/proc/self/ns/pid').st_ino} {os.getpid()}\""
 
@@ -110,7 +112,7 @@ class Server:
         """Save a file of the project as an editor does: a new file moved into place."""
         write(self.root, {file: text})
 
-    def log(self, pattern: str, within_s: float = 10.0) -> re.Match[str]:
+    def log(self, pattern: str, within_s: float = WITHIN_S) -> re.Match[str]:
         """The first match of `pattern` in what the server wrote to stderr; waits for it."""
         found: re.Match[str] = until(
             lambda: re.search(pattern, "\n".join(self.lines), re.M), f"log line {pattern!r}", within_s, self.lines[-20:]
@@ -155,6 +157,25 @@ def started_for(module: str, processes: Iterable[psutil.Process]) -> Iterator[ps
             continue
 
 
+def command_lines(processes: Iterable[psutil.Process]) -> str:
+    """Those of `processes` that have not ended meanwhile."""
+    found = []
+    for one in processes:
+        try:
+            found += one.cmdline()
+        except psutil.Error:
+            continue
+    return " ".join(found)
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether it has: whoever is to reap it may come to that later."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def _who(process: psutil.Process) -> str:
     try:
         namespace = os.stat(f"/proc/{process.pid}/ns/pid").st_ino
@@ -164,7 +185,7 @@ def _who(process: psutil.Process) -> str:
     return f"{namespace} {numbers[1]}" if numbers else ""
 
 
-def until(check: Callable[[], Any], what: str, within_s: float = 10.0, context: object = "") -> Any:
+def until(check: Callable[[], Any], what: str, within_s: float = WITHIN_S, context: object = "") -> Any:
     """Wait until `check` gives something true; the bound is for broken runs only."""
     deadline = time.monotonic() + within_s
     while not (found := check()):
@@ -172,6 +193,18 @@ def until(check: Callable[[], Any], what: str, within_s: float = 10.0, context: 
             raise AssertionError(f"waited {within_s} s for {what}\n{context}")
         time.sleep(0.01)
     return found
+
+
+def settled(look: Callable[[], Any]) -> Any:
+    """What `look` gives, once it gives the same a hundred times in a row: for a second or longer."""
+    seen = [look()]
+
+    def is_settled() -> bool:
+        seen.append(look())
+        return len(seen) > 100 and all(one == seen[-1] for one in seen[-100:])
+
+    until(is_settled, "rest", context=seen[-5:])
+    return seen[-1]
 
 
 def write(root: Path, files: dict[str, str]) -> None:

@@ -119,7 +119,7 @@ def test_without_the_setting_nothing_is_kept_or_said(serve: Serve) -> None:
 def test_a_hit_needs_no_budget_and_uses_none(serve: Serve) -> None:
     with Fake() as fake:
         # For the project: at a function whose own is spent the gateway lets nobody in.
-        server = serve(files(fake, more='[budget]\nlimit = "25 tokens/day"\n', budget="1000 tokens/day"))
+        server = serve(files(fake, more='[budget]\nlimit = "25 tokens/month"\n', budget="1000 tokens/day"))
         assert [ask(server)[0] for _ in range(20)] == ["miss", *["hit"] * 19]
         assert ask(server, user="b", max_tokens=1)[0] == "miss"
         # 20 of 25 are used; this one may use all that is left and more, and is under way while others are answered.
@@ -133,7 +133,7 @@ def test_a_hit_needs_no_budget_and_uses_none(serve: Serve) -> None:
 SPENT = """
 from openai import OpenAI, RateLimitError
 client = OpenAI()
-budget = "1 tokens/day"
+budget = "1 tokens/month"
 def ask(text):
     asked = [{"role": "user", "content": text}]
     try:

@@ -286,7 +286,19 @@ def test_a_restart_serves_what_was_active_or_what_is_new(serve: Serve) -> None:
         third.stop()
 
 
-SLOW = "import time\nprint('importing', flush=True)\ntime.sleep(5)\ndef GET(): return 'slow'\n"
+# Is being imported until there is a file that its line of the log names.
+SLOW = """
+    import pathlib, time
+    may = pathlib.Path(__file__).with_name("may")
+    print("importing until", may, flush=True)
+    while not may.exists():
+        time.sleep(0.01)
+    def GET(): return "slow"
+"""
+
+
+def importing(server: Server) -> Path:
+    return Path(server.log(r"\| importing until (.+)$")[1])
 
 
 @pytest.mark.parametrize("victim", ["server", "lampyr.control", "lampyr.gateway"])
@@ -297,11 +309,11 @@ def test_a_kill_in_the_middle_of_a_deploy_leaves_what_served_or_the_new_one_whol
     asked = subprocess.Popen(
         [sys.executable, "-m", "lampyr", "deploy", str(server.root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    server.log(r"\| importing")
+    may = importing(server)
     if victim == "server":
         server.process.kill()
-        server.process.wait(10)
-        assert asked.wait(30) == 1
+        server.process.wait(60)
+        assert asked.wait(60) == 1
         asked.communicate()
         write(server.root, project("one"))
         (server.root / "app/slow/route.py").unlink()
@@ -314,6 +326,9 @@ def test_a_kill_in_the_middle_of_a_deploy_leaves_what_served_or_the_new_one_whol
             again.stop()
         return
     server.find(victim).kill()
+    if victim == "lampyr.gateway":
+        until(lambda: sum("| importing until" in line for line in server.lines) == 2, "the next attempt")
+    may.touch()
     code = asked.wait(60)
     asked.communicate()
     # A new gateway is asked again; a new control knows nothing of who asked the one before.
@@ -331,10 +346,11 @@ def test_two_at_once_are_one_too_many(serve: Serve) -> None:
     codes: list[int] = []
     one = threading.Thread(target=lambda: codes.append(lampyr("deploy", server.root).returncode))
     one.start()
-    server.log(r"\| importing")
+    may = importing(server)
     other = lampyr("deploy", server.root)
     assert other.returncode == 1 and "is being made" in other.stderr
     assert server.get("/says").body == b"one"
+    may.touch()
     one.join(60)
     assert codes == [0] and server.get("/says").body == b"two"
 

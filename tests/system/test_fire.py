@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from serving import Serve, Server, started_for, until, write
+from serving import Serve, Server, ended, started_for, until, write
 
 from lampyr.runtime import sandbox
 
@@ -304,7 +304,7 @@ def _console_url(server: Server) -> str:
     """Where it is; `lampyr console` would add the token."""
     return until(
         lambda: next((found[0] for line in server.lines if (found := re.search(r"http://127\S+", line))), None),
-        "the console's address", 5, server.lines,
+        "the console's address", context=server.lines,
     )  # fmt: skip
 
 
@@ -313,7 +313,7 @@ def test_the_gateway_is_back_on_the_same_sockets(serve: Serve) -> None:
     assert server.get("/quick").body == b"fine"
     old = server.processes()
     gateway = server.find("lampyr.gateway")
-    below = [one for kind in ("snapshot", "instance") for one in kinds(server)[kind]]
+    others = {server.find(f"lampyr.{one}").pid for one in ("control", "vault")}
     gateway.kill()
     sock = server.connect()  # nobody is refused meanwhile
     sock.sendall(b"GET /quick HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -322,9 +322,7 @@ def test_the_gateway_is_back_on_the_same_sockets(serve: Serve) -> None:
         data += piece
     sock.close()
     assert data.startswith(b"HTTP/1.1 200") and data.endswith(b"fine")
-    until(lambda: not [one for one in below if one.is_running()], "the orphans to be gone", 5)
-    others = {server.find(f"lampyr.{one}").pid for one in ("control", "vault")}
-    assert {one.pid for one in old if one.is_running()} == others
+    until(lambda: {one.pid for one in old if not ended(one)} == others, "the orphans to be gone")
 
 
 @pytest.mark.parametrize("kind", ["instance", "snapshot"])
@@ -333,7 +331,7 @@ def test_what_is_kept_comes_back_by_itself(serve: Serve, kind: str) -> None:
     until(lambda: len(kinds(server)["instance"]) == 2, "two instances")
     victim = kinds(server)[kind][0]
     victim.kill()
-    until(lambda: not victim.is_running(), "the victim to be gone")
+    until(lambda: ended(victim), "the victim to be gone")
     until(lambda: len(kinds(server)["instance"]) == 2, "two instances again, for which nobody has asked")
     assert "desc=warm" in server.get("/kept").headers["server-timing"]
 

@@ -6,7 +6,7 @@ import http.client
 import textwrap
 
 import pytest
-from serving import Answer, Serve, Server, until
+from serving import Answer, Serve, Server, ended, until
 
 # Handlers find the instance they run in, and with it the socket to the gateway.
 PROJECT = {
@@ -199,7 +199,7 @@ def test_a_snapshot_that_lies_ends_and_nothing_else(serve: Serve) -> None:
         assert server.get("/api/liar").status in (200, 500)
         assert server.get("/api/well").body == b"well"
     until(lambda: gateway.num_fds() < 200, "the descriptors to be closed")
-    assert gateway.is_running() and control.is_running()
+    assert not ended(gateway) and not ended(control)
 
 
 LIES_ABOUT_A_CHILD = {

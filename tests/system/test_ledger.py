@@ -51,9 +51,9 @@ PROJECT = {
                 pass
 
         def GET(req):
-            burn(0.05)
+            burn(0.1)
             if req.query.get("after"):
-                after(burn, 0.1)
+                after(burn, 0.2)
             return "burnt"
     """,
     "app/edge/route.py": """
@@ -66,6 +66,12 @@ PROJECT = {
             await asyncio.sleep(0.4)
             yield "first"
             yield "last"
+    """,
+    "app/hold/route.py": """
+        import asyncio
+        max_duration = 120
+        async def POST(req):
+            await asyncio.sleep(100)
     """,
     "app/few/route.py": """
         rate_limit = "1/hour"
@@ -135,7 +141,7 @@ def test_who_leaves_and_who_is_refused_have_rows_too(serve: Serve) -> None:
     ids = [server.get("/few").headers["x-lampyr-id"] for _ in range(2)]
     assert [row(server, id)["outcome"] for id in ids] == ["ok", "rate_limited"]
     with server.connect() as sock:
-        sock.sendall(b"POST /work HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nwait")
+        sock.sendall(b"POST /hold HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
         until(lambda: any(one["outcome"] == "running" for one in rows(server.root).values()), "an open row")
     until(lambda: any(one["outcome"] == "client_closed" for one in rows(server.root).values()), "a closed row")
     total = usage(server.root)["total"]
@@ -178,7 +184,7 @@ def test_a_body_that_grows_too_large_is_its_clients_fault(serve: Serve, path: st
     total = usage(server.root)["total"]
     assert (total["invocations"], total["errors"]) == (1, 0)
     if path == "/deaf":  # it does not hear that its client has gone, and is not left running
-        server.log(r"POST /deaf 413 client_closed [1-9]\d{3}\.\d ms")
+        server.log(r"POST /deaf 413 client_closed [1-9]\d{3,}\.\d ms")
 
 
 @pytest.mark.alone
@@ -194,11 +200,11 @@ def test_cpu_time_is_exact_where_one_request_has_the_process(serve: Serve) -> No
             ("GET", "/burn", None),
         )
     )
-    assert slept["cpu_ms"] < 40
-    assert 50 <= burnt["cpu_ms"] < 90
-    until(lambda: 150 <= rows(server.root)[later["id"]]["cpu_ms"] < 190, "what after() used", context=later)
-    assert 50 <= last["cpu_ms"] < 90
-    assert usage(server.root)["groups"][0]["cpu_ms"] >= 250
+    assert slept["cpu_ms"] < 80
+    assert 100 <= burnt["cpu_ms"] < 180
+    until(lambda: 300 <= rows(server.root)[later["id"]]["cpu_ms"] < 380, "what after() used", context=later)
+    assert 100 <= last["cpu_ms"] < 180
+    assert usage(server.root)["groups"][0]["cpu_ms"] >= 500
 
 
 @pytest.mark.alone

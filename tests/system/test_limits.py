@@ -200,7 +200,7 @@ def overdue(server: Server, name: str) -> str:
     error = answer.json()["error"]
     assert (error["limit"], error["limit_ms"]) == ("max_duration", 1000)
     assert 1000 <= error["elapsed_ms"] < 15_000
-    until(lambda: {one.pid for one in server.processes()} <= stay, "everything of it to be gone", 5)
+    until(lambda: {one.pid for one in server.processes()} <= stay, "everything of it to be gone")
     assert server.request("POST", f"/{name}").body == b"fine"
     server.log(rf"^GET /{name} 504 timeout .*{error['id']}$")
     return str(error["id"])
@@ -232,7 +232,7 @@ def test_a_stream_is_cut_visibly(server: Server, name: str) -> None:
             pass
     assert b"\r\nx\r\n" in data and b"y" not in data.partition(b"\r\n\r\n")[2]
     assert not data.endswith(b"0\r\n\r\n")
-    until(lambda: {one.pid for one in server.processes()} <= stay, "everything of it to be gone", 5)
+    until(lambda: {one.pid for one in server.processes()} <= stay, "everything of it to be gone")
     assert server.request("POST", f"/{name}").body == b"fine"
     server.log(rf"^GET /{name} 200 timeout ")
 

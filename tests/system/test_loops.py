@@ -115,7 +115,8 @@ MOST = 17  # what a client calls, and 16 below it
 def caller(client: str, to: str, runtime: str) -> str:
     source = dedent(CLIENTS[client])
     handler = ASYNC if "async def call" in source else SYNC
-    return f'runtime = "{runtime}"\n{source}{handler.replace("TO", to)}'
+    patience = "first_byte_timeout" if runtime == "edge" else "max_duration"
+    return f'runtime = "{runtime}"\n{patience} = 60\n{source}{handler.replace("TO", to)}'
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked, and that is Linux")

@@ -103,7 +103,15 @@ def test_an_answer_larger_than_the_socket_leaves_before_its_process(serve: Serve
 def test_a_replaced_function_that_nobody_waits_for_any_more_is_gone(serve: Serve) -> None:
     """Its only client leaves while it is still being imported."""
     server = serve(
-        {"app/slow/route.py": "import time\nprint('begun', flush=True)\ntime.sleep(2)\ndef GET(): return 'old'\n"},
+        {
+            "app/slow/route.py": """
+                import pathlib, time
+                print("begun", flush=True)
+                while not (pathlib.Path(__file__).parent / "go").exists():
+                    time.sleep(0.01)
+                def GET(): return "old"
+            """
+        },
         command="dev",
     )
     waiting = ask(server, "/slow")
@@ -112,4 +120,5 @@ def test_a_replaced_function_that_nobody_waits_for_any_more_is_gone(serve: Serve
     server.write("app/slow/route.py", "def GET(): return 'new'\n")
     assert server.get("/slow").body == b"new" and len(ps()) == 2
     waiting.close()
+    (server.root / "app/slow/go").touch()
     until(lambda: len(ps()) == 1, "the old one to be gone")

@@ -7,9 +7,12 @@ import os
 import re
 import signal
 from collections import Counter
+from typing import Any
 
 import pytest
-from serving import WHO, Serve, Server, until
+from serving import WHO, Serve, Server, ended, settled, until
+
+from lampyr.control import door
 
 PROJECT = {
     "app/gate/route.py": f"""
@@ -78,15 +81,25 @@ def processes(server: Server) -> int:
 
 
 def at_rest(server: Server) -> int:
-    """The number of processes, once it has stayed the same for a second: all imports are done."""
-    numbers = [processes(server)]
+    """The number of processes, once every function is imported and those that were needed for that have left."""
 
-    def settled() -> bool:
-        numbers.append(processes(server))
-        return len(numbers) > 100 and len(set(numbers[-100:])) == 1
+    def imported() -> bool:
+        rows = ps(server)
+        kept = {row["function"]: len(row["instances"]) for row in rows if row["instances"]}
+        return kept == {"/kept": 2} and all(row["snapshot"] == "ready" for row in rows)
 
-    until(settled, "imports to end", 30)
-    return numbers[-1]
+    until(imported, "imports to end", context=server.lines[-10:])
+    return int(settled(lambda: processes(server)))
+
+
+def ps(server: Server) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = door.ask(server.root / ".lampyr", "ps")["functions"]
+    return listed
+
+
+def states(server: Server, route: str) -> list[str]:
+    """Those of a function's instances."""
+    return sorted(one["state"] for row in ps(server) if row["function"] == route for one in row["instances"])
 
 
 @pytest.mark.alone
@@ -98,17 +111,20 @@ def test_a_burst_is_answered_and_everything_it_started_goes(server: Server) -> N
 
     answers = asyncio.run(burst())
     assert Counter(answer.split()[1] for answer in answers) == {b"200": 200}
-    until(lambda: processes(server) == before, "no instance", 20)
+    until(lambda: processes(server) == before, "no instance")
 
 
 def test_a_busy_function_has_a_spare_instance_and_the_next_call_is_warm(server: Server) -> None:
     before = at_rest(server)
 
+    async def at(*wanted: str) -> None:
+        await asyncio.to_thread(until, lambda: states(server, "/gate") == [*wanted], f"instances that are {wanted}")
+
     async def calls() -> list[bytes]:
         first = asyncio.create_task(ask(server, "/gate"))
-        await asyncio.to_thread(until, lambda: processes(server) == before + 2, "one instance, and a spare one")
+        await at("busy", "idle")
         second = asyncio.create_task(ask(server, "/gate"))
-        await asyncio.to_thread(until, lambda: processes(server) == before + 3, "another spare one")
+        await at("busy", "busy", "idle")
         (server.live / "open").write_text("")
         return [await first, await second]
 
@@ -134,7 +150,7 @@ def test_min_instances_are_there_again_after_a_death(server: Server) -> None:
     victim = server.who_is(who)
     assert victim is not None
     os.kill(victim.pid, signal.SIGKILL)
-    until(lambda: not victim.is_running() and processes(server) == before, "as many as before")
+    until(lambda: ended(victim) and processes(server) == before, "as many as before")
     assert server.get("/kept").body.decode() != who
 
 
@@ -166,7 +182,7 @@ def test_beyond_the_queue_there_is_a_503_with_retry_after(server: Server) -> Non
     for _ in range(1 + 1000):
         connections.append(server.connect())
         connections[-1].sendall(b"GET /one HTTP/1.1\r\nHost: x\r\n\r\n")
-    answer = until(lambda: refusal(server), "a refusal", 30)
+    answer = until(lambda: refusal(server), "a refusal", 60)
     assert re.search(rb"\r\nretry-after: \d+\r\n", answer) and b"FUNCTION_THROTTLED" in answer
     for connection in connections:
         connection.close()

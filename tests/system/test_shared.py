@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -51,8 +52,10 @@ def serve_with(serve: Serve, tmp_path: Path) -> Callable[..., Server]:
 def sharer(server: Server) -> psutil.Process | None:
     """The shared snapshot: the process that two function snapshots come from, other than the base."""
     base = server.find("lampyr.runtime.snapshot")
-    grandchildren = [inner for child in base.children() for inner in child.children()]
-    return next((one for one in grandchildren if len(one.children()) >= 2), None)
+    with suppress(psutil.NoSuchProcess):  # a first fork has proved its health, and has gone
+        grandchildren = [inner for child in base.children() for inner in child.children()]
+        return next((one for one in grandchildren if len(one.children()) >= 2), None)
+    return None
 
 
 @needs_rooms

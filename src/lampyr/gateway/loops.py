@@ -9,6 +9,7 @@ than it may only by as many connections as an instance had open already.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from lampyr.core import depth
@@ -51,15 +52,17 @@ class Maker:
             busy = [one for pool in self.pools for one in pool.instances.values() if one.running]
             self._instance = holder(busy, self._end.inode)
             if self._instance is None:
-                return self._unfound(busy) if marked is None else marked + 1, None
+                return self._unfound(busy, used) if marked is None else (marked + 1, None)
         return _depth_in(self._instance, used=used)
 
-    def _unfound(self, busy: list[Instance]) -> int:
-        """In its first milliseconds the number of an instance's process is not known."""
-        new = [call.depth + 1 for one in busy if one.pidfd < 0 for call in one.running.values()]
+    def _unfound(self, busy: list[Instance], used: bool) -> tuple[int, Caller | None]:
+        """Where the kernel does not say who says HELLO, no process has a number in its first milliseconds."""
+        new = [one for one in busy if not one.host_pid()]
         if not (self._surely or new):
             self.pools = []  # somebody else of the same user; the next request need not ask again
-        return min(new, default=1) if self._surely else 0
+        if not (self._surely and new):
+            return int(self._surely), None
+        return min((_depth_in(one, used=used) for one in new), key=itemgetter(0))
 
 
 def _depth_in(instance: Instance, *, used: bool) -> tuple[int, Caller | None]:

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from lampyr.node.processes import pid_of
-
 if TYPE_CHECKING:
     from lampyr.node.instance import Instance
 
@@ -115,7 +113,7 @@ def _read(answer: bytes) -> End:
 
 def holder(instances: Iterable[Instance], inode: int) -> Instance | None:
     """The one of `instances` that has the socket open, itself or in a process that it has started."""
-    roots = {pid_of(instance.pidfd): instance for instance in instances if instance.pidfd >= 0}
+    roots = {pid: instance for instance in instances if (pid := instance.host_pid())}
     target = f"socket:[{inode}]"
     for pid, instance in roots.items():
         if _has_open(pid, target):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from contract import Place
-from serving import WHO, until
+from serving import WHO, ended, until
 
 # The contract's second, and as much again for a machine that is busy.
 WITHIN_S = 2.0
@@ -149,7 +149,7 @@ def test_a_handler_that_does_not_listen_is_ended(place: Place, mark: str) -> Non
     assert process is not None
     line.close()
     assert place.reached(f"{mark}-ended") == "True"
-    until(lambda: not process.is_running(), "its process to end", WITHIN_S + 5)
+    until(lambda: ended(process), "its process to end", WITHIN_S + 5)
 
 
 def test_a_client_that_leaves_with_much_unread(place: Place, mark: str) -> None:
