@@ -22,6 +22,14 @@ SECRET = "correct-horse-battery"
 KEYS = {
     "an OpenAI key": "sk-" + "proj-" + "a1B2c3D4" * 5,
     "an Anthropic key": "sk-" + "ant-api03-" + "a1B2c3D4" * 5,
+    "an xAI key": "xai" + "-" + "a1B2c3D4" * 10,
+    "a Groq key": "gsk" + "_" + "a1B2c3D4" * 6,
+    "a Hugging Face token": "hf" + "_" + "a1B2c3D4" * 4,
+    "a Replicate token": "r8" + "_" + "a1B2c3D4" * 5,
+    "a Perplexity key": "pplx" + "-" + "a1B2c3D4" * 6,
+    "an NVIDIA key": "nvapi" + "-" + "a1B2c3D4" * 8,
+    "a Stripe key": "sk" + "_live_" + "a1B2c3D4" * 3,
+    "a GitLab token": "glpat" + "-" + "a1B2c3D4e5F6g7H8i9J0",
     "an AWS access key": "AKIA" + "IOSFODNN7EXAMPLE",
     "a GitHub token": "ghp" + "_" + "a1B2c3D4e" * 4,
     "a Google API key": "AIza" + "a1B2c3D" * 5,
@@ -79,6 +87,12 @@ def test_what_looks_like_the_key_of_a_provider(tmp_path: Path, kind: str) -> Non
     found = errors(tmp_path, {"a.js": f'x("{KEYS[kind]}")'.encode()}, f"PUBLIC_X={KEYS[kind]}\n")
     assert ("public/a.js", f"the file holds what looks like {kind}") in found
     assert (".env", f"PUBLIC_X holds what looks like {kind}, and browsers may see it") in found
+
+
+def test_a_secret_in_a_source_map_inside_its_script(tmp_path: Path) -> None:
+    inner = base64.b64encode(b'{"sourcesContent":["sk-' + KEYS["an OpenAI key"][3:].encode() + b'"]}')
+    script = b"x()\n//# sourceMappingURL=data:application/json;charset=utf-8;base64," + inner + b"\n"
+    assert errors(tmp_path, {"a.js": script}) == [("public/a.js", "the file holds what looks like an OpenAI key")]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import os
@@ -21,13 +22,23 @@ from lampyr.types import Problem
 _PROVIDER_KEYS = {
     "an Anthropic key": rb"sk-ant-[A-Za-z0-9_-]{20,}",
     "an OpenAI key": rb"sk-(?!ant-)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}",
-    "an AWS access key": rb"AKIA[0-9A-Z]{16}(?![0-9A-Z])",
-    "a GitHub token": rb"gh[pousr]_[A-Za-z0-9]{36,}",
+    "an xAI key": rb"xai-[A-Za-z0-9]{60,}",
+    "a Groq key": rb"gsk_[A-Za-z0-9]{40,}",
+    "a Hugging Face token": rb"hf_[A-Za-z0-9]{30,}",
+    "a Replicate token": rb"r8_[A-Za-z0-9]{30,}",
+    "a Perplexity key": rb"pplx-[A-Za-z0-9]{40,}",
+    "an NVIDIA key": rb"nvapi-[A-Za-z0-9_-]{40,}",
+    "a Stripe key": rb"[rs]k_live_[A-Za-z0-9]{16,}",
+    "an AWS access key": rb"A(?:K|S)IA[0-9A-Z]{16}(?![0-9A-Z])",
+    "a GitHub token": rb"gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,}",
+    "a GitLab token": rb"glpat-[A-Za-z0-9_-]{20,}",
     "a Google API key": rb"AIza[0-9A-Za-z_-]{35}",
     "a Slack token": rb"xox[abeoprs]-[0-9A-Za-z-]{10,}",
     "a private key": rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----",
 }
 _KEY = re.compile(rb"(?<![A-Za-z0-9_-])(?:" + b"|".join(b"(%s)" % one for one in _PROVIDER_KEYS.values()) + rb")")
+# Where tools put a source map that has no file of its own.
+_DATA_URL = re.compile(rb"data:[\w/+.-]*(?:;[\w=-]+)*;base64,((?:[A-Za-z0-9+/]{4}){4,}(?:[A-Za-z0-9+/]{2,3})?)")
 # What a compressed file may grow to; what is larger is looked at so far.
 MAX_BYTES = 64 * 1024 * 1024
 # What was found in a file, of which time, size and place, with which secrets: `dev` looks at every save.
@@ -79,12 +90,14 @@ class Look:
 
 
 def _contents(path: Path) -> Iterator[bytes]:
-    """The bytes of a file and, where they are compressed, what they were before."""
+    """The bytes of a file, and what is in its data URLs and, where it is compressed, in that."""
     if not path.is_file():
         return
     with open(path, "rb") as file:
         data = file.read(MAX_BYTES)
     yield data
+    for found in _DATA_URL.finditer(data):
+        yield base64.b64decode(found[1] + b"=" * (-len(found[1]) % 4))
     try:
         if data[:2] == b"\x1f\x8b":
             yield gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_BYTES)
