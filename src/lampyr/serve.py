@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import IO
 
 from lampyr import config, errors
-from lampyr.build import brokering, environment
+from lampyr.build import brokering, environment, uv
+from lampyr.build.progress import Progress
 from lampyr.build.scan import scan
+from lampyr.build.supply import Supplier
 from lampyr.console import token
 from lampyr.control import door, otel
 from lampyr.control.registry import Registry
@@ -58,7 +60,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     lock = _lock(state_dir)
     tmp = _fresh_tmp(state_dir)
     listening = _listen(host, port)
-    begin = _chosen(Registry(state_dir, root)) if mode == "production" else None
+    begin = _chosen(Registry(state_dir, root), state_dir) if mode == "production" else None
     entrance, key = door.build(state_dir)
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{listening[0].getsockname()[1]}"
@@ -106,6 +108,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         "state": str(state_dir),
         "begin": begin,
         "url": url,
+        "index": uv.variables(os.environ),
         "loopback": all(_is_loopback(sock) for sock in listening),
         "key": key,
         "console": opening_url,
@@ -243,14 +246,24 @@ def _tell(project: Project, *, fatal: bool) -> None:
         print(f"lampyr: error: {problem}", file=sys.stderr)
 
 
-def _chosen(registry: Registry) -> str:
-    """The deployment to begin with: what served last, or a copy of the project if its files are none yet."""
+def _chosen(registry: Registry, state_dir: Path) -> str:
+    """The deployment to begin with: what served last, or a copy of the project if its files are none yet.
+
+    What it and the previews ask for is installed. Raises LampyrError.
+    """
     index = registry.read()
     copy = registry.copy()
     id = index.active if index.active and copy in index.deployments else copy
     if id != copy:
         print(f"lampyr: serving the deployment {id}; the project's files are those of {copy}", file=sys.stderr)
         print(f"hint: `lampyr deploy` switches to {copy}", file=sys.stderr)
+    with Progress() as progress:
+        supplier = Supplier(state_dir, os.environ, progress.at)
+        for one in (id, *(one.id for one in index.deployments.values() if one.preview)):
+            folder = registry.root if one == copy else registry.folder(one)
+            supply = supplier.get(scan(folder, config.load(folder), registry.root))
+            if supply.problems and one == id:
+                raise not_served(supply.problems)
     return id
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +64,21 @@ class Problem:
         return f"{text}\nhint: {self.hint}" if self.hint else text
 
 
+class Metadata(NamedTuple):
+    """What the `# /// script` block (PEP 723) in `line` says, None where it does not. `uv` is its [tool.uv]."""
+
+    dependencies: tuple[str, ...] | None
+    requires_python: str | None
+    line: int = 1
+    uv: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
     """One route file: `route` is its public name ("/api/chat/[id]"), `parts` the folders that made it.
 
-    `problem` is the first error of this file: it cannot run, the others can. `dependencies` is what the file's own
-    PEP 723 metadata asks for; None means the project's.
+    `problem` is the first error of this file: it cannot run, the others can. `metadata` is what the file itself says of
+    its dependencies; where it names none, they are the project's.
     """
 
     route: str
@@ -78,7 +88,7 @@ class Function:
     asgi: bool
     settings: Settings
     problem: Problem | None = None
-    dependencies: tuple[str, ...] | None = None
+    metadata: Metadata | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lampyr.build.metadata import Metadata, MetadataError, read
+from lampyr.build.metadata import MetadataError, read
+from lampyr.types import Metadata
 
 CODE = "\nimport x\n"
 
@@ -24,7 +25,8 @@ CODE = "\nimport x\n"
     ],
 )
 def test_metadata_is(text: str, found: Metadata | None) -> None:
-    assert read(text + CODE) == found
+    said = read(text + CODE)
+    assert (said and said[:2]) == (found and found[:2])
 
 
 @pytest.mark.parametrize(

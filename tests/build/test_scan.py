@@ -460,9 +460,10 @@ def test_settings_for_a_function_that_does_not_exist_are_an_error(tmp_path: Path
 def test_a_route_file_may_name_its_own_dependencies(tmp_path: Path) -> None:
     source = '"""x"""\n# /// script\n# requires-python = ">=3.11"\n# dependencies = [\n#   "numpy",\n# ]\n# ///\n' + GET
     function, found = only(tmp_path / "a", source)
-    assert function.dependencies == ("numpy",) and not found.errors
-    assert only(tmp_path / "b", GET)[0].dependencies is None
-    assert only(tmp_path / "c", "# /// script\n# dependencies = []\n# ///\n" + GET)[0].dependencies == ()
+    assert function.metadata and function.metadata[:3] == (("numpy",), ">=3.11", 2) and not found.errors
+    assert only(tmp_path / "b", GET)[0].metadata is None
+    empty = only(tmp_path / "c", "# /// script\n# dependencies = []\n# ///\n" + GET)[0].metadata
+    assert empty and empty.dependencies == ()
 
 
 # Things on disk that are not what they seem

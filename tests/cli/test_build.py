@@ -234,15 +234,6 @@ def test_what_an_import_leaves_behind_is_a_warning_with_file_and_line(tmp_path: 
     assert set(said) == set(expected)
 
 
-def test_dependencies_of_a_single_file_are_a_warning(tmp_path: Path) -> None:
-    route = '\n# /// script\n# dependencies = ["requests"]\n# ///\ndef GET(): ...\n'
-    write(tmp_path, {"app/a/route.py": route})
-    found = report(tmp_path)
-    (warning,) = found["warnings"]
-    assert found["ok"] and (warning["file"], warning["line"]) == ("app/a/route.py", 2)
-    assert "not installed yet: requests" in warning["message"] and "project's own dependencies" in warning["hint"]
-
-
 def test_a_file_that_is_never_served_is_in_nobodys_way(tmp_path: Path) -> None:
     route = "app/.well-known/security.txt/route.py"
     write(tmp_path, {route: "def GET(): ...\n", "public/.well-known/security.txt": "x\n"})

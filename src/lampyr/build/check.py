@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lampyr.build import environment, frozen, packages, spec
+from lampyr.build import environment, frozen, spec
 from lampyr.build.environment import Environment
 from lampyr.build.hearing import Hearing, Pipe
+from lampyr.build.packages import Packages
 from lampyr.build.scan import relative
 from lampyr.config import Config
 from lampyr.core import endings
@@ -29,13 +30,13 @@ def imports(
     project: Project,
     config: Config,
     env: Environment,
+    packages: Mapping[str, Packages],
     begin: Callable[[Function], None],
 ) -> Iterator[tuple[Function, dict[str, Any]]]:
     """Import each function in a snapshot of its own: `{"ready", "import_ms", "files", "warnings"...}` or `{"failed"}`.
 
-    What it loads is there as "trace" (runtime.trace). `begin` is called before each import.
+    What it loads is there as "trace" (runtime.trace). `packages` are by route; `begin` is called before each import.
     """
-    found = packages.of(project)
     hearing = Hearing(env.values.get(name, "") for name in env.secrets)
     pipe = Pipe(hearing)
     ours, theirs = Channel.pair()
@@ -53,7 +54,10 @@ def imports(
         for function in project.functions:
             if function.problem is None:
                 begin(function)
-                what = {**spec.of(function, project, config, found), "user": users.of(function.route)}
+                what = {
+                    **spec.of(function, project, config, packages[function.route]),
+                    "user": users.of(function.route),
+                }
                 what["trace"] = True
                 yield function, hearing.clean_facts(_import(ours, what, env.of(function), pipe.writer))
     finally:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import NamedTuple
 
 from lampyr import tomltext
+from lampyr.types import Metadata
 
 _START = re.compile(r"# /// (?P<type>[a-zA-Z0-9-]+)\s*")
-
-
-class Metadata(NamedTuple):
-    """What a `# /// script` block says; None where it does not."""
-
-    dependencies: tuple[str, ...] | None
-    requires_python: str | None
 
 
 class MetadataError(ValueError):
@@ -71,4 +65,11 @@ def _parse(line: int, content: list[str]) -> Metadata:
     if requires is not None and not isinstance(requires, str):
         at = line + (tomltext.line_of(text, ("requires-python",)) or 0)
         raise MetadataError('requires-python of the script metadata must be a text, such as ">=3.11"', at)
-    return Metadata(tuple(dependencies) if dependencies is not None else None, requires)
+    tool = data.get("tool")
+    uv = tool.get("uv") if isinstance(tool, dict) else None
+    return Metadata(
+        dependencies=tuple(dependencies) if dependencies is not None else None,
+        requires_python=requires,
+        line=line,
+        uv=json.dumps(uv, sort_keys=True, default=str) if uv else "",
+    )

@@ -46,6 +46,17 @@ def of(project: Project) -> Packages:
     )
 
 
+def of_set(venv: Path) -> Packages:
+    """Those of a package set, and PYTHONPATH."""
+    folders = _site_of(venv)
+    paths = _unique(_python_path(os.environ), [*folders, *_linked(folders)])
+    return Packages(paths=paths, python=str(venv / "bin" / "python"), isolated=True)
+
+
+def _python_path(process: Mapping[str, str]) -> list[str]:
+    return [os.path.abspath(entry) for entry in process.get("PYTHONPATH", "").split(os.pathsep) if entry]
+
+
 def packages(root: Path, process: Mapping[str, str] | None = None) -> Packages:
     """The folders to import from: PYTHONPATH of `process` (os.environ), then those of the environment.
 
@@ -53,7 +64,7 @@ def packages(root: Path, process: Mapping[str, str] | None = None) -> Packages:
     in no other. Otherwise it is Lampyr's own, with a warning if there is a .venv that could not be used.
     """
     process = os.environ if process is None else process
-    python_path = [os.path.abspath(entry) for entry in process.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    python_path = _python_path(process)
     venv = Path(os.path.abspath(root / _VENV))
     settings = _settings(venv)
     if settings is None:

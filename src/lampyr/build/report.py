@@ -11,6 +11,7 @@ from typing import Any
 from lampyr.build import check, environment
 from lampyr.build.brokering import Brokered
 from lampyr.build.scan import relative, scan
+from lampyr.build.supply import Supplier
 from lampyr.config import Config
 from lampyr.errors import ConfigError, LampyrError
 from lampyr.types import Function, Problem, Project, Secret
@@ -48,17 +49,19 @@ class Report:
 
 def make(
     root: Path,
+    state: Path,
     settings: Config,
     brokered: Brokered | None,
     vault: Mapping[str, Secret],
     tell: Callable[[str], None],
 ) -> Report:
-    """Check the project at `root` as for production, and import every function once.
+    """Check the project at `root` as for production, install what it asks for, and import every function once.
 
-    `brokered` are its providers, `vault` holds its secrets; `tell`
-    hears what is done next.
+    `state` is where packages are installed, `brokered` are its providers, `vault` holds its secrets; `tell` hears what
+    is done next.
     """
-    project = scan(root, settings)
+    supply = Supplier(state, os.environ, tell).get(scan(root, settings))
+    project = supply.project
     env = environment.read(root, "production", os.environ, vault).given(brokered)
     numbers = {id(function): number for number, function in enumerate(project.functions, 1)}
 
@@ -68,7 +71,7 @@ def make(
     loads: dict[str, Load] = {}
     errors: list[Problem] = []
     warnings: dict[Problem, None] = {}
-    for function, facts in check.imports(project, settings, env, begin):
+    for function, facts in check.imports(project, settings, env, supply.packages, begin):
         if "failed" in facts:
             errors.append(check.problem_of(function, project, facts["failed"]))
         else:

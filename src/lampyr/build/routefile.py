@@ -15,7 +15,7 @@ from lampyr.build.literals import Finding, Module
 from lampyr.config import Config
 from lampyr.core.segments import public_name
 from lampyr.settings import defaults
-from lampyr.types import Function, Problem, Settings
+from lampyr.types import Function, Metadata, Problem, Settings
 
 
 class Report(NamedTuple):
@@ -48,7 +48,7 @@ def read(root: Path, file: Path, parts: tuple[str, ...], config: Config) -> Repo
         asgi=module.asgi,
         settings=settings,
         problem=errors[0] if errors else None,
-        dependencies=own,
+        metadata=own,
     )
     return Report(function, errors, notes)
 
@@ -57,8 +57,8 @@ def _sorted(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.line)
 
 
-def _module(file: Path) -> tuple[Module, tuple[str, ...] | None]:
-    """The module, and the dependencies it names for itself."""
+def _module(file: Path) -> tuple[Module, Metadata | None]:
+    """The module, and what it says of its dependencies."""
     try:
         if not file.is_file():
             return Module(errors=[Finding(1, "not a regular file", "put a file in its place")]), None
@@ -78,20 +78,7 @@ def _module(file: Path) -> tuple[Module, tuple[str, ...] | None]:
     except metadata.MetadataError as error:
         module.errors.append(Finding(error.line, str(error), "see https://peps.python.org/pep-0723/"))
         return module, None
-    if own and own.dependencies:
-        module.warnings.append(_not_installed(source, own.dependencies))
-    return module, own.dependencies if own else None
-
-
-def _not_installed(source: bytes, dependencies: tuple[str, ...]) -> Finding:
-    """Dependencies of a single file are read, and functions import what the project has."""
-    rows = enumerate(source.splitlines(), 1)
-    line = next((number for number, row in rows if row.startswith(b"# /// script")), 1)
-    return Finding(
-        line,
-        f"dependencies of script metadata are not installed yet: {', '.join(dependencies)}",
-        "add them to the project's own dependencies, and install those",
-    )
+    return module, own
 
 
 def _parse(source: bytes) -> ast.Module:

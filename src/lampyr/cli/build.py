@@ -55,12 +55,14 @@ def _look(folder: Path, state_dir: Path | None) -> Report:
     root = project_in(folder)
     from lampyr import config
     from lampyr.build import brokering, report
+    from lampyr.build.progress import Progress
 
     settings = config.load(root)
-    vault = vault_values(state_in(root, state_dir), "production")
-    with terminal.Progress() as progress:
+    state = state_in(root, state_dir)
+    vault = vault_values(state, "production")
+    with Progress() as progress:
         brokered = brokering.of(settings.providers.values(), f"http://127.0.0.1:{DISCARD_PORT}", "00")
-        return report.make(root, settings, brokered, vault, progress.at)
+        return report.make(root, state, settings, brokered, vault, progress.at)
 
 
 def _table(report: Report) -> Iterator[str]:

@@ -10,6 +10,7 @@ import click
 
 from lampyr.cli import terminal
 from lampyr.cli.place import folder_argument, project_in, state_in, state_option
+from lampyr.errors import LampyrError
 
 COLUMNS = ("DEPLOYMENT", "MADE", "STATE", "URL")
 # Its functions are imported, and that may take a minute each.
@@ -29,7 +30,34 @@ def deploy(folder: Path, preview: bool, state_dir: Path | None, as_json: bool) -
     It serves once each of its functions has been imported and has proved its health. One that cannot changes nothing.
     """
     root = project_in(folder)
+    _supply(root, state_dir)
     _tell(_ask(root, state_dir, "deploy", root=str(root), preview=preview), as_json)
+
+
+def _supply(root: Path, state_dir: Path | None) -> None:
+    """Have the packages installed that the project asks for. Here: the server goes on with what it does meanwhile.
+
+    Whatever else is wrong with the project the server says. Raises BuildError, or StateError where no server runs.
+    """
+    from lampyr import config
+    from lampyr.build.progress import Progress
+    from lampyr.build.scan import scan
+    from lampyr.build.supply import Supplier
+    from lampyr.control.releases import broken
+
+    try:
+        project = scan(root, config.load(root))
+    except LampyrError:
+        return
+    with Progress() as progress:
+        supplier = Supplier(state_in(root, state_dir), os.environ, progress.at)
+        supply = supplier.look(project)
+        if supply.missing:
+            _ask(root, state_dir, "deployments")  # nobody waits for an install before he is told that nobody is there
+            supplier.install(supply.missing)
+            supply = supplier.look(project)
+    if supply.problems:
+        raise broken(supply.problems)
 
 
 @click.command

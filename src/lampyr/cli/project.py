@@ -110,6 +110,4 @@ def _say_next_steps(folder: Path) -> None:
     terminal.note("\nNext:")
     if folder.resolve() != Path.cwd():
         terminal.note(f"  cd {quote(str(folder))}")
-    if (folder / "requirements.txt").exists():
-        terminal.note("  pip install -r requirements.txt")
     terminal.note("  lampyr dev")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,10 +14,6 @@ import click
 if TYPE_CHECKING:
     from lampyr.errors import LampyrError
     from lampyr.types import Problem
-
-# A command that is done before has nothing to say about how far it is.
-QUIET_S = 1.0
-
 
 # No table of ours is as wide as this, so that none is folded on its way to another program.
 PIPE_WIDTH = 1000
@@ -87,55 +81,6 @@ def problem(kind: str, found: Problem) -> None:
     """A problem of a project, to stderr; `kind` is "error" or "warning"."""
     place = f"{found.file}:{found.line}" if found.line else found.file
     _line(kind, "red" if kind == "error" else "yellow", f"{place}: {found.message}", found.hint)
-
-
-class Progress:
-    """What a long command is at, on stderr, once it has taken a second.
-
-    In a terminal it is one line that changes, elsewhere at most a line a second.
-    """
-
-    def __init__(self) -> None:
-        self._timer = threading.Timer(QUIET_S, self._speak)
-        self._timer.daemon = True
-        self._lock = threading.Lock()
-        self._speaking = False
-        self._text = ""
-        self._shown_s = 0.0
-        self._rewrites = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-    def __enter__(self) -> Progress:
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        with self._lock:
-            if self._speaking and self._rewrites:
-                sys.stderr.write("\r\x1b[K")
-                sys.stderr.flush()
-
-    def at(self, text: str) -> None:
-        """Something has begun."""
-        with self._lock:
-            self._text = text
-            if self._speaking:
-                self._show()
-
-    def _speak(self) -> None:
-        with self._lock:
-            self._speaking = True
-            if self._text:
-                self._show()
-
-    def _show(self) -> None:
-        if self._rewrites:
-            columns = os.get_terminal_size(2).columns or 80
-            sys.stderr.write(f"\r\x1b[K{f'lampyr: {self._text}'[: columns - 1]}")
-            sys.stderr.flush()
-        elif time.monotonic() - self._shown_s >= QUIET_S:
-            self._shown_s = time.monotonic()
-            note(f"lampyr: {self._text}")
 
 
 def _line(kind: str, colour: str, message: str, hint: str) -> None:

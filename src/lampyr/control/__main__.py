@@ -8,7 +8,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from lampyr import config
-from lampyr.build import check, packages
+from lampyr.build import check
+from lampyr.build.packages import Packages
 from lampyr.build.scan import scan
+from lampyr.build.supply import Supplier, Supply
 from lampyr.control import deployment, running, thresholds, tree
 from lampyr.control.bookkeeping import Bookkeeper
 from lampyr.control.broker import Broker
 from lampyr.control.card import Weights, card
 from lampyr.control.door import Door, Reply
+from lampyr.control.fetch import Fetch
 from lampyr.control.otel import Exporter
 from lampyr.control.registry import Registry
 from lampyr.control.releases import Release, Releases
@@ -65,9 +68,15 @@ class Control:
         self._thresholds = Thresholds(Counters(Path(told["ledger"]) / "budgets", lambda line: None))
         self._webhook = Webhook()
         self._releases: Releases | None = None
+        self._way: Mapping[str, str] = told["index"]
+        self._state_dir = Path(told["state"])
+        self._supplier = Supplier(self._state_dir, self._way, lambda _: None)
+        self._fetch: Fetch | None = None
+        self._fetched: tuple[tree.State, tree.State] = {}, {}  # the disk that the last fetch was, or is, for
+        self._held = 0  # the last check of the gateway that waits for the fetch
         self._first = str(told["begin"])
         if not self.development:
-            registry = Registry(Path(told["state"]), self.root)
+            registry = Registry(self._state_dir, self.root)
             self._releases = Releases(registry, told["url"], partial(self._copy, registry), self._send, self._take_over)
         self._door = Door(entrance, told["key"], self._asked, "vault", self._lead_to_the_vault)
         self._console_url = str(told["console"])
@@ -85,7 +94,12 @@ class Control:
             vault = self._sealed.channel.fileno() if self._sealed.channel else -1
             looks = self.development and self.gateway is not None
             watches_ms = self._watch()
+            fetch = self._fetch
+            if fetch is not None:
+                poll.register(fetch.fileno(), select.POLLIN)
             ready = poll.poll(LOOK_EVERY_S * 1000 if looks else watches_ms)
+            if fetch is not None:
+                poll.unregister(fetch.fileno())
             for fd, _ in ready:
                 if fd == self.supervisor.fileno():
                     self._hear_supervisor(poll)
@@ -97,6 +111,8 @@ class Control:
                     self._hear_broker(poll, fd)
                 elif fd == self._door.fileno():
                     self._door.turn()
+                elif fetch is not None and fetch is self._fetch and fd == fetch.fileno():
+                    self._have_fetched(fetch)
             if not ready and looks:
                 self.freshen()
 
@@ -173,6 +189,7 @@ class Control:
     def _meet_gateway(self, poll: select.poll, gateway: Channel) -> None:
         """There is a gateway, perhaps in place of one that has died: it gets what is deployed."""
         self._forget_gateway(poll)
+        self._held = 0
         self._broker.shut_hatches()  # with the snapshots of the one before
         self.gateway = gateway
         poll.register(gateway.fileno(), select.POLLIN)
@@ -202,7 +219,10 @@ class Control:
     def _act(self, message: Message, fds: list[int]) -> None:
         if "check" in message:
             self.freshen()
-            self._send({"checked": message["check"]})
+            if self._fetch is not None:
+                self._held = message["check"]
+            else:
+                self._send({"checked": message["check"]})
         elif "loaded" in message:
             facts = json.loads(unpack(fds[0]))
             files = facts["files"]
@@ -278,18 +298,28 @@ class Control:
         state = tree.look(self.root)
         public = tree.files_in(self.root / "public")
         if self.serving is not None and state == self._state and public == self._public:
+            self._stop_fetching()
+            return
+        if self._fetched != (state, public):
+            self._supplier.failed.clear()  # somebody has saved something: another try
+        elif self._fetch is not None:
             return
         touched = tree.changed(self._state, state)
         added = {path for path in touched if (path in state) != (path in self._state)}
-        self._state, self._public = state, public
         started = time.perf_counter()
         try:
             settings = config.load(self.root)
-            project = scan(self.root, settings)
+            supply = self._supplier.look(scan(self.root, settings))
+            if self._fetches(supply, state, public):
+                return
+            self._state, self._public = state, public
+            project = supply.project
             self._age(project, touched, everything=bool(added) or any(_for_all(path) for path in touched))
             before = self.serving
-            release = self._release(f"{time.time_ns() // 1_000_000:011x}", project, settings, self._version, self.mode)
+            id = f"{time.time_ns() // 1_000_000:011x}"
+            release = self._release(id, project, supply.packages, settings, self._version, self.mode)
         except LampyrError as error:
+            self._state, self._public = state, public
             self._failed(error)
             return
         except Unreachable:
@@ -303,7 +333,33 @@ class Control:
             took_ms = (time.perf_counter() - started) * 1000
             count = len(project.functions)
             self._send({"log": f"reloaded, {count} function{'' if count == 1 else 's'}, {took_ms:.0f} ms"})
+        else:
+            for problem in supply.problems:
+                self._send({"log": f"error: {problem}"})
         self._warned = frozenset(release.judged.warnings)
+
+    def _fetches(self, supply: Supply, state: tree.State, public: tree.State) -> bool:
+        """Have what is missing installed; whether that is being done. What serves goes on serving meanwhile."""
+        if not supply.missing:
+            self._stop_fetching()
+            return False
+        self._fetched = state, public
+        if self._fetch is None or self._fetch.missing.keys() != supply.missing.keys():
+            self._stop_fetching()
+            self._fetch = Fetch(supply.missing, self._state_dir, self._way)
+        return True
+
+    def _stop_fetching(self) -> None:
+        if self._fetch is not None:
+            self._fetch.stop()
+            self._fetch = None
+
+    def _have_fetched(self, fetch: Fetch) -> None:
+        self._fetch = None
+        self._supplier.failed.update(fetch.end())
+        self.freshen()
+        if self._fetch is None:
+            self._send({"checked": self._held})
 
     def _begin(self, releases: Releases) -> None:
         """In production: have what is written down as active served, or what is to be the first deployment."""
@@ -328,7 +384,7 @@ class Control:
                 release = self._releases.renew(before.id)
             else:
                 id = f"{time.time_ns() // 1_000_000:011x}"
-                release = self._release(id, before.project, before.settings, self._version, self.mode)
+                release = self._release(id, before.project, before.packages, before.settings, self._version, self.mode)
         except LampyrError as error:
             self._failed(error)
             return
@@ -343,12 +399,18 @@ class Control:
         """The deployment `id` with the variables and secrets of now. Raises LampyrError or Unreachable."""
         root = registry.folder(id)
         settings = config.load(root)
-        return self._release(id, scan(root, settings, self.root), settings, lambda _: id, environment)
+        supply = self._supplier.look(scan(root, settings, self.root))
+        if supply.missing:
+            files = ", ".join(sorted(one.file for one in supply.missing.values()))
+            hint = "`lampyr deploy` and `lampyr start` install them"
+            raise StateError(f"what {files} of {id} asks for is not installed", hint)
+        return self._release(id, supply.project, supply.packages, settings, lambda _: id, environment)
 
     def _release(
         self,
         id: str,
         project: Project,
+        packages: Mapping[str, Packages],
         settings: config.Config,
         version_of: Callable[[Function], str],
         environment: str,
@@ -361,7 +423,7 @@ class Control:
             project,
             settings,
             handed.common,
-            packages.of(project),
+            packages,
             broker=self._brokers_at,
             shows_tracebacks=self.shows_tracebacks,
             version_of=version_of,
@@ -370,7 +432,7 @@ class Control:
             self._failed(handed.refused)
         files = len(tree.files_in(project.public)) if project.public else 0
         judged, inventory = handed.common.judge(project), handed.common.inventory
-        return Release(project, judged, settings, message, handed.private, inventory, files)
+        return Release(project, judged, settings, message, handed.private, inventory, files, packages)
 
     def _tell_broker(self, project: Project, settings: config.Config, desk: int | None, environment: str) -> None:
         """What may be spent, then who may spend it: for `project` and, in production, for what else can be called."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from lampyr.build import shares, spec
@@ -18,7 +18,7 @@ def compose(
     project: Project,
     config: Config,
     common: Common,
-    packages: Packages,
+    packages: Mapping[str, Packages],
     *,
     broker: str | None,
     shows_tracebacks: bool,
@@ -40,8 +40,12 @@ def compose(
             "asgi": function.asgi,
             "settings": asdict(function.settings),
             "problem": asdict(function.problem) if function.problem else None,
-            "spec": {**spec.of(function, project, config, packages), "shared": shared.get(function.route), **reaches},
-            "version": version_of(function),
+            "spec": {
+                **spec.of(function, project, config, packages[function.route]),
+                "shared": shared.get(function.route),
+                **reaches,
+            },
+            "version": f"{version_of(function)} {' '.join(packages[function.route].paths)}",
         }
         for function in project.functions
     ]

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lampyr.build.packages import Packages
 from lampyr.config import Config
 from lampyr.control.door import Reply
 from lampyr.control.registry import Index, Registry, as_told, preview_url
@@ -31,7 +32,7 @@ BACK_WITHIN_S = 0.7
 class Release:
     """A deployment as it can be served: what its files say, with all their problems as `judged`, and the message that
     has the gateway serve it. `private` is the parcel that goes along, for the gateway's eyes only. `inventory` and
-    `public_files` are for people (control/card.py), and when it was looked through.
+    `public_files` are for people (control/card.py), and when it was looked through. `packages` are by route.
     """
 
     project: Project
@@ -41,6 +42,7 @@ class Release:
     private: int
     inventory: Mapping[str, Any] = field(default_factory=dict)
     public_files: int = 0
+    packages: Mapping[str, Packages] = field(default_factory=dict)
     scanned_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     @property
@@ -179,7 +181,7 @@ class Releases:
         try:
             release = self._make(id, PREVIEW if preview else PRODUCTION)
             if release.judged.errors:
-                raise _broken(release.judged.errors)
+                raise broken(release.judged.errors)
         except (LampyrError, Unreachable):
             self._registry.discard(id)
             raise
@@ -220,7 +222,7 @@ class Releases:
             return
         if failures:
             problems = [_problem(errand.release.project, one) for one in failures]
-            self._refuse(errand, not_served(problems) if errand.begins else _broken(problems))
+            self._refuse(errand, not_served(problems) if errand.begins else broken(problems))
             return
         try:
             self._keep(errand, errand.write())
@@ -285,7 +287,8 @@ def _problem(project: Project, failure: dict[str, Any]) -> Problem:
     return Problem(file=file, line=line, message=failure["message"], hint=hint)
 
 
-def _broken(problems: Sequence[Problem]) -> BuildError:
+def broken(problems: Sequence[Problem]) -> BuildError:
+    """Why what served goes on serving."""
     message = f"the project cannot be deployed: {_count(problems)}; what served goes on serving"
     return BuildError(message, "mend what is named above and deploy again", problems)
 

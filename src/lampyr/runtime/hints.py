@@ -21,7 +21,7 @@ def _package(name: str) -> str:
     if package != name and package in sys.modules:  # the package is there, a module of it is not
         return ""
     folder = next((path for path in sys.path if path.endswith(("site-packages", "dist-packages"))), sys.prefix)
-    return f"add {package!r} to the project's dependencies and install them; functions import from {folder}"
+    return f"add {package!r} to the project's dependencies (requirements.txt); functions import from {folder}"
 
 
 def _key(error: BaseException) -> str:
