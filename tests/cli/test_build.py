@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import textwrap
 import time
 import venv
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+
+from lampyr import config
+from lampyr.build import check
+from lampyr.build import report as report_of
+from lampyr.node import hierarchy
+from lampyr.node.limits import AtOnce
+from lampyr.runtime import load
 
 LAMPYR = str(Path(sys.executable).parent / "lampyr")
 
@@ -253,3 +263,60 @@ def test_a_project_with_a_venv_imports_nothing_that_only_lampyr_has(tmp_path: Pa
     assert error["file"] == "app/a/route.py" and "No module named 'click'" in error["message"]
     assert str(site) in error["hint"]
     assert found["functions"][1]["packages"] == [{"name": "own", "bytes": 0, "imported_by": "app/b/route.py"}]
+
+
+needs_groups = pytest.mark.skipif(not {"memory", "pids"} <= hierarchy.find()[0].keys(), reason="no control groups here")
+
+
+def groups() -> set[Path]:
+    return {group for folder in hierarchy.find()[0].values() for group in folder.glob("lampyr-*")}
+
+
+@needs_groups
+def test_bombs_at_import_end_alone_and_are_named(tmp_path: Path) -> None:
+    """In children, for which the bound on one process's memory is none; and as many of them as there may be."""
+    memory_bomb = """
+        import os, time
+        memory = 32
+        for _ in range(3):
+            if os.fork() == 0:
+                keep = b"x" * (200 << 20)
+                time.sleep(60)
+        keep = b"x" * (900 << 20)  # the largest is the one that the kernel ends
+        time.sleep(60)
+        def GET(): ...
+    """
+    fork_bomb = "import os\nwhile True: os.fork()\ndef GET(): ...\n"
+    files = {"memory": memory_bomb, "forks": fork_bomb, "fine": "def GET(): ...\n"}
+    write(tmp_path, {f"app/{name}/route.py": text for name, text in files.items()})
+    before = groups()
+    done = build(tmp_path, "--json")
+    found = json.loads(done.stdout)
+    forks, memory = found["errors"]
+    assert memory["file"] == "app/memory/route.py" and "more memory than the 1056 MiB" in memory["message"], found
+    assert forks["file"] == "app/forks/route.py" and "BlockingIOError" in forks["message"]
+    assert re.search(r"more than the \d+ processes and threads", forks["hint"]), forks
+    assert [one["files"] for one in found["functions"]] == [1, None, None]  # fine, forks, memory
+    assert "BrokenPipeError" not in done.stderr
+    assert not {group for group in groups() - before if not Path(f"/proc/{group.name.partition('-')[2]}").exists()}
+
+
+def test_an_import_of_one_process_that_needs_too_much_memory_says_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path, {"app/x/route.py": "keep = [b'x' * (1 << 20) for _ in range(5000)]\ndef GET(): ...\n"})
+    [error] = report(tmp_path)["errors"]
+    assert error["line"] == 1 and error["message"] == "MemoryError"
+    assert error["hint"] == load.TOO_MUCH_MEMORY
+
+
+def test_an_import_without_an_end_is_ended_and_the_next_one_has_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spin = "import os\nos.fork()\nwhile True: pass\ndef GET(): ...\n"
+    root = write(tmp_path, {"app/a/route.py": spin, "app/b/route.py": "def GET(): ...\n"}).resolve()
+    monkeypatch.setattr(check, "IMPORT_TIMEOUT_S", 1.0)
+    with closing(AtOnce(print)) as limits:
+        settings = config.load(root)
+        found = report_of.make(root, tmp_path / "state", settings, None, {}, lambda _: None, limits.fence)
+        assert [one.message for one in found.project.errors] == ["the import did not finish within 1 s"]
+        assert found.loads.keys() == {"/b"}
+    assert [one for one in psutil.Process().children(recursive=True) if one.is_running()] == []

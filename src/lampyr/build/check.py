@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lampyr.build import environment, frozen, spec
 from lampyr.build.environment import Environment
@@ -26,16 +28,26 @@ MAX_CHARS = 500  # of what a process says about itself
 EXIT_TIMEOUT_S = 5.0
 
 
+class Fence(Protocol):
+    """The limits of one import that the system keeps, as far as it does (node.limits.Fence)."""
+
+    def admit_snapshot(self, pidfd: int, then: Callable[[], None]) -> None: ...
+    def met_at_import(self) -> tuple[str, str] | None: ...
+    def close(self) -> None: ...
+
+
 def imports(
     project: Project,
     config: Config,
     env: Environment,
     packages: Mapping[str, Packages],
     begin: Callable[[Function], None],
+    fence: Callable[[str, int], Fence],
 ) -> Iterator[tuple[Function, dict[str, Any]]]:
     """Import each function in a snapshot of its own: `{"ready", "import_ms", "files", "warnings"...}` or `{"failed"}`.
 
-    What it loads is there as "trace" (runtime.trace). `packages` are by route; `begin` is called before each import.
+    What it loads is there as "trace" (runtime.trace). `packages` are by route; `begin` is called before each import,
+    `fence` with its name and its function's memory in MiB.
     """
     hearing = Hearing(env.values.get(name, "") for name in env.secrets)
     pipe = Pipe(hearing)
@@ -59,52 +71,78 @@ def imports(
                     "user": users.of(function.route),
                 }
                 what["trace"] = True
-                yield function, hearing.clean_facts(_import(ours, what, env.of(function), pipe.writer))
+                around = fence(str(what["user"]), what["memory_mib"])
+                yield function, hearing.clean_facts(_import(ours, what, env.of(function), pipe.writer, around))
     finally:
         ours.close()
         base.wait()
         pipe.finish()
 
 
-def _import(base: Channel, what: dict[str, Any], env: dict[str, str], out: int) -> dict[str, Any]:
+def _import(base: Channel, what: dict[str, Any], env: dict[str, str], out: int, fence: Fence) -> dict[str, Any]:
     """`out`: for what it prints."""
     ours, theirs = Channel.pair()
+    pid, pidfd = -1, -1
     try:
         base.send(what, (theirs.fileno(), out, out))
         theirs.close()
-        ours.send({"env": env})
+        pid, pidfd = _forked(base)
+        fence.admit_snapshot(pidfd, lambda: ours.send({"env": env}))
         ours.sock.settimeout(IMPORT_TIMEOUT_S)
         received = ours.receive()
+        if received is None:
+            return {"failed": _ended(what, _exit_status(base, pid), fence)}
+        facts = received[0]
+        if "failed" in facts and not facts["failed"].get("hint") and (met := fence.met_at_import()) is not None:
+            facts["failed"]["hint"] = ": ".join(met)
+        return facts
     except TimeoutError:
-        return {"failed": _failure(what, f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s")}
+        message = f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s"
+        return {"failed": _failure(what, message, ": ".join(fence.met_at_import() or ()))}
     except (OSError, ChannelError) as error:
         return {"failed": _failure(what, f"the import process ended: {error}")}
     finally:
         ours.close()
-    status = _exit_status(base)
-    if received is not None:
-        return received[0]
-    message = "the process ended while it was importing the function"
-    if status is None:
-        return {"failed": _failure(what, message)}
-    return {"failed": _failure(what, f"{message}: it {endings.told(status)}", endings.hint(status))}
+        if pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+        fence.close()
 
 
-def _exit_status(base: Channel) -> int | None:
+def _forked(base: Channel) -> tuple[int, int]:
+    """The number and the pidfd of the child that the base has been asked for. Raises OSError."""
+    while (received := base.receive()) is not None:
+        message, fds = received
+        if "forked" in message:
+            return message["forked"], fds[0]
+        if "unforked" in message:
+            raise OSError(message["unforked"])
+    raise OSError("nobody is there to make it")
+
+
+def _exit_status(base: Channel, pid: int) -> int | None:
     """Wait for what the base says about its child, whose channel is closed; None where it does not say it."""
     base.sock.settimeout(EXIT_TIMEOUT_S)
     try:
         while (received := base.receive()) is not None:
-            message, fds = received
-            for fd in fds:
-                os.close(fd)
-            if "exited" in message:
-                return int(message["status"])
+            if received[0].get("exited") == pid:
+                return int(received[0]["status"])
     except (OSError, ChannelError):
         pass
     finally:
         base.sock.settimeout(None)
     return None
+
+
+def _ended(what: dict[str, Any], status: int | None, fence: Fence) -> dict[str, Any]:
+    """Of an import whose process has ended before it said anything."""
+    if (met := fence.met_at_import()) is not None:
+        return _failure(what, *met)
+    message = "the process ended while it was importing the function"
+    if status is None:
+        return _failure(what, message)
+    return _failure(what, f"{message}: it {endings.told(status)}", endings.hint(status))
 
 
 def _failure(what: dict[str, Any], message: str, hint: str = "") -> dict[str, Any]:

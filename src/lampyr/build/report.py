@@ -54,11 +54,12 @@ def make(
     brokered: Brokered | None,
     vault: Mapping[str, Secret],
     tell: Callable[[str], None],
+    fence: Callable[[str, int], check.Fence],
 ) -> Report:
     """Check the project at `root` as for production, install what it asks for, and import every function once.
 
     `state` is where packages are installed, `brokered` are its providers, `vault` holds its secrets; `tell` hears what
-    is done next.
+    is done next; `fence` makes the limits of an import (`check.imports`).
     """
     supply = Supplier(state, os.environ, tell).get(scan(root, settings))
     project = supply.project
@@ -71,7 +72,7 @@ def make(
     loads: dict[str, Load] = {}
     errors: list[Problem] = []
     warnings: dict[Problem, None] = {}
-    for function, facts in check.imports(project, settings, env, supply.packages, begin):
+    for function, facts in check.imports(project, settings, env, supply.packages, begin, fence):
         if "failed" in facts:
             errors.append(check.problem_of(function, project, facts["failed"]))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,13 +57,14 @@ def _look(folder: Path, state_dir: Path | None) -> Report:
     from lampyr import config
     from lampyr.build import brokering, report
     from lampyr.build.progress import Progress
+    from lampyr.node.limits import AtOnce
 
     settings = config.load(root)
     state = state_in(root, state_dir)
     vault = vault_values(state, "production")
-    with Progress() as progress:
+    with Progress() as progress, closing(AtOnce(terminal.note)) as limits:
         brokered = brokering.of(settings.providers.values(), f"http://127.0.0.1:{DISCARD_PORT}", "00")
-        return report.make(root, state, settings, brokered, vault, progress.at)
+        return report.make(root, state, settings, brokered, vault, progress.at, limits.fence)
 
 
 def _table(report: Report) -> Iterator[str]:

@@ -94,9 +94,12 @@ def _below(top: int) -> set[int]:
     return found
 
 
-def open_group() -> tuple[Group | None, dict[str, str]]:
-    """The group of this gateway's functions, and why it lacks what it lacks. What dead gateways left is removed."""
-    places, missing = find(os.getppid())
+def open_group(top: int) -> tuple[Group | None, dict[str, str]]:
+    """The group of this process's functions, and why it lacks what it lacks. What dead gateways left is removed.
+
+    `top` is the eldest process that is ours.
+    """
+    places, missing = find(top)
     remove_stale(places)
     if not places:
         return None, missing

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from lampyr.node.groups import Group
 from lampyr.node.hierarchy import open_group
@@ -75,6 +75,16 @@ class Fence:
         """Whether the kernel has ended a process of the snapshot for its memory."""
         snapshot = self._snapshot
         return snapshot is not None and snapshot.memory_kills() > self._kills
+
+    def met_at_import(self) -> tuple[str, str] | None:
+        """The limit that an import has met, as far as the kernel counts it, and what to do about it."""
+        if self.import_out_of_memory():
+            text = f"importing it needed more memory than the {self.import_mib} MiB an import may use here"
+            return text, f"raise `memory`, or import less: an import may use that and {IMPORT_SLACK_MIB} MiB"
+        if self._snapshot is not None and self._snapshot.refused_tasks():
+            text = f"importing it needed more than the {MAX_TASKS} processes and threads that it may have"
+            return text, "start processes and threads in a handler, and fewer"
+        return None
 
     def imported(self) -> None:
         """The snapshot is ready: its children begin in its group."""
@@ -154,15 +164,64 @@ class Fence:
             self._limits.remove(group)
 
 
-class Limits:
-    """Makes, fills and removes the groups of one gateway's functions: in order, on a thread of its own."""
+class Limits(Protocol):
+    """Who makes, fills and removes groups, in order."""
+
+    @property
+    def group(self) -> Group | None: ...
+    def do(self, step: Callable[..., None], *arguments: Any, then: Callable[[], None] | None = None) -> None: ...
+    def tell(self, text: str, function: str | None = None) -> None: ...
+    def remove(self, group: Group) -> None: ...
+
+
+class AtOnce:
+    """For imports that are only tried: no loop turns meanwhile, nobody else waits, and they are over soon.
+
+    `told` hears what goes wrong. The groups are those of this process, and go with `close`.
+    """
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        self._told = told
+        self.group: Group | None
+        self.group, _ = open_group(os.getpid()) if sys.platform == "linux" else (None, {})
+
+    def fence(self, name: str, memory_mib: int) -> Fence:
+        """For the import of one function."""
+        return Fence(self, None, name, memory_mib, 0)
+
+    def do(self, step: Callable[..., None], *arguments: Any, then: Callable[[], None] | None = None) -> None:
+        """Take this step now."""
+        try:
+            step(*arguments)
+        except ProcessLookupError:
+            pass  # it has ended in the meantime
+        except OSError as error:
+            self.tell(f"a limit cannot be set: {error}")
+        if then is not None:
+            then()
+
+    def tell(self, text: str, function: str | None = None) -> None:
+        self._told(text)
+
+    def remove(self, group: Group) -> None:
+        """Remove a group, which waits for what is in it to end."""
+        group.remove()
+
+    def close(self) -> None:
+        """Remove all groups."""
+        if self.group is not None:
+            self.group.remove()
+
+
+class Beside:
+    """The groups of one gateway's functions, on a thread of its own: moving a process takes long."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[str, str | None], None]) -> None:
         self._loop = loop
         self._told = told
         self._thread = ThreadPoolExecutor(1, "limits")
         self._left: list[Group] = []
-        self.group, self.missing = open_group() if sys.platform == "linux" else (None, {})
+        self.group, self.missing = open_group(os.getppid()) if sys.platform == "linux" else (None, {})
 
     def do(self, step: Callable[..., None], *arguments: Any, then: Callable[[], None] | None = None) -> None:
         self._thread.submit(self._do, step, arguments, then)

@@ -13,7 +13,7 @@ from lampyr.core import endings
 from lampyr.node import ends, isolation
 from lampyr.node.forks import Ended, Forked, Forks
 from lampyr.node.hatches import Hatches, is_listening
-from lampyr.node.limits import Fence, Limits
+from lampyr.node.limits import Beside, Fence
 from lampyr.node.logs import Sink
 from lampyr.node.offspring import IMPORT_TIMEOUT_S, Offspring
 from lampyr.node.processes import anonymous_bytes, pid_of
@@ -39,7 +39,7 @@ class Base:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[str, str | None], None]) -> None:
         self.loop = loop
-        self.limits = Limits(loop, told)
+        self.limits = Beside(loop, told)
         self._told = told
         self._forks: Forks | None = None
         self._waiting: list[Callable[[], None]] = []
@@ -244,8 +244,10 @@ class Snapshot:
             self._shelf.put(self, self.own_bytes)
             self._changed()
         elif self.state == "importing" and "failed" in message:
-            blank = {"line": None, "message": "", "traceback": ""}
-            self._fail({**blank, **_well_formed(message["failed"])})
+            failure = {"line": None, "message": "", "traceback": "", **_well_formed(message["failed"])}
+            if not failure.get("hint") and (met := self.fence.met_at_import()) is not None:
+                failure["hint"] = ": ".join(met)
+            self._fail(failure)
 
     def _offered(self, fd: int) -> bool:
         """The first it offers, before it imports anything; what the user's code offers later is nobody's."""
@@ -274,9 +276,8 @@ class Snapshot:
             return
         if process.pidfd < 0 and not self._parent.alive:
             self._import_later()
-        elif self.fence.import_out_of_memory():
-            text = f"importing it needed more memory than the {self.fence.import_mib} MiB an import may use here"
-            self._fail_dead(text, "raise `memory`, or import less: an import may use that and 1024 MiB")
+        elif (met := self.fence.met_at_import()) is not None:
+            self._fail_dead(*met)
         elif status in (None, -signal.SIGKILL) and not self._died:
             self._died = True  # perhaps somebody else has killed it
             self._drop()

@@ -24,6 +24,8 @@ from typing import Any
 from lampyr.runtime.hints import cure
 from lampyr.runtime.stack import shortened
 
+# sandbox.DATA_SLACK_BYTES, and where there are control groups node.limits.IMPORT_SLACK_MIB.
+TOO_MUCH_MEMORY = "raise `memory`, or import less: an import may use that and 1024 MiB"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -187,7 +189,7 @@ def failure(error: BaseException, root: str) -> dict[str, Any]:
         "file": file[len(root) + 1 :] if file and file.startswith(root + "/") else file,
         "line": line,
         "message": shortened(_message(error)),
-        "hint": cure(error),
+        "hint": TOO_MUCH_MEMORY if isinstance(error, MemoryError) else cure(error),
         "traceback": shortened("".join(lines)),
     }
 

@@ -43,8 +43,7 @@ def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Mean
         os.chdir(spec["root"])
         asked = _import(spec)
     except BaseException as error:
-        channel.send({"failed": load.failure(error, spec["root"])})
-        os._exit(1)
+        snapshot.fail(channel, error, spec["root"])
     frameworks.rehearse()
     gc.collect()
     reseed.find(())  # the generators of the packages; what is found is found for all that are forked from here

@@ -255,8 +255,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         pass_on_traces()
         instance = Instance(program)
     except BaseException as error:
-        channel.send({"failed": load.failure(error, spec["root"])})
-        os._exit(1)
+        fail(channel, error, spec["root"])
     stack.listen()
     gc.freeze()
     gc.disable()
@@ -270,6 +269,15 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         if forker.fork(os.fork, fds):
             forker.close()
             _become_instance(instance, order, fds)
+
+
+def fail(channel: Channel, error: BaseException, root: str) -> NoReturn:
+    """End this process, whose import has raised `error`; or what that has forked, whose word comes too late."""
+    try:
+        channel.send({"failed": load.failure(error, root)})
+    except OSError:
+        pass
+    os._exit(1)
 
 
 def receive_env(channel: Channel) -> None:
