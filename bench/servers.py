@@ -32,12 +32,17 @@ class Server:
         return [root, *root.children(recursive=True)]
 
     def cpu_s(self) -> float:
-        """User and system seconds of every process of the tree that lives, and of those it has reaped."""
+        """Seconds that every process of the tree has run, and those of the children that it has reaped.
+
+        By the scheduler's clock: that of times(2) has steps of 10 ms, which is 2 us a chunk of a round of 100 streams.
+        """
         total = 0.0
         for process in self.tree():
             try:
-                total += sum(process.cpu_times()[:4])
-            except psutil.NoSuchProcess:
+                tasks = Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+                total += sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+                total += sum(process.cpu_times()[2:4])
+            except (OSError, psutil.NoSuchProcess):
                 pass
         return total
 
