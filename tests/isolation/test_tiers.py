@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import descriptors
@@ -88,6 +89,27 @@ threading.Thread(target=later, args=(channel(),), daemon=True).start()
 def GET():
     return "usurped"
 """
+CALL = """
+import sys, urllib.error, urllib.request
+
+def call(base, key):
+    ask = urllib.request.Request(base + "/models", headers={"authorization": "Bearer " + key})
+    try:
+        with urllib.request.urlopen(ask, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+"""
+CALLS = f"""
+import os, subprocess
+{CALL}
+def GET():
+    base, key = os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_API_KEY"]
+    child = subprocess.run(
+        [sys.executable, "-c", {CALL!r} + "print(call(*sys.argv[1:]))", base, key], capture_output=True, text=True
+    )
+    return dict(own=call(base, key), child=child.stdout + child.stderr, base=base, key=key[::-1])
+"""
 PROJECT = {
     **descriptors.PROJECT,
     "app/usurper/route.py": USURPER,
@@ -104,23 +126,28 @@ ORDINARY = Path(__file__).parents[1] / "support" / "ordinary.py"
 TIERS = ["ordinary", "container", "ordinary container"]
 
 
-@pytest.fixture(scope="module", params=TIERS)
-def tier(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
+@contextmanager
+def serving(name: str, project: dict[str, str]) -> Iterator[Server]:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    name = request.param
     user = USER if "ordinary" in name else 0
     walls = "container" if "container" in name else "open"
     # Not in pytest's own folder, which every run of pytest that begins meanwhile shuts for others.
     with tempfile.TemporaryDirectory(prefix="lampyr-tier-") as top:
         root = Path(top, "project")
-        write(root, PROJECT)
+        write(root, project)
         root.parent.chmod(0o755)
         for path in (root, *root.rglob("*")):
             os.chown(path, user, user)
         server = Server(root, "start", through=[sys.executable, str(ORDINARY), str(user), walls])
-        yield name, server
+        yield server
         assert server.stop() == 0
+
+
+@pytest.fixture(scope="module", params=TIERS)
+def tier(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
+    with serving(request.param, PROJECT) as server:
+        yield request.param, server
 
 
 @pytest.mark.parametrize("client", ["urllib", "curl"])
@@ -209,6 +236,19 @@ def test_the_servers_processes_and_the_users_files_and_sockets_are_out_of_reach(
         found.pop("priority of the user")
     assert all(one.startswith("refused") for one in found.values()), found
     assert gateway.nice() == os.nice(0) and len(gateway.cpu_affinity() or ()) == os.cpu_count()
+
+
+@pytest.mark.parametrize("name", TIERS)
+def test_a_placeholder_is_worthless_outside(name: str) -> None:
+    with serving(name, {"app/calls/route.py": CALLS, "lampyr.toml": "[providers.echo]\n"}) as server:
+        found = server.get("/calls").json()
+        assert (found["own"], found["child"]) == (200, "200\n"), server.lines[-20:]
+        code = CALL + "print(call(*sys.argv[1:]))"
+        for user in {0, 12345, USER if "ordinary" in name else 0}:
+            through = [sys.executable, str(ORDINARY), str(user), "open"]
+            command = [*through, sys.executable, "-c", code, found["base"], found["key"][::-1]]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert done.stdout == "401\n", (user, done)
 
 
 def test_with_the_broker_only_there_is_no_network(tier: tuple[str, Server]) -> None:

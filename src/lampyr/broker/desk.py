@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from lampyr.core.masking import Masker
 from lampyr.gateway.exchange import Exchange
-from lampyr.node.ends import Ends
+from lampyr.node.ends import Ends, held_outside
 
 # The gateway says whose a user id is before the function runs; the way of that through control takes milliseconds.
 KNOWN_WITHIN_S = 5.0
+# Connections of which it is remembered that they are functions' own.
+MOST_INSIDE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +63,15 @@ class Caller(NamedTuple):
 
 
 class Desk:
-    """What control has said last. `users` are those of functions that have their own; None: they are the server's."""
+    """What control has said last."""
 
     def __init__(self) -> None:
         self._providers: dict[str, dict[str, Provider]] = {}  # by environment, whose keys may be others
         self._functions: dict[str, dict[str, tuple[str, frozenset[str]]]] = {}
-        self._users: dict[str, int | None] = {}
+        self._users: dict[str, list[int]] = {}  # user ids that a function may have
         self._news = asyncio.Event()
         self._ends = Ends()
+        self._inside: set[int] = set()
         self.masker = Masker(())
 
     def told(self, message: dict[str, Any], environment: str) -> None:
@@ -86,8 +89,8 @@ class Desk:
         """All that there are."""
         return [one for providers in self._providers.values() for one in providers.values()]
 
-    def told_users(self, users: dict[str, int | None]) -> None:
-        """Whose user id belongs to which function."""
+    def told_users(self, users: dict[str, list[int]]) -> None:
+        """Which user ids each function may have, its own or the server's."""
         self._users = users
         self._tell()
 
@@ -103,8 +106,10 @@ class Desk:
         # At once: who has gone meanwhile could not be asked any more.
         end = self._ends.find(*exchange.ends) if function is None else None
         if function is None and self._ends.asks:
-            user = await self._user(route)
-            if end is None or end.user != (os.geteuid() if user is None else user):
+            users = await self._users_of(route)
+            if end is None or end.user not in users:
+                raise _not_you()
+            if end.user == os.geteuid() and not await self._is_inside(end.inode):
                 raise _not_you()
         if name not in may_call:
             raise Refused(403, "permission_error", f"{route} may not call a provider named {name[:40]!r}.")
@@ -128,7 +133,17 @@ class Desk:
                 return route, {name: one for name, one in self._providers[environment].items() if name in names}
         raise _not_you()
 
-    async def _user(self, route: str) -> int | None:
+    async def _is_inside(self, inode: int) -> bool:
+        """Whether no program that the server's user runs elsewhere has this socket; said once for each connection."""
+        if inode not in self._inside:
+            if await asyncio.to_thread(held_outside, inode, os.getppid()):
+                return False
+            if len(self._inside) >= MOST_INSIDE:
+                self._inside.clear()
+            self._inside.add(inode)
+        return True
+
+    async def _users_of(self, route: str) -> list[int]:
         try:
             async with asyncio.timeout(KNOWN_WITHIN_S):
                 while route not in self._users:

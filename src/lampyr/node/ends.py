@@ -124,6 +124,35 @@ def holder(instances: Iterable[Instance], inode: int) -> Instance | None:
     return None
 
 
+def held_outside(inode: int, root: int) -> bool:
+    """Whether a process of this user has the socket open that the process `root` has not started (milliseconds).
+
+    False for one that nobody may look into, as instances are; what they have started can be looked into.
+    """
+    user, target = os.geteuid(), f"socket:[{inode}]"
+    for name in os.listdir("/proc"):
+        if name.isdigit() and _owner(name) == user and _has_open(int(name), target) and not _is_below(int(name), root):
+            return True
+    return False
+
+
+def _owner(pid: str) -> int:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return -1
+
+
+def _is_below(pid: int, root: int) -> bool:
+    while pid > 1 and pid != root:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                pid = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError):
+            return False
+    return pid == root
+
+
 def _has_open(pid: int, target: str) -> bool:
     folder = f"/proc/{pid}/fd"
     try:

@@ -44,7 +44,8 @@ class Base:
         self._forks: Forks | None = None
         self._waiting: list[Callable[[], None]] = []
         self._users: Users | None = None
-        self._alike = True  # functions have the server's own user id
+        self._apart = False  # functions have user ids of their own, wherever these can read what they have to
+        self._alike = True  # functions may have the server's own user id
         self.tracks = Tracks(loop)
         self.users_known: Callable[[], None] | None = None  # called when a base has said whether they have
         self._means_known = False
@@ -67,6 +68,7 @@ class Base:
         if means is None:
             return
         self._alike = not (means["room"] and means["users"])
+        self._apart = bool(means["users"])
         self._means_known = True
         if self.users_known is not None:
             self.users_known()
@@ -109,11 +111,12 @@ class Base:
         """Those of the function with that user id: of two deployments, for a while."""
         return list(self._pools.get(user, ()))
 
-    def users(self, routes: Iterable[str]) -> dict[str, int | None] | None:
-        """The user id of each function, None where it is the server's own; nothing while no base has said it."""
+    def users(self, routes: Iterable[str]) -> dict[str, list[int]] | None:
+        """The user ids that each function may have; nothing while no base has said it."""
         if not self._means_known or self._users is None:
             return None
-        return {route: None if self._alike else self._users.of(route) for route in routes}
+        ours = [os.geteuid()] if self._alike else []
+        return {route: [*([self._users.of(route)] if self._apart else []), *ours] for route in routes}
 
     def alike(self, user: int) -> list[Pool]:
         """Those whose processes may have `user` as anybody else may: all, where functions have no ids of their own."""
