@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,7 +212,12 @@ def test_what_the_environment_has_is_asked_once_and_again_when_it_changes(place:
             "requires-python is >=4",
             "widen",
         ),
-        ({"requirements.txt": "./none\n"}, ("requirements.txt", None), "none", ""),
+        (
+            {"requirements.txt": "./none\n"},
+            ("requirements.txt", 1),
+            "not found at: none",
+            "uv pip install -r requirements.txt",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_an_error_with_its_place(
@@ -267,6 +273,42 @@ def test_a_local_package_that_has_changed_is_built_again(place: Place, tmp_path:
     (place.root / "libs/oil/code.txt").write_text("KIND = 22\n")
     assert modules(place.get(), "/one")["oil"] == "KIND = 22\n"
     assert modules(before, "/one")["oil"] == "KIND = 1\n"
+
+
+def test_a_build_that_fails_is_told_with_its_last_words(place: Place, tmp_path: Path) -> None:
+    source(place.root / "libs/oil", "oil", "", tmp_path / "log")
+    (place.root / "libs/oil/backend.py").write_text("print('so far')\nraise SystemExit('no compiler called gcc')\n")
+    place.write({"requirements.txt": "lamp\n./libs/oil\n"})
+    wheel(place.wheels, "lamp", "1.0")
+    problem = place.problem()
+    assert "Failed to build" in problem.message and "no compiler called gcc" in problem.message
+    assert (problem.file, problem.line) == ("requirements.txt", 2) and "wheel" in problem.hint
+    assert str(place.root) not in problem.message
+
+
+def copy(place: Place) -> Path:
+    """The project's files as a deployment has them."""
+    root = place.root / ".lampyr/deployments/abc"
+    shutil.copytree(place.root, root, ignore=shutil.ignore_patterns(".lampyr"))
+    return root
+
+
+def test_a_copy_has_the_same_set_and_its_own_files(place: Place, tmp_path: Path) -> None:
+    source(place.root / "libs/oil", "oil", "KIND = 1\n", tmp_path / "log")
+    wheel(place.wheels, "lamp", "1.0")
+    pyproject = PYPROJECT + '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+    place.write({"pyproject.toml": pyproject, "src/shop/__init__.py": "", "requirements.txt": "-e ./libs/oil\nlamp\n"})
+    place.write({"libs/oil/oil.py": "KIND = 'editable'\n"})
+    backend = (place.root / "libs/oil/backend.py").read_text()
+    editable = backend.replace('writestr("oil.py", open("code.txt").read())', 'writestr("oil.pth", os.getcwd())')
+    (place.root / "libs/oil/backend.py").write_text(editable + "build_editable = build_wheel\n")
+    there, root = place.get().packages["/one"], copy(place)
+    here = place.look(root)
+    assert not here.missing and not here.problems
+    (site,) = {*there.paths} & {*here.packages["/one"].paths} - {*os.environ.get("PYTHONPATH", "").split(":")}
+    assert "/.lampyr/packages/" in site
+    assert there.paths[-2:] == (f"{place.root}/libs/oil", f"{place.root}/src")
+    assert here.packages["/one"].paths[-2:] == (f"{root}/libs/oil", f"{root}/src")
 
 
 def install(place: Place) -> subprocess.Popen[bytes]:

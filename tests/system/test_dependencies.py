@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from serving import Server, until, write
+from uv import find_uv_bin
 from wheels import index, source, wheel
 
 LAMP = "import lamp\nasync def GET(req):\n    return {'version': lamp.VERSION, 'file': lamp.__file__}\n"
@@ -114,6 +115,21 @@ def test_a_save_of_what_is_asked_for_is_seen_by_the_next_request(shop: Shop) -> 
     server.write("requirements.txt", "lamp==1.0\n")
     assert version(server) == "1.0"
     server.write("app/one/route.py", OWN + LAMP)
+    assert version(server) == "2.0"
+
+
+def test_a_new_lock_is_seen_by_the_next_request(shop: Shop) -> None:
+    def lock(version: str) -> None:
+        pyproject = '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\n'
+        write(shop.root, {"pyproject.toml": pyproject + f'dependencies = ["lamp{version}"]\n'})
+        uv = [find_uv_bin(), "lock", "--python", sys.executable]
+        subprocess.run(uv, cwd=shop.root, env={**os.environ, **shop.env}, check=True)
+        write(shop.root, {"pyproject.toml": pyproject + 'dependencies = ["lamp"]\n'})
+
+    lock("==1.0")
+    server = shop.serve({"app/one/route.py": LAMP}, "dev")
+    assert version(server) == "1.0"
+    lock("==2.0")
     assert version(server) == "2.0"
 
 

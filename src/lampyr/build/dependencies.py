@@ -32,7 +32,8 @@ class Asked:
     """The packages that `file`, relative to `root`, names; `locked`: exactly those of the uv.lock beside it.
 
     `key` is a hash of all that says which packages these are, and of the Python they are for. `line` is where the list
-    begins. `local` are the folders and files among them, whose content is part of the key, by name or else by path.
+    begins. `source` is where in the project its own package lies. `local` are the other folders and files among them,
+    whose content is part of the key, by name or else by path.
     """
 
     root: Path
@@ -41,6 +42,7 @@ class Asked:
     locked: bool = False
     line: int | None = None
     local: tuple[str, ...] = ()
+    source: str | None = None
 
 
 class Unfit(ValueError):
@@ -81,26 +83,28 @@ def of_project(project: Project) -> Asked | None:
     listed = [one for one in names if isinstance(one, str)] if isinstance(names, list) else []
     computed = "dependencies" in (said.get("dynamic") or ())
     line = tomltext.line_of(text, ("project", "dependencies")) if listed else None
+    # A project that is a package itself: its modules are imported from where they are written.
+    source = "src" if "build-system" in table and (root / "src").is_dir() else None
     if (listed or computed) and (root / LOCK).exists():
-        return _locked(project, text, line, listed)
+        return _locked(project, text, line, listed, source)
     uv = json.dumps(table.get("tool", {}).get("uv"), sort_keys=True, default=str) if table else ""
     configured = [uv, _text(root, "uv.toml")]
     if (root / REQUIREMENTS).exists():
-        return _listed(project, configured)
+        return _listed(project, configured, source)
     if listed or computed:
         texts = [json.dumps(sorted(listed)), *configured]
         if computed:
             texts += [text, _text(root, "setup.py"), _text(root, "setup.cfg")]
         local = _local_in(listed)
         key = _key("pyproject", texts, project, local)
-        return Asked(root=root, file=PYPROJECT, key=key, line=line, local=tuple(local))
+        return Asked(root=root, file=PYPROJECT, key=key, line=line, local=tuple(local), source=source)
     return None
 
 
 # --- the ways to say it
 
 
-def _locked(project: Project, pyproject: str, line: int | None, listed: list[str]) -> Asked:
+def _locked(project: Project, pyproject: str, line: int | None, listed: list[str], source: str | None) -> Asked:
     text = _text(project.root, LOCK)
     stale, local = _read_lock(text, tuple(listed))
     paths = [path for _, path in local]
@@ -108,7 +112,9 @@ def _locked(project: Project, pyproject: str, line: int | None, listed: list[str
         place = _line_naming(pyproject, stale[0]) or line
         raise Unfit(PYPROJECT, place, f"uv.lock is older than this file: {stale[1]}", "run `uv lock`")
     key = _key("lock", [text], project, paths)
-    return Asked(root=project.root, file=LOCK, key=key, locked=True, local=tuple(name for name, _ in local))
+    return Asked(
+        root=project.root, file=LOCK, key=key, locked=True, local=tuple(name for name, _ in local), source=source
+    )
 
 
 @lru_cache(4)
@@ -145,7 +151,7 @@ def _stale(versions: dict[str, list[str]], listed: Iterable[str]) -> Iterator[tu
             yield asked.name, f"it has {asked.name} {found[0]}, and {text} is asked for"
 
 
-def _listed(project: Project, configured: list[str]) -> Asked | None:
+def _listed(project: Project, configured: list[str], source: str | None) -> Asked | None:
     """requirements.txt and what it includes. None where no line of it asks for anything."""
     texts: list[str] = []
     local: list[str] = []
@@ -165,7 +171,7 @@ def _listed(project: Project, configured: list[str]) -> Asked | None:
     if not asks:
         return None
     key = _key("requirements", [*texts, *configured], project, local)
-    return Asked(root=project.root, file=REQUIREMENTS, key=key, local=tuple(local))
+    return Asked(root=project.root, file=REQUIREMENTS, key=key, local=tuple(local), source=source)
 
 
 def _included(rows: Iterable[str]) -> Iterator[str]:
@@ -267,6 +273,7 @@ def line_of(asked: Asked, said: str) -> tuple[str, int | None]:
     for number, row in enumerate(rows[begin - 1 :], begin):
         if file == REQUIREMENTS:
             named = [one[0] for one in [_NAME.match(row.strip())] if one]
+            named += [os.path.basename(path.rstrip("/")) for path in _local_in([row.strip()])]
         else:
             named = [one[1] for one in re.finditer(r"[\"']\s*([A-Za-z0-9][A-Za-z0-9._-]*)", row)]
         if any(_canonical(name) in words for name in named):

@@ -31,26 +31,31 @@ class Packages:
 
 def of(project: Project) -> Packages:
     """The packages of a project. What of its own folder is on the import path is read from the copy, if it is one."""
-    found = packages(project.home)
+    return _from_copy(project, packages(project.home), project.home / _VENV)
+
+
+def _from_copy(project: Project, found: Packages, venv: Path) -> Packages:
+    """`found` with what lies in the project's own folder, but not in `venv`, read from the copy."""
     if project.home == project.root:
         return found
-    home, venv = f"{project.home}/", f"{project.home / _VENV}/"
+    home = f"{project.home}/"
     return replace(
         found,
         paths=tuple(
             f"{project.root}{path[len(home) - 1 :]}".rstrip("/")
-            if f"{path}/".startswith(home) and not path.startswith(venv)
+            if f"{path}/".startswith(home) and not path.startswith(f"{venv}/")
             else path
             for path in found.paths
         ),
     )
 
 
-def of_set(venv: Path) -> Packages:
-    """Those of a package set, and PYTHONPATH."""
+def of_set(project: Project, venv: Path, source: str | None) -> Packages:
+    """Those of a package set, and PYTHONPATH; `source` is where in the project its own package lies."""
     folders = _site_of(venv)
-    paths = _unique(_python_path(os.environ), [*folders, *_linked(folders)])
-    return Packages(paths=paths, python=str(venv / "bin" / "python"), isolated=True)
+    own = [str(project.home / source)] if source is not None else []
+    paths = _unique(_python_path(os.environ), [*folders, *_linked(folders)], own)
+    return _from_copy(project, Packages(paths=paths, python=str(venv / "bin" / "python"), isolated=True), venv)
 
 
 def _python_path(process: Mapping[str, str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +79,7 @@ class Supplier:
         venv = self._sets.find(asked)
         if venv is not None:
             self._sets.mark(asked, PROJECT if project.root == project.home else project.root.name)
-            return packages.of_set(venv)
+            return packages.of_set(project, venv, asked.source)
         if self._sets.is_here(asked, there) or self._sets.look(asked, there, self._uv):
             return there
         return None
@@ -125,5 +124,7 @@ def _asked(project: Project, function: Function, of_project: list[Asked | Unfit 
 
 def _problem(asked: Asked, error: UvError) -> Problem:
     file, line = dependencies.line_of(asked, error.message)
-    text = error.message.replace(f"{asked.root}{os.sep}", "")
-    return Problem(file=file, line=line, message=f"its packages cannot be installed: {text}", hint=error.hint)
+    text = error.message.replace(f"file://{asked.root}/", "").replace(f"{asked.root}/", "")
+    again = "uv sync" if asked.locked else f"uv pip install -r {asked.file}"
+    hint = error.hint or f"`{again}` in the project shows all that uv says"
+    return Problem(file=file, line=line, message=f"its packages cannot be installed: {text}", hint=hint)

@@ -16,7 +16,7 @@ from lampyr.runtime import sandbox
 # Of the server's environment, which may hold functions' secrets, only what ways to an index and compilers need.
 PASSED_ON = frozenset(
     (
-        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "NETRC", "SSH_AUTH_SOCK"),
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "NETRC", "SSH_AUTH_SOCK"),
         *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS", "XDG_DATA_HOME"),
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -26,9 +26,21 @@ PASSED_ON = frozenset(
         *("CARGO_HOME", "RUSTUP_HOME", "RUSTFLAGS"),
     )
 )
-# uv's own, without those that would lead it elsewhere than where the set is made.
+# uv's own, without those that would have it do something else than it is told.
 OURS_TO_SAY = frozenset(
-    {"UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_TARGET", "UV_PREFIX", "UV_PROJECT", "UV_WORKING_DIR"}
+    (
+        *("UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX", "UV_PROJECT"),
+        *(
+            "UV_WORKING_DIR",
+            "UV_LOCKED",
+            "UV_FROZEN",
+            "UV_NO_SYNC",
+            "UV_ISOLATED",
+            "UV_NO_EDITABLE",
+            "UV_NO_DEFAULT_GROUPS",
+        ),
+        *("UV_NO_DEV", "UV_DEV", "UV_NO_GROUP", "UV_EXCLUDE", "UV_ENV_FILE", "UV_NO_PROGRESS"),
+    )
 )
 # What users of pip have set (pip's configuration files are not read).
 FROM_PIP = {
@@ -76,7 +88,7 @@ class Uv:
             **env,
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
-            "UV_NO_MANAGED_PYTHON": env.get("UV_NO_MANAGED_PYTHON", "0"),
+            "GIT_TERMINAL_PROMPT": "0",  # nobody is there to answer
             "NO_COLOR": "1",
         }
         self._no_index = ("--no-index",) if env.get(NO_INDEX, "").lower() in _YES else ()

@@ -402,7 +402,7 @@ class Control:
         supply = self._supplier.look(scan(root, settings, self.root))
         if supply.missing:
             files = ", ".join(sorted(one.file for one in supply.missing.values()))
-            hint = "`lampyr deploy` and `lampyr start` install them"
+            hint = "`lampyr deploy` and `lampyr start` do that, with the same Python as the server"
             raise StateError(f"what {files} of {id} asks for is not installed", hint)
         return self._release(id, supply.project, supply.packages, settings, lambda _: id, environment)
 
