@@ -154,7 +154,7 @@ def test_a_pipe_without_an_end_and_a_device_are_not_read_for_ever(tmp_path: Path
     with subprocess.Popen(["sh", "-c", f"exec yes > {tmp_path}/.env"]) as writer:
         with pytest.raises(ConfigError, match=r"\.env cannot be read: it is a pipe without an end"):
             read(tmp_path, "development", {})
-        writer.wait(10)
+        writer.wait(40)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_prompt_does_not_show_what_is_typed(project: Path) -> None:
     except OSError:  # the other end is closed
         pass
     os.close(ours)
-    assert process.wait(30) == 0 and VALUE.encode() not in shown
+    assert process.wait(60) == 0 and VALUE.encode() not in shown
     assert [one["name"] for one in listed(project)] == ["API_KEY"]
 
 

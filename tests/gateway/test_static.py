@@ -72,7 +72,7 @@ class Server:
         self._thread.join()
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
         try:
             connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
             response = connection.getresponse()
@@ -309,7 +309,7 @@ class TestBigFiles:
         return start(public)
 
     def connect(self, server: Server) -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", server.port), timeout=40)
         sock.sendall(b"GET /big.bin HTTP/1.1\r\nhost: x\r\n\r\n")
         return sock
 
@@ -323,7 +323,7 @@ class TestBigFiles:
         return found
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 40
         while not condition():
             assert time.monotonic() < until
             time.sleep(0.01)

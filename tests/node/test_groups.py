@@ -48,7 +48,7 @@ def test_a_process_is_put_into_a_group_and_ends_with_it(group: Group) -> None:
         inner.enter(child.pid)
         assert members(folder) == [child.pid]
         assert inner.remove()
-        assert child.wait(5) == -9
+        assert child.wait(40) == -9
     assert not folder.exists()
 
 
@@ -62,7 +62,7 @@ def test_two_servers_may_remove_the_same_group_at_once(group: Group) -> None:
         start = Barrier(3)
 
         def remove_all(start: Barrier = start, folders: list[Path] = folders) -> list[bool]:
-            start.wait(5)
+            start.wait(40)
             return [remove(folder) for folder in folders]
 
         with ThreadPoolExecutor(3) as pool:

@@ -38,4 +38,4 @@ def test_calls_that_end_together_share_one_look_at_memory() -> None:
     finally:
         process.stdin.close()
         process.stdout.close()
-        process.wait(10)
+        process.wait(40)

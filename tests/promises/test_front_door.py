@@ -223,7 +223,7 @@ async def knock(serve: Callable[[Exchange], None], begun: bytes, more: bytes = b
         while more and not answer.done():
             writer.write(more)
             await asyncio.wait([answer], timeout=0.05)
-        data = await asyncio.wait_for(answer, 10)
+        data = await asyncio.wait_for(answer, 40)
         writer.close()
     return parse(data)
 

@@ -18,7 +18,7 @@ import pytest
 from lampyr.runtime import instance, wire
 from lampyr.runtime.program import Program
 
-PATIENCE_S = 10.0
+PATIENCE_S = 40.0
 
 
 @dataclass

@@ -35,7 +35,7 @@ def test_loops_made_before_the_fork_share_nothing_after_it() -> None:
         theirs.close()
         ends.append((ours, pid))
     for ours, pid in ends:
-        ours.settimeout(20)
+        ours.settimeout(40)
         ours.send(wire.head_frame(1, wire.REQUEST_WHOLE, HEAD))
         data = b""
         while str(pid).encode() not in data:

@@ -58,7 +58,7 @@ def test_a_walk_makes_way_for_another(serve: Callable[..., Any]) -> None:
 
     gateway = serve(threads=2, GET=handler)
     streams = [gateway.send() for _ in range(5)]
-    until = time.monotonic() + 10
+    until = time.monotonic() + 40
     while any(len(gateway.frames[stream]) < 30 for stream in streams):
         assert time.monotonic() < until and gateway.read()
     for stream in streams:
@@ -161,6 +161,6 @@ def test_whether_calls_wait_for_a_thread_can_be_seen() -> None:
     second = workers.submit(lambda: None)
     assert workers.crowded
     go_on.set()
-    second.result(5)
+    second.result(40)
     assert not workers.crowded
     workers.shutdown()

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import board
-from serving import Server, until
+from serving import WITHIN_S, Server, until
 
 RUNTIMES = ("standard", "edge")
 COMMANDS = ("dev", "start")
-SILENCE_S = 10.0
+SILENCE_S = WITHIN_S
 
 SETTINGS = """
     [server]
@@ -245,7 +245,7 @@ class Place:
         assert reply.error is None or reply.status >= 400
         return reply
 
-    def reached(self, name: str, within_s: float = 10.0) -> str:
+    def reached(self, name: str, within_s: float = WITHIN_S) -> str:
         """The text of a mark that a handler leaves; waits for it."""
         until((self.marks / name).exists, f"the mark {name}", within_s, self.server.lines[-10:])
         return (self.marks / name).read_text()

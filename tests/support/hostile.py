@@ -240,8 +240,9 @@ def is_socket(path):
 def doors(query):
     """Every Unix socket that has a name anywhere: in the file system, or an abstract one."""
     found = []
+    pythons = (sys.prefix, sys.base_prefix)  # files by the thousand
     for folder, inner, names in os.walk("/"):
-        if folder.startswith(("/proc", "/usr", "/sys")) or folder.endswith("/site-packages"):
+        if folder.startswith(("/proc", "/usr", "/sys", *pythons)):
             inner.clear()
             continue
         found += [f"{folder}/{name}" for name in names if attempt(is_socket, f"{folder}/{name}") == "got True"]

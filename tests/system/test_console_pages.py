@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import chromium
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -24,7 +25,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from serving import Server, running, until
 
 PICTURES = Path(__file__).parents[2] / "docs/img"
-WITHIN_S = 30
+WITHIN_S = 60
 
 # What a page must show and never run. Each would set `window.ran`.
 MARKS = (
@@ -142,16 +143,37 @@ def go(chrome: Chrome, address: str, path: str) -> None:
     chrome.get(address.partition("?")[0].rstrip("/") + path)
 
 
+def waits(chrome: Chrome) -> WebDriverWait[Chrome]:
+    """Looks again where an element has been made anew since it was found: parts of pages are, every few seconds."""
+    return WebDriverWait(chrome, WITHIN_S, 0.1, (StaleElementReferenceException,))
+
+
 def find(chrome: Chrome, selector: str) -> Any:
-    return WebDriverWait(chrome, WITHIN_S, 0.1).until(
+    """A visible element; of a part of the page that stays as it is."""
+    return waits(chrome).until(
         lambda _: next((one for one in chrome.find_elements(By.CSS_SELECTOR, selector) if one.is_displayed()), None),
         f"there is no {selector}",
     )
 
 
+def text(chrome: Chrome, selector: str) -> str:
+    """What an element reads, as soon as it reads anything."""
+    return str(waits(chrome).until(lambda _: find(chrome, selector).text, f"{selector} never reads anything"))
+
+
+def click(chrome: Chrome, by: str, what: str) -> None:
+    def clicked(_: Chrome) -> bool:
+        found = [one for one in chrome.find_elements(by, what) if one.is_displayed()]
+        for one in found[:1]:
+            one.click()
+        return bool(found)
+
+    waits(chrome).until(clicked, f"there is no {what}")
+
+
 def reads(chrome: Chrome, selector: str, text: str) -> None:
     """Wait until an element has this text."""
-    WebDriverWait(chrome, WITHIN_S, 0.1).until(
+    waits(chrome).until(
         lambda _: any(text in one.text for one in chrome.find_elements(By.CSS_SELECTOR, selector)),
         f"{selector} never reads {text!r}",
     )
@@ -164,16 +186,18 @@ def look(chrome: Chrome, scheme: str, width: int, height: int = 860, picture: st
     )
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    time.sleep(0.4)  # charts follow the new size
     if picture:
+        time.sleep(0.4)  # charts follow the new size
         chrome.save_screenshot(str(PICTURES / f"console-{picture}.png"))
-    assert chrome.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    waits(chrome).until(lambda _: chrome.execute_script(f"return innerWidth == {width}"), "the new size")
+    fits = "return document.documentElement.scrollWidth <= innerWidth"
+    waits(chrome).until(lambda _: chrome.execute_script(fits), "it does not fit")
     chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_the_overview_shows_what_runs_and_leads_everywhere(page: Chrome, address: str, server: Server) -> None:
     go(page, address, "/")
-    assert "lit" in find(page, "h1").text
+    reads(page, "h1", "lit")
     reads(page, "#figures", "15")
     # In one go: the list is made anew every few seconds.
     names = "return [...document.querySelectorAll('#functions td.name a')].map(one => one.textContent.trim())"
@@ -183,51 +207,53 @@ def test_the_overview_shows_what_runs_and_leads_everywhere(page: Chrome, address
     find(page, "[data-chart=duration] canvas")
     server.get("/api/items/99")
     reads(page, "#figures", "16")  # it lives
-    for text, heading in (
+    for link, heading in (
         ("Invocations", "Invocations"), ("Errors", "Errors"), ("Log", "Log"), ("Playground", "Playground"),
         ("Secrets", "Secrets"), ("Overview", "lit"),
     ):  # fmt: skip
-        page.find_element(By.PARTIAL_LINK_TEXT, text).click()
+        click(page, By.PARTIAL_LINK_TEXT, link)
         reads(page, "h1", heading)
-        assert page.find_element(By.CSS_SELECTOR, "[aria-current=page]").text.startswith(text)
+        assert text(page, "[aria-current=page]").startswith(link)
 
 
 def test_a_function_is_drawn_and_its_words_are_explained(page: Chrome, address: str) -> None:
     go(page, address, "/functions/api/chat")
-    assert find(page, "h1").text == "/api/chat"
-    words = [one.text.split("\n")[0] for one in page.find_elements(By.CSS_SELECTOR, ".word > button")]
+    assert text(page, "h1") == "/api/chat"
+    words = waits(page).until(
+        lambda _: [one.text.split("\n")[0] for one in page.find_elements(By.CSS_SELECTOR, ".word > button")]
+    )
     assert [word.split()[0] for word in words] == ["SCALING", "EDGE_DEPLOYED", "SECURE", "OPTIMIZED", "Execution:"]
-    drawn = page.find_element(By.CSS_SELECTOR, ".way .wide").text
+    drawn = text(page, ".way .wide")
     for part in ("Clients", "/api/chat", "Function", "Broker", "openai"):
         assert part in drawn
     for key, fact in (
         ("scaling", "100 (max_instances)"), ("deployed", "this machine"), ("secure", "OPENAI_API_KEY"),
         ("optimized", "ready"), ("execution", "p99"),
     ):  # fmt: skip
-        page.find_element(By.CSS_SELECTOR, f"[popovertarget=why-{key}]").click()
-        assert fact in find(page, f"#why-{key}").text
+        click(page, By.CSS_SELECTOR, f"[popovertarget=why-{key}]")
+        reads(page, f"#why-{key}", fact)
         page.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
     for chart in ("duration", "cold", "instances", "spending"):
         find(page, f"[data-chart={chart}] canvas")
-    assert "asked: Why?" in find(page, "#log").text
+    reads(page, "#log", "asked: Why?")
 
 
 def test_an_invocation_has_its_timeline(page: Chrome, address: str) -> None:
     go(page, address, "/invocations?function=%2Fapi%2Fchat")
-    find(page, "#latest td.name a").click()
+    click(page, By.CSS_SELECTOR, "#latest td.name a")
     reads(page, "h1", "/api/chat")
-    shown = find(page, ".timeline").get_attribute("aria-label") or ""
+    shown = str(waits(page).until(lambda _: find(page, ".timeline").get_attribute("aria-label")))
     assert "handler" in shown and "stream" in shown
-    assert "first byte after" in find(page, ".timeline").text
-    assert "asked: Why?" in find(page, ".log").text
+    reads(page, ".timeline", "first byte after")
+    reads(page, ".log", "asked: Why?")
 
 
 def test_errors_have_their_traceback_and_nothing_in_it_runs(page: Chrome, address: str) -> None:
     go(page, address, "/errors")
-    trace = find(page, ".fault .trace").text
+    trace = text(page, ".fault .trace")
     assert "ValueError" in trace and MARKS[0] in trace and "app/api/evil/route.py" in trace
-    find(page, ".fault a").click()
-    assert MARKS[1] in find(page, ".trace").text
+    click(page, By.CSS_SELECTOR, ".fault a")
+    reads(page, ".trace", MARKS[1])
 
 
 def test_the_log_is_followed_and_filtered(page: Chrome, address: str, server: Server) -> None:
@@ -237,28 +263,28 @@ def test_the_log_is_followed_and_filtered(page: Chrome, address: str, server: Se
     reads(page, "#lines", "item followed is asked for")
     page.find_element(By.TAG_NAME, "body").send_keys("/")
     page.switch_to.active_element.send_keys("followed", Keys.ENTER)
-    WebDriverWait(page, WITHIN_S).until(lambda _: "contains=followed" in page.current_url)
+    waits(page).until(lambda _: "contains=followed" in page.current_url)
     reads(page, "#lines", "item followed is asked for")
-    assert MARKS[0] not in find(page, "#lines").text
+    assert MARKS[0] not in text(page, "#lines")
     server.get("/api/evil")
     server.get("/api/items/followed-too")
     reads(page, "#lines", "followed-too")
-    assert MARKS[0] not in find(page, "#lines").text
+    assert MARKS[0] not in text(page, "#lines")
 
 
 def test_secrets_have_names_only(page: Chrome, address: str) -> None:
     go(page, address, "/secrets")
-    assert "STRIPE_KEY" in find(page, "table").text
+    reads(page, "table", "STRIPE_KEY")
     assert "a-secret-value" not in page.page_source
 
 
 def test_the_playground_shows_a_stream_arriving(page: Chrome, address: str) -> None:
     go(page, address, "/playground?function=/api/chat")
-    find(page, "#send").click()
+    click(page, By.CSS_SELECTOR, "#send")
     reads(page, "#text", "Fireflies glow because of a reaction .")
-    assert find(page, "#status").text == "200"
-    assert find(page, "#token").text.endswith("ms")
-    assert int(find(page, "#count").text) >= 4
+    assert text(page, "#status") == "200"
+    assert text(page, "#token").endswith("ms")
+    assert int(text(page, "#count")) >= 4
     assert len(page.find_elements(By.CSS_SELECTOR, "#pulse circle")) >= 4
 
 
@@ -269,7 +295,7 @@ def test_the_playground_shows_what_a_function_echoes_as_text(page: Chrome, addre
             continue
         page.execute_script("document.getElementById('headers').value = 'x-mark: ' + arguments[0]", mark)
         page.execute_script("document.getElementById('text').textContent = ''")
-        find(page, "#send").click()
+        click(page, By.CSS_SELECTOR, "#send")
         reads(page, "#text", mark)
 
 
@@ -325,13 +351,13 @@ def test_a_server_without_calls_says_what_to_do(tmp_path: Path, chrome: Chrome) 
             [sys.executable, "-m", "lampyr", "console", str(server.root)], capture_output=True, text=True, check=True
         )
         chrome.get(done.stdout.strip())
-        for path, text in (
+        for path, says in (
             ("/", "Nobody has called yet"), ("/functions/api/hello", "Nobody has called this function yet"),
             ("/invocations", "Nobody has called yet"), ("/errors", "Nothing has gone wrong"),
             ("/secrets", "This project has no secrets"),
         ):  # fmt: skip
             go(chrome, done.stdout.strip(), path)
-            reads(chrome, "main", text)
+            reads(chrome, "main", says)
         server.get("/api/hello")
         go(chrome, done.stdout.strip(), "/")
         reads(chrome, "#latest", "/api/hello")
@@ -395,6 +421,6 @@ def test_the_pictures_of_the_docs(chrome: Chrome) -> None:
             look(chrome, scheme, width, height, picture)
         chat.join()
         go(chrome, address, "/playground?function=/api/chat")
-        find(chrome, "#send").click()
+        click(chrome, By.CSS_SELECTOR, "#send")
         reads(chrome, "#text", "reaction")
         look(chrome, "dark", 1280, 860, "playground")

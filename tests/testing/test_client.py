@@ -268,7 +268,7 @@ def test_time_limits(client: Client, path: str, method: str, code: str, limit: s
     began = time.monotonic()
     error = client.request(method, path).json()["error"]
     assert error["code"] == code and error["limit"] == limit and error["limit_ms"] == 1000
-    assert 1 <= time.monotonic() - began < 10
+    assert 1 <= time.monotonic() - began < 25
 
 
 def test_a_time_limit_after_the_first_byte(client: Client) -> None:

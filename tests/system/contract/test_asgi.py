@@ -208,7 +208,7 @@ def test_a_client_that_leaves(place: Place, mark: str) -> None:
     left = time.time()
     line.close()
     place.reached(f"{mark}-closed")
-    assert (place.marks / f"{mark}-closed").stat().st_mtime - left < 2
+    assert (place.marks / f"{mark}-closed").stat().st_mtime - left < 6
 
 
 def test_background_tasks_run_behind_the_answer(place: Place, mark: str) -> None:

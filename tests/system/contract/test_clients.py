@@ -144,7 +144,7 @@ def curl() -> str:
 
 
 def run_curl(curl: str, *arguments: str, stdin: bytes = b"") -> bytes:
-    done = subprocess.run([curl, "-sS", "--max-time", "20", *arguments], input=stdin, capture_output=True, timeout=30)
+    done = subprocess.run([curl, "-sS", "--max-time", "60", *arguments], input=stdin, capture_output=True, timeout=70)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -198,7 +198,7 @@ def test_curl_gets_a_status(place: Place, curl: str, flags: list[str], path: str
 
 def _ask_model(place: Place, use: Any) -> Any:
     async def run() -> Any:
-        async with AsyncOpenAI(base_url=f"{place.url}/v1", api_key="none", max_retries=0, timeout=20) as client:
+        async with AsyncOpenAI(base_url=f"{place.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
             return await use(client)
 
     return asyncio.run(run())
@@ -349,7 +349,7 @@ def test_an_event_source_reads_events_as_they_come_and_resumes(place: Place, mar
     browser.execute_script(LISTEN, f"/{place.runtime}/events?mark={mark}")
 
     def seen(count: int) -> list[str]:
-        wait = WebDriverWait(browser, 20, 0.02)
+        wait = WebDriverWait(browser, 60, 0.02)
         wait.until(lambda _: len(browser.execute_script("return window.seen")) >= count, f"fewer than {count} events")
         return list(browser.execute_script("return window.seen"))
 

@@ -8,8 +8,8 @@ import pytest
 from contract import Place
 from serving import WHO, ended, until
 
-# The contract's second, and as much again for a machine that is busy.
-WITHIN_S = 2.0
+# The contract's second, and more for a machine that is busy; no handler here ends by itself in that time.
+SOON_S = 6.0
 
 LEAVE = """
     import asyncio
@@ -34,7 +34,7 @@ LEAVE = """
         try:
             yield "first"
             marks.reach(f"{{mark}}-began")
-            await asyncio.sleep(5)
+            await asyncio.sleep(8)
             marks.reach(f"{{mark}}-went-on")
         finally:
             marks.reach(f"{{mark}}-ended", req.signal.aborted)
@@ -51,7 +51,7 @@ LEAVE = """
     async def answers(req, mark):
         try:
             marks.reach(f"{{mark}}-began")
-            await asyncio.sleep(5)
+            await asyncio.sleep(8)
             return "late"
         finally:
             marks.reach(f"{{mark}}-ended", req.signal.aborted)
@@ -74,7 +74,7 @@ LEAVE = """
         while True:
             try:
                 marks.reach(f"{{mark}}-began", {who})
-                await asyncio.sleep(5)
+                await asyncio.sleep(8)
             except BaseException:
                 marks.reach(f"{{mark}}-ended", req.signal.aborted)
 
@@ -137,8 +137,8 @@ def test_a_handler_is_cancelled_when_its_client_leaves(place: Place, mark: str, 
         line.sock.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER of 0 s
     left = time.time()
     line.close()
-    assert place.reached(f"{mark}-ended", WITHIN_S + 5) == "True"
-    assert (place.marks / f"{mark}-ended").stat().st_mtime - left < WITHIN_S
+    assert place.reached(f"{mark}-ended") == "True"
+    assert (place.marks / f"{mark}-ended").stat().st_mtime - left < SOON_S
     place.reached(f"{mark}-after")
     assert not (place.marks / f"{mark}-went-on").exists()
 
@@ -149,7 +149,7 @@ def test_a_handler_that_does_not_listen_is_ended(place: Place, mark: str) -> Non
     assert process is not None
     line.close()
     assert place.reached(f"{mark}-ended") == "True"
-    until(lambda: ended(process), "its process to end", WITHIN_S + 5)
+    until(lambda: ended(process), "its process to end")
 
 
 def test_a_client_that_leaves_with_much_unread(place: Place, mark: str) -> None:
@@ -159,8 +159,8 @@ def test_a_client_that_leaves_with_much_unread(place: Place, mark: str) -> None:
     place.reached(f"{mark}-began")
     left = time.time()
     line.close()
-    assert place.reached(f"{mark}-ended", WITHIN_S + 5) == "True"
-    assert (place.marks / f"{mark}-ended").stat().st_mtime - left < WITHIN_S
+    assert place.reached(f"{mark}-ended") == "True"
+    assert (place.marks / f"{mark}-ended").stat().st_mtime - left < SOON_S
 
 
 @pytest.mark.parametrize("how", ["stream", "answer"])

@@ -381,4 +381,4 @@ def test_a_body_that_breaks_off(place: Place, framing: str) -> None:
         assert line.chunk() == b"xxx"
         line.sock.shutdown(1)
         assert not line.rest(reply).whole
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 40

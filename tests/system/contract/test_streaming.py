@@ -235,7 +235,7 @@ def _standstill(mark: Path) -> int:
         time.sleep(0.05)
         return seen[-1] > 0 and len(seen) > 10 and seen[-10] == seen[-1]
 
-    until(stands, "the generator to stop", 5, seen)
+    until(stands, "the generator to stop", context=seen)
     return seen[-1]
 
 
