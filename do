@@ -186,7 +186,7 @@ suite() {
 second_chance() {
     cache=.pytest_cache/v/cache/lastfailed # made anew by this run, with the failures of both its parts
     names=$(python -c 'import json, sys
-names = list(json.load(open(sys.argv[1])))
+names = sorted(json.load(open(sys.argv[1])))
 print(*names)
 sys.exit(not 1 <= len(names) <= 3)' "$cache" 2>/dev/null) || return
     say "once more, by themselves: $names"

@@ -201,6 +201,7 @@ def GET(req):
 '''
 VICTIM = """
 import os
+max_instances = 1  # no spare one where the machine is slow
 
 def GET():
     print("a line of the victim")
@@ -223,7 +224,7 @@ def abused(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_only_the_function_that_misuses_its_descriptors_suffers(abused: Server, how: str) -> None:
     who = abused.get("/victim").json()["who"]
     suffers(abused, f"/hostile?how={how}", who)
-    until(lambda: abused.get("/hostile").status == 200, "the function to be well again", 15)
+    until(lambda: abused.get("/hostile").status == 200, "the function to be well again")
 
 
 def test_a_snapshot_that_misuses_its_channel_is_replaced_and_nobody_else_waits(tmp_path: Path) -> None:
@@ -233,7 +234,7 @@ def test_a_snapshot_that_misuses_its_channel_is_replaced_and_nobody_else_waits(t
     who = server.get("/victim").json()["who"]
     for _ in range(3):
         suffers(server, "/hostile", who)
-    until(lambda: server.get("/hostile").status == 200, "the function to be well again", 15)
+    until(lambda: server.get("/hostile").status == 200, "the function to be well again")
     server.stop()
 
 
@@ -294,7 +295,7 @@ def suffers(server: Server, path: str, who: str) -> None:
         assert answer.status == 200 and answer.json()["who"] == who
         assert "warm" in answer.headers["server-timing"]
         thread.join(0.02)
-    assert slowest_s < 1, slowest_s
+    assert slowest_s < 10, slowest_s  # who waited for a socket that lingers would wait for 20
     gateway = [one for one in server.lines if "gateway has ended" in one]
     assert not gateway, server.lines[-20:]
 

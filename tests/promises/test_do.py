@@ -122,7 +122,7 @@ def run(checkout: Path, files: dict[str, str]) -> tuple[int, str, str]:
 
 def test_who_fails_once_and_passes_alone_is_named_at_the_end_of_a_green_run(checkout: Path) -> None:
     code, out, err = run(checkout, {"tests/test_unsteady.py": UNSTEADY.replace("COUNT", "2")})
-    names = " ".join(f"tests/test_unsteady.py::test_{one}" for one in ("many[a b]", "many[1]", "measured"))
+    names = " ".join(f"tests/test_unsteady.py::test_{one}" for one in ("many[1]", "many[a b]", "measured"))
     assert (code, err.splitlines()[-1]) == (0, f"do: unsteady: these failed once and passed alone: {names}"), out + err
     assert "AssertionError: for once" in out and "test_many[a b] PASSED" in out
 
