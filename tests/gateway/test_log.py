@@ -1,10 +1,14 @@
-"""Lines as the gateway makes them: many at a time, and exactly what `Line.json` would have made."""
+"""Lines as the gateway makes them: many at a time; but for access lines exactly what `Line.json` would have made."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +17,7 @@ import pytest
 from serving import until
 
 from lampyr.core.masking import Masker
-from lampyr.gateway.log import AT_ONCE, Log
+from lampyr.gateway.log import AT_ONCE, SHOWN, Log
 from lampyr.gateway.terminal import MAX_WAITING_LINES, Terminal
 from lampyr.logs import files, reading
 from lampyr.logs.line import parse
@@ -24,10 +28,15 @@ SECRET = "correct-horse-battery-staple"
 MASKER, OTHER = Masker([SECRET]), Masker(["another secret of another deployment"])
 
 
+def seconds(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
+
+
 class Place:
     """A log with its terminal, which is a pipe, and its files."""
 
     def __init__(self, folder: Path) -> None:
+        self.started_s = time.time()
         self.loop = asyncio.new_event_loop()
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK)
         self.log = Log(self.loop, Terminal(self._writer))
@@ -64,18 +73,55 @@ def call(path: str = "/x", **more: Any) -> Any:
 
 def test_lines_are_what_line_json_makes(place: Place) -> None:
     log = place.log
-    log.access(call('/a"b\\c?q=1'))
-    log.access(call(status=0, outcome="client_closed", after_s=0.5, cold=True))
     log.output("/x", "i", "stdout", "warning", 'é "\x1b\u202e\ud7ff'.encode() + b"\xff\x00\x7f", None)
     log.failure(call(), "Traceback\n  File\nError: x\n")
     log.platform("warning: it\nhint: that", "/x", "i")
     place.shown()
     for text in place.kept("/x"):
-        line = parse(text)
-        assert line is not None and line.json().encode() + b"\n" == text
+        (line,) = parse(text)
+        assert line.json().encode() + b"\n" == text
     messages = [line.message for line in reading.read(place.folder, Query())]
-    assert messages[0].startswith('GET /a"b\\c 200 ')
-    assert messages[2] == 'é "\x1b\u202e\ud7ff\ufffd\x00\x7f'
+    assert messages[0] == 'é "\x1b\u202e\ud7ff\ufffd\x00\x7f'
+
+
+def test_access_lines_are_kept_as_facts_and_read_as_lines(place: Place) -> None:
+    place.log.access(call('/a"b\\c?q=1'))
+    place.log.access(call(status=0, outcome="client_closed", after_s=0.5, cold=True))
+    place.log.output("/x", "i", "stdout", "info", b"said between", None)
+    place.log.access(call(status=500, outcome="error"))
+    shown = place.shown().splitlines()
+    kept = [json.loads(text) for text in place.kept("/x")]
+    assert [[row[2:4] for row in one.get("served", [])] for one in kept] == [
+        [["GET", '/a"b\\c'], ["GET", "/x"]],
+        [],
+        [["GET", "/x"]],
+    ]
+    first, second, between, third = found = list(reading.read(place.folder, Query()))
+    took_ms = kept[0]["served"][0][7] * 1000
+    assert first.message == f'GET /a"b\\c 200 {took_ms:.1f} ms' and first.stream == "access" and first.function == "/x"
+    assert re.fullmatch(r"GET /x - client_closed [0-9.]+ ms cold, after\(\) 500\.0 ms", second.message)
+    assert between.message == "said between"
+    assert third.message.startswith("GET /x 500 error ") and abs(place.started_s - seconds(third.time)) < 60
+    assert shown == [
+        *(f"{one.message} {one.id}" for one in (first, second)),
+        "/x i | said between",
+        f"{third.message} {third.id}",
+    ]
+    assert list(reading.read(place.folder, Query(level="error"))) == [third]
+    assert reading.last(place.folder, Query(), 3) == found[1:]
+    assert list(reading.read(place.folder, Query(id="i"))) == [between]
+
+
+def test_of_thousands_of_requests_a_second_the_terminal_shows_how_many(place: Place) -> None:
+    for number in range(3 * SHOWN):
+        place.log.access(call(f"/{number}"))
+    place.log.flush()
+    place.log.access(call("/last"))
+    *first, more, last = place.shown().splitlines()
+    assert [one.split()[1] for one in first] == [f"/{number}" for number in range(SHOWN)]
+    assert more == f"lampyr: {2 * SHOWN} more requests, which `lampyr logs` shows"
+    assert last.startswith("GET /last ")
+    assert len(list(reading.read(place.folder, Query()))) == 3 * SHOWN + 1
 
 
 @pytest.mark.parametrize("before", range(3))
@@ -113,7 +159,7 @@ def test_base64_that_is_wrapped_over_lines_is_masked(place: Place) -> None:
 def test_a_terminal_that_nobody_reads_costs_lines_and_no_time(place: Place) -> None:
     log = place.log
     for _ in range(3 * MAX_WAITING_LINES):
-        log.access(call("/" + "x" * 100))
+        log.platform("x" * 100)
     log.flush()
     assert "\n" in os.read(place._reader, 1 << 20).decode()
     until(lambda: len(list(reading.read(place.folder, Query()))) > 1000, "lines that are kept")

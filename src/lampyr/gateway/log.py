@@ -1,6 +1,7 @@
 """The server's log: access lines, what functions print, failures. On stderr for people, and kept for `lampyr logs`.
 
-What a request has to do for it is to add a tuple to a list. Secrets are masked, and lines made, for many at a time.
+What a request has to do for it is to add a tuple to a list. Secrets are masked, and lines made, for many at a time;
+access lines are kept as facts, of which whoever reads them makes lines (logs/line.py).
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from json.encoder import encode_basestring_ascii as quoted
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from lampyr.core import endings
 from lampyr.core.flow import SHUT_S, Flow
 from lampyr.core.printable import printable
 from lampyr.gateway.terminal import Terminal
-from lampyr.logs.line import Line, Stamps, stamp
+from lampyr.logs.line import Line, Served, Stamps, stamp
 
 if TYPE_CHECKING:
     from lampyr.core.masking import Masker
@@ -25,17 +28,42 @@ if TYPE_CHECKING:
     from lampyr.logs.writer import Writer
 
 FLUSH_AFTER_S = 0.02
-# More are not made into lines in one go: 64 take 0.2 ms, in which nobody is served.
+# More are not made into lines in one go: 64 take 0.2 ms, as many requests a tenth of that, in which nobody is served.
 AT_ONCE = 64
-_BAD = frozenset({"error", "timeout", "crashed"})
+REQUESTS_AT_ONCE = 256
+# So many requests are shown of those that end within FLUSH_AFTER_S: nobody reads thousands of lines a second.
+SHOWN = 32
 
-
-# Of an invocation, what a line is made of later, many in a row: method, target, status, outcome, cold, seconds it took,
-# seconds of `after`.
-Served = tuple[str, str, int, str, bool, float, float | None]
+# What `Served` has, in its order.
+Row = tuple[float, str, str, str, int, str, bool, float, float | None]
 # What is going to be a line: when (monotonic), function, id, who takes the secrets out (None: that is done), stream,
-# level, message. Plain tuples, because there is one for each request.
-Said = tuple[float, str | None, str | None, "Masker | None", str, str, bytes | str | Served]
+# level, message. Plain tuples, because there may be many.
+Said = tuple[float, str | None, str | None, "Masker | None", str, str, "bytes | str | Batch"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Batch:
+    """Requests to one function that ended one after the other, without anything said of it between."""
+
+    __slots__ = ("masker", "rows")
+
+    def __init__(self, masker: Masker | None) -> None:
+        self.masker = masker
+        self.rows: list[Row] = []
+
+    def text(self, latest: Masker | None) -> bytes:
+        """The rows in JSON, without secrets. There is hardly ever one, and then nothing is done for each row."""
+        text = _encode(self.rows)
+        for masker in {latest, self.masker}:
+            if masker and (b"%" in text or b"\\" in text or masker.spans(text)):
+                requests = [f"{row[2]} {_path(row[3], masker)}".encode(errors="replace") for row in self.rows]
+                found = [request.decode(errors="replace").partition(" ") for request in masker.lines(requests)]
+                self.rows = [
+                    (*row[:2], method, path, *row[4:]) for row, (method, _, path) in zip(self.rows, found, strict=True)
+                ]
+                text = _encode(self.rows)
+        return text
 
 
 class Log:
@@ -49,6 +77,8 @@ class Log:
         self._timer: asyncio.TimerHandle | None = None
         self._stamps = Stamps()
         self._names: dict[str | None, str] = {None: "null"}  # of functions, as JSON
+        self._batches: dict[str, Batch] = {}  # of functions, to be added to
+        self._shown = self._not_shown = 0  # requests, since the terminal was written to
         self._flows: dict[str, Flow] = {}
         self.masker: Masker | None = None  # of what is deployed now
 
@@ -59,6 +89,8 @@ class Log:
     def _say(
         self, function: str | None, id: str | None, stream: str, level: str, message: bytes | str, masker: Masker | None
     ) -> None:
+        if function is not None:
+            self._batches.pop(function, None)  # its lines stay in their order
         self._add((monotonic(), function, id, masker, stream, level, message))
 
     def _add(self, one: Said) -> None:
@@ -86,7 +118,7 @@ class Log:
         """Something that is kept and not shown: who looks at the terminal sees it anyway. No secret may be in it."""
         if self._writer is not None:
             line = Line(stamp(time.time()), None, function, "platform", "info", text)
-            self._writer.add(function, [line.json() + "\n"])
+            self._writer.add(function, [line.json() + "\n"], 1)
             self._wake()
 
     def output(
@@ -108,28 +140,26 @@ class Log:
 
     def access(self, call: Call) -> None:
         """One line per invocation: what, how it ended, how long it took, and how long `after` went on."""
-        exchange, after_s, now_s = call.exchange, call.after_s, monotonic()
-        facts = (
-            exchange.method,
-            exchange.target,
-            call.status,
-            call.outcome,
-            call.cold,
-            now_s - exchange.started,
-            after_s,
-        )
-        said = self._said
-        said.append((now_s, call.pool.function.route, call.id, call.masker, "access", "", facts))
-        if self._timer is None:
-            self._wake()
-        if len(said) >= AT_ONCE:
-            self._make_lines()
+        exchange, now_s = call.exchange, monotonic()
+        took_s, path = now_s - exchange.started, _without_query(exchange.target)
+        row = (now_s, call.id, exchange.method, path, call.status, call.outcome, call.cold, took_s, call.after_s)
+        self._ended(call.pool.function.route, call.masker, row)
 
     def not_let_in(self, exchange: Exchange, status: int, function: str, outcome: str) -> None:
-        """One line per request that was too much. There may be a flood of them, so it is made into text later."""
+        """One line per request that was too much. There may be a flood of them."""
         now_s = monotonic()
-        facts = (exchange.method, exchange.target, status, outcome, False, now_s - exchange.started, None)
-        self._add((now_s, function, exchange.id, self.masker, "access", "", facts))
+        took_s, path = now_s - exchange.started, _without_query(exchange.target)
+        row = (now_s, exchange.id, exchange.method, path, status, outcome, False, took_s, None)
+        self._ended(function, self.masker, row)
+
+    def _ended(self, function: str, masker: Masker | None, row: Row) -> None:
+        batch = self._batches.get(function)
+        if batch is None or batch.masker is not masker:
+            batch = self._batches[function] = Batch(masker)
+            self._add((row[0], function, None, masker, "access", "", batch))
+        batch.rows.append(row)
+        if len(batch.rows) >= REQUESTS_AT_ONCE:
+            self._make_lines()
 
     def refused(self, exchange: Exchange, status: int, function: str | None = None) -> None:
         """One line per error that no function had a part in: the client got an id, and looks for it here."""
@@ -165,32 +195,41 @@ class Log:
 
     def _make_lines(self) -> None:
         said, self._said = self._said, []
+        self._batches.clear()
         begun_s = time.time() - monotonic()  # when the monotonic clock showed nothing
         kept: dict[str | None, list[str]] = {}
+        counts: dict[str | None, int] = {}
         shown: list[str] = []
-        of, names, before = self._stamps.of, self._names, None
-        lines: list[str] = []
+        of = self._stamps.of
         for (at_s, function, id, _, stream, level, message), text in zip(said, _texts(said, self.masker), strict=True):
-            if stream == "access":
-                level = level or _level(message)
-                shown.append(f"{text} {id}")  # made of what is printable
-            else:
-                shown += _shown(function, id, stream, text)
-                stream = "platform" if stream == "traceback" else stream
-            if function != before or not lines:
-                before = function
-                lines = kept.setdefault(function, [])
-                name = names.get(function) or self._name(function)
+            name = self._names.get(function) or self._name(function)
+            texts = kept.setdefault(function, [])
+            if isinstance(message, Batch):
+                rows = message.text(self.masker).decode()
+                texts.append(f'{{"function":{name},"stream":"access","since":{begun_s!r},"served":{rows}}}\n')
+                shown += self._requests(message.rows)
+                counts[function] = counts.get(function, 0) + len(message.rows)
+                continue
+            shown += _shown(function, id, stream, text)
+            stream = "platform" if stream == "traceback" else stream
             whose = f'"{id}"' if id else "null"
             # As Line.json, in a sixth of its time, with a line break.
-            lines.append(
+            texts.append(
                 f'{{"time":"{of(begun_s + at_s)}","id":{whose},"function":{name},"stream":"{stream}","level":"{level}",'
                 f'"message":{quoted(text)}}}\n'
             )
+            counts[function] = counts.get(function, 0) + 1
         self._terminal.lines(shown)
         if self._writer is not None:
-            for function, lines in kept.items():
-                self._writer.add(function, lines)
+            for function, texts in kept.items():
+                self._writer.add(function, texts, counts[function])
+
+    def _requests(self, rows: list[Row]) -> list[str]:
+        """As people see them, unless there are too many: made of what is printable."""
+        shown = rows[: max(SHOWN - self._shown, 0)]
+        self._shown += len(shown)
+        self._not_shown += len(rows) - len(shown)
+        return [f"{row.message} {row.id}" for row in map(Served._make, shown)]
 
     def _name(self, function: str | None) -> str:
         """A function in JSON."""
@@ -202,6 +241,9 @@ class Log:
         self._timer = None
         if self._said:
             self._make_lines()
+        if self._not_shown:
+            self._terminal.lines([f"lampyr: {self._not_shown} more requests, which `lampyr logs` shows"])
+        self._shown = self._not_shown = 0
         written = self._terminal.write()
         if self._writer is not None:
             written = self._writer.flush() and written
@@ -217,27 +259,12 @@ class Log:
             self._writer.close()
 
 
-def _text(served: Served, masker: Masker | None) -> str:
-    """What there is to say of an invocation."""
-    method, target, status, outcome, cold, took_s, after_s = served
-    more = " cold" if cold else ""
-    if after_s is not None:
-        took_s -= after_s
-        more += f", after() {after_s * 1000:.1f} ms"
-    ended = "" if outcome == "ok" else f" {outcome}"
-    path = _path(target, masker)
-    return f"{method} {path} {status or '-'}{ended} {took_s * 1000:.1f} ms{more}"
-
-
-def _level(message: bytes | str | Served) -> str:
-    """How bad the end of an invocation is."""
-    return "error" if isinstance(message, tuple) and (message[2] >= 500 or message[3] in _BAD) else "info"
-
-
 def _shown(function: str | None, id: str | None, stream: str, text: str) -> list[str]:
-    """What is no access line, as people see it."""
+    """As people see it."""
     whose = " ".join([one for one in (function, id) if one])
     first, *more = [printable(line) for line in text.split("\n")]
+    if stream == "access":
+        return [f"{first} {id}"]
     if stream != "platform":
         return [f"{whose} | {line}" for line in (first, *more)]
     if whose:
@@ -251,7 +278,7 @@ def _texts(said: Sequence[Said], latest: Masker | None) -> list[str]:
 
     What a function says that began under an earlier deployment is looked at with its masker and with the latest.
     """
-    messages = [_text(one[6], one[3]) if isinstance(one[6], tuple) else one[6] for one in said]
+    messages = ["" if isinstance(one[6], Batch) else one[6] for one in said]
     for masker in {latest, *[one[3] for one in said]}:
         if masker:
             everybody = masker is latest
@@ -270,7 +297,11 @@ def _bytes(message: bytes | str) -> bytes:
 
 def _path(target: str, masker: Masker | None) -> str:
     """The path as the client wrote it, which is printable; where a secret is in it, however escaped, without that."""
-    path = target.partition("?")[0]
+    path = _without_query(target)
     if "%" in path and masker:
         return masker.mask_escaped(path.encode()).decode(errors="replace")
     return path
+
+
+def _without_query(target: str) -> str:
+    return target.partition("?")[0] if "?" in target else target

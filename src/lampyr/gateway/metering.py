@@ -6,7 +6,7 @@ Closed before, because a client that has its whole answer must find it in the le
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lampyr.gateway.budgets import Allowances
 from lampyr.ledger import records
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 # What a cancelled handler or `after()` used beyond this is added to a row that is closed already.
 WORTH_NS = 1000
 
-_pack_open, _OPEN_BYTES = OPEN_STRUCT.pack_into, OPEN_STRUCT.size
-_pack_close, _CLOSE_BYTES = CLOSE_STRUCT.pack_into, CLOSE_STRUCT.size
+# Final: compiled code then finds them without looking them up.
+_pack_open: Final = OPEN_STRUCT.pack_into
+_pack_close: Final = CLOSE_STRUCT.pack_into
+_OPEN_BYTES: Final[int] = OPEN_STRUCT.size
+_CLOSE_BYTES: Final[int] = CLOSE_STRUCT.size
+_NUMBER: Final = OUTCOME_NUMBER
 
 
 class Book:
@@ -46,8 +50,12 @@ class Book:
             journal.write(records.closed(records.Closed(id, self._origin, status, False, outcome, *nothing, sent)))
             return
         journal.at = at + _CLOSE_BYTES
-        how = (status, False, OUTCOME_NUMBER[outcome], 0.0, 0.0, 0.0, 0, 0, 0.0, 0, sent, CLOSE)
-        _pack_close(journal.map, at, _CLOSE_BYTES, 0, id.encode(), self._origin, *how)
+        # fmt: off
+        _pack_close(
+            journal.map, at, _CLOSE_BYTES, 0, id.encode(), self._origin, status, False, _NUMBER[outcome],
+            0.0, 0.0, 0.0, 0, 0, 0.0, 0, sent, CLOSE,
+        )
+        # fmt: on
         journal.map[at + KIND_AT] = CLOSE
 
     def open(self, call: Call) -> None:
@@ -78,17 +86,21 @@ class Book:
                 queue_ms = max(queue_ms - init_ms, 0.0)
         if self._budgets is not None:
             self._budgets.use(cpu_ns, gb_s)
-        figures = (queue_ms, init_ms, duration_ms, cpu_ns, peak_kib, gb_s, call.bytes_in, call.bytes_out)
         journal = self._journal
         at = journal.at
         if at + _CLOSE_BYTES > journal.end:
+            figures = (queue_ms, init_ms, duration_ms, cpu_ns, peak_kib, gb_s, call.bytes_in, call.bytes_out)
             row = records.Closed(call.id, self._origin, call.status, call.cold, call.outcome, *figures)
             journal.write(records.closed(row))
             return
         journal.at = at + _CLOSE_BYTES
-        outcome = OUTCOME_NUMBER[call.outcome]
-        id, origin = call.id.encode(), self._origin
-        _pack_close(journal.map, at, _CLOSE_BYTES, 0, id, origin, call.status, call.cold, outcome, *figures, CLOSE)
+        # fmt: off
+        _pack_close(
+            journal.map, at, _CLOSE_BYTES, 0, call.id.encode(), self._origin, call.status, call.cold,
+            _NUMBER[call.outcome], queue_ms, init_ms, duration_ms, cpu_ns, peak_kib, gb_s,
+            call.bytes_in, call.bytes_out, CLOSE,
+        )
+        # fmt: on
         journal.map[at + KIND_AT] = CLOSE
 
     def streamed(self, call: Call, first_s: float) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 # What is said of how bad it is, from the least on. What nobody says anything of is "info".
 LEVELS = ("debug", "info", "warning", "error", "critical")
 RANK = {level: rank for rank, level in enumerate(LEVELS)}
+_BAD = frozenset({"error", "timeout", "crashed"})
 
 
 class Line(NamedTuple):
@@ -30,14 +31,54 @@ class Line(NamedTuple):
         return json.dumps(self._asdict(), separators=(",", ":"))
 
 
-def parse(text: bytes) -> Line | None:
-    """The line that was written so; None for what is none, such as the torn end of a file."""
+class Served(NamedTuple):
+    """What an access line is made of by whoever reads it: most are never read.
+
+    `at_s` is when it ended, in seconds since some moment; `took_s` is all of it, and `after_s` (or None) how much of
+    that `after()` went on.
+    """
+
+    at_s: float
+    id: str
+    method: str
+    path: str
+    status: int
+    outcome: str
+    cold: bool
+    took_s: float
+    after_s: float | None
+
+    @property
+    def level(self) -> str:
+        """How bad its end is."""
+        return "error" if self.status >= 500 or self.outcome in _BAD else "info"
+
+    @property
+    def message(self) -> str:
+        more = " cold" if self.cold else ""
+        if self.after_s is not None:
+            more += f", after() {self.after_s * 1000:.1f} ms"
+        ended = "" if self.outcome == "ok" else f" {self.outcome}"
+        took_ms = (self.took_s - (self.after_s or 0.0)) * 1000
+        return f"{self.method} {self.path} {self.status or '-'}{ended} {took_ms:.1f} ms{more}"
+
+
+def parse(text: bytes) -> list[Line]:
+    """The lines that were written so; none for what is none, such as the torn end of a file.
+
+    Access lines of one function that follow one another are one object: `served` has what a `Served` has of each, and
+    `since` is the moment that their times count from.
+    """
     try:
         found = json.loads(text)
+        if "served" in found:
+            since_s, function = found["since"], found["function"]
+            rows = map(Served._make, found["served"])
+            return [Line(stamp(since_s + row.at_s), row.id, function, "access", row.level, row.message) for row in rows]
         line = Line(*[found[name] for name in Line._fields])
-    except (ValueError, KeyError, TypeError):
-        return None
-    return line if line.level in RANK and isinstance(line.message, str) and isinstance(line.time, str) else None
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        return []
+    return [line] if line.level in RANK and isinstance(line.message, str) and isinstance(line.time, str) else []
 
 
 def stamp(seconds: float) -> str:

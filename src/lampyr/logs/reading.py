@@ -52,17 +52,18 @@ class Query:
         names = files.folders(root) if self.function is None else [files.folder_of(self.function)]
         return [root / name for name in names]
 
-    def lines(self, texts: Iterable[bytes]) -> Iterator[Line]:
-        """The wanted ones among lines of a file."""
+    def lines(self, texts: Iterable[bytes], *, back: bool = False) -> Iterator[Line]:
+        """The wanted ones among lines of a file, which come from its end where `back` says so."""
         sought = self.id.encode() if self.id is not None else b""
         # Bytes are looked for before a line is parsed, which takes ten times as long. What is in a message is escaped.
         least = RANK[self.level]
         levels = [b'"level":"%s"' % level.encode() for level, rank in RANK.items() if least and rank >= least]
+        levels += [b'"served":'] if levels else []  # access lines, many in one object
         for text in texts:
             if sought not in text or (levels and not any(level in text for level in levels)):
                 continue
-            if (line := parse(text)) is not None and self.wants(line):
-                yield line
+            lines = parse(text)
+            yield from filter(self.wants, reversed(lines) if back else lines)
 
     def is_older(self, file: Path) -> bool:
         """Whether nothing wanted can be in a file, because it was last written to too long ago."""
@@ -121,7 +122,7 @@ def _back(folder: Path, query: Query, newest: int | None = None, end: int | None
             continue
         if query.is_older(file):
             return
-        yield from query.lines(_texts_back(file, end if number == newest else None))
+        yield from query.lines(_texts_back(file, end if number == newest else None), back=True)
 
 
 class Follower:

@@ -21,7 +21,8 @@ MAX_WAITING_CHARS = 1024 * 1024
 FORGET_EVERY_S = 3600.0
 _WAIT_AT_END_S = 2.0
 
-Batch = dict[str | None, list[str]]
+# Of each function the text, in pieces, and how many lines that is.
+Batch = dict[str | None, tuple[list[str], int]]
 
 
 class Writer:
@@ -43,25 +44,25 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def add(self, function: str | None, lines: list[str]) -> None:
-        """Keep lines (Line.json, each with a line break), at the next `flush`."""
-        chars = self._chars.get(function, 0) + sum(map(len, lines))
+    def add(self, function: str | None, texts: list[str], count: int) -> None:
+        """Keep what stands for so many lines (see line.parse, each with a line break), at the next `flush`."""
+        chars = self._chars.get(function, 0) + sum(map(len, texts))
         if chars > MAX_WAITING_CHARS:
-            self._dropped[function] = self._dropped.get(function, 0) + len(lines)
+            self._dropped[function] = self._dropped.get(function, 0) + count
             return
         self._chars[function] = chars
-        waiting = self._waiting.get(function)
-        if waiting is None:
-            self._waiting[function] = lines
-        else:
-            waiting += lines
+        waiting, before = self._waiting.get(function, ([], 0))
+        waiting += texts
+        self._waiting[function] = waiting, before + count
 
     def flush(self) -> bool:
         """Have the thread write what has been added; False while it still writes what was added before."""
         if self._busy:
             return False
         for function, count in self._dropped.items():
-            self._waiting.setdefault(function, []).append(mark(function, count, "the disk is too slow"))
+            waiting, before = self._waiting.get(function, ([], 0))
+            waiting.append(mark(function, count, "the disk is too slow"))
+            self._waiting[function] = waiting, before + 1
         if self._waiting:
             self._busy = True
             self._batches.put(self._waiting)
@@ -81,24 +82,24 @@ class Writer:
     def _run(self) -> None:
         forgotten_s = 0.0
         while (batch := self._batches.get()) is not None:
-            for function, lines in batch.items():
-                self._write(function, lines)
+            for function, (texts, count) in batch.items():
+                self._write(function, texts, count)
             self._busy = False
             now_s = time.time()
             if now_s - forgotten_s > FORGET_EVERY_S:
                 forgotten_s = now_s
                 self._forget(now_s - self._keep_s)
 
-    def _write(self, function: str | None, lines: list[str]) -> None:
+    def _write(self, function: str | None, texts: list[str], count: int) -> None:
         roll = self._rolls.get(function)
         if roll is None:
             roll = self._rolls[function] = Roll(self._folder / files.folder_of(function), self._keep_bytes)
         lost = self._unwritten.get(function)
         first = mark(function, lost, "they could not be written to the disk") if lost else ""
         try:
-            roll.write((first + "".join(lines)).encode("ascii"))
+            roll.write((first + "".join(texts)).encode("ascii"))
         except (OSError, ValueError) as error:
-            self._unwritten[function] = self._unwritten.get(function, 0) + len(lines)
+            self._unwritten[function] = self._unwritten.get(function, 0) + count
             if not self._complained:
                 self._complained = True
                 self._told(f"error: the log cannot be written: {error}\nhint: free some space on its disk")
