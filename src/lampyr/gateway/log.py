@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from lampyr.gateway.exchange import Exchange
     from lampyr.logs.writer import Writer
 
-FLUSH_AFTER_S = 0.02
+FLUSH_AFTER_S = 0.05
 # More are not made into lines in one go: 64 take 0.2 ms, as many requests a tenth of that, in which nobody is served.
 AT_ONCE = 64
 REQUESTS_AT_ONCE = 256
 # So many requests are shown of those that end within FLUSH_AFTER_S: nobody reads thousands of lines a second.
-SHOWN = 32
+SHOWN = 50
 
 # What `Served` has, in its order.
 Row = tuple[float, str, str, str, int, str, bool, float, float | None]
