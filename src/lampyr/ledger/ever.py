@@ -68,8 +68,8 @@ def add(db: sqlite3.Connection, tally: Tally) -> None:
     db.executemany(
         _SUMS, ((functions[origin], provider, *sums) for (_, origin, _, provider, _), sums in tally.sums.items())
     )
-    for origin, rows in _let_in(tally.closed).items():
-        for what, times_ms in _times(rows):
+    for origin, rows in tally.by_origin().items():
+        for what, times_ms in _times([row for row in rows if row[4] not in REFUSED]):
             counts, total_ms = Spread.of(times_ms)
             first = next((bucket for bucket, count in enumerate(counts) if count), 0)
             db.executemany(
@@ -95,18 +95,6 @@ def read(db: sqlite3.Connection) -> Ever:
         before.counts[bucket] = count
         times[function, what] = Spread(before.counts, before.total_ms + total_ms)
     return Ever(answers, sums, times)
-
-
-def _let_in(closed: Iterable[Closed]) -> dict[int, list[Closed]]:
-    """Rows by origin, without those that were refused, which have no times."""
-    found: dict[int, list[Closed]] = {}
-    for row in closed:
-        if row[4] not in REFUSED:
-            rows = found.get(row[1])
-            if rows is None:
-                rows = found[row[1]] = []
-            rows.append(row)
-    return found
 
 
 def _times(rows: list[Closed]) -> Iterable[tuple[str, list[float]]]:

@@ -113,11 +113,11 @@ def read(folder: Path, position: Position) -> Iterator[tuple[list[Record], Posit
         offset = position.offset if segment == position.segment else 0
         with open(folder / name(segment), "rb", buffering=0) as file:
             while True:
-                found = list(records.read(os.pread(file.fileno(), READ_BYTES, offset)))
+                found, length = records.read(os.pread(file.fileno(), READ_BYTES, offset))
                 if not found:
                     break
-                offset += found[-1][1]
-                yield [record for record, _ in found], Position(segment, offset)
+                offset += length
+                yield found, Position(segment, offset)
 
 
 def forget(folder: Path, position: Position) -> None:

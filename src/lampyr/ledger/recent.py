@@ -14,7 +14,7 @@ from operator import itemgetter
 from lampyr.core import spread
 from lampyr.ledger.ever import Functions
 from lampyr.ledger.records import ERRORS, REFUSED, Closed, Scaled
-from lampyr.ledger.tally import Tally, started_ms
+from lampyr.ledger.tally import Tally, by_time, started_ms
 
 MINUTE_MS = 60_000
 # Steps of so many minutes are kept for so many minutes: a chart has a few hundred points, whatever it spans.
@@ -49,8 +49,9 @@ def add(db: sqlite3.Connection, tally: Tally) -> None:
     """Add what is in `tally`, whose origins are in the database, within the transaction that has begun."""
     functions = Functions(db)
     sums, spreads = _Sums(), Counter[tuple[int, str, int, int]]()
-    for minute, origin, rows in _grouped(tally.closed):
-        _add_rows(sums, spreads, (minute, functions[origin]), rows)
+    for origin, own in tally.by_origin().items():
+        for minute, rows in by_time(own, MINUTE_MS):
+            _add_rows(sums, spreads, (minute, functions[origin]), rows)
     for cut in tally.interrupted:
         of = sums[_minute(cut.id), functions[cut.origin]]
         of[0] += 1
@@ -79,29 +80,6 @@ def forget(db: sqlite3.Connection, now_s: float) -> None:
 
 def _minute(id: str) -> int:
     return started_ms(id) // MINUTE_MS
-
-
-def _grouped(closed: list[Closed]) -> Iterator[tuple[int, int, list[Closed]]]:
-    """By minute and origin. Mostly all rows are of one minute, and then nobody looks at each."""
-    if not closed:
-        return
-    ids = [row[0] for row in closed]
-    first, last = _minute(min(ids)), _minute(max(ids))
-    by_minute: dict[int, list[Closed]] = {}
-    if first == last:
-        by_minute[first] = closed
-    else:
-        for row in closed:
-            by_minute.setdefault(_minute(row[0]), []).append(row)
-    for minute, rows in by_minute.items():
-        origins: dict[int, list[Closed]] = {}
-        for row in rows:
-            known = origins.get(row[1])
-            if known is None:
-                known = origins[row[1]] = []
-            known.append(row)
-        for origin, own in origins.items():
-            yield minute, origin, own
 
 
 def _add_rows(sums: _Sums, spreads: Counter[tuple[int, str, int, int]], place: Place, rows: list[Closed]) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 # The words of SPEC 6, and `interrupted` for what the end of the server cut off. Their order is their number on disk.
 OUTCOMES = (
@@ -23,17 +22,27 @@ OUTCOME_NUMBER = {word: number for number, word in enumerate(OUTCOMES)}
 REFUSED = frozenset({"rate_limited", "over_budget"})
 ERRORS = frozenset({"error", "timeout", "crashed", "throttled", "interrupted"})
 
-START, ORIGIN, OPEN, CLOSE, AMEND, SPEND = range(1, 7)
-STREAM, ASK, SCALE, TRACE = 7, 8, 9, 16
-KIND_AT = 2  # behind the length
+START: Final = 1
+ORIGIN: Final = 2
+OPEN: Final = 3
+CLOSE: Final = 4
+AMEND: Final = 5
+SPEND: Final = 6
+STREAM: Final = 7
+ASK: Final = 8
+SCALE: Final = 9
+TRACE: Final = 16
+KIND_AT: Final = 2  # behind the length
 
 HEADER = Struct("<HB")
+_HEADER_BYTES: Final[int] = HEADER.size
 OPEN_STRUCT = Struct("<HB24sqB")
 CLOSE_STRUCT = Struct("<HB24sqHBBdddQIdQQB")
 AMEND_STRUCT = Struct("<HB24sqQB")
 TRACE_STRUCT = Struct("<HB24s16s8sBB")
 STREAM_STRUCT = Struct("<HB24sqdB")
 MAX_BYTES = 0xFFFF
+_tuple: Final[Any] = tuple.__new__
 
 
 class Origin(NamedTuple):
@@ -204,25 +213,33 @@ def _framed(kind: int, body: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body) + 1, kind) + body + bytes([kind])
 
 
-def read(data: bytes) -> Iterator[tuple[Record, int]]:
-    """The records at the beginning of `data`, each with where it ends; stops at what is not (yet) a whole record."""
-    at = 0
-    while at + HEADER.size <= len(data):
-        length, kind = HEADER.unpack_from(data, at)
-        end = at + length
-        if kind == 0 or length <= HEADER.size or end > len(data) or data[end - 1] != kind:
-            return
-        yield _decoded(kind, data, at, end), end
+def read(data: bytes) -> tuple[list[Record], int]:
+    """The records at the beginning of `data`, and where they end: before what is not (yet) a whole record."""
+    found: list[Record] = []
+    at, size = 0, len(data)
+    while at + _HEADER_BYTES <= size:
+        kind, end = data[at + KIND_AT], at + (data[at] | data[at + 1] << 8)
+        if kind == 0 or end <= at + _HEADER_BYTES or end > size or data[end - 1] != kind:
+            break
+        if kind == CLOSE:
+            found.append(_read_closed(data, at))
+        elif kind == OPEN:
+            _, _, id, origin, _ = OPEN_STRUCT.unpack_from(data, at)
+            found.append(Opened(id.decode("latin-1"), origin))
+        else:
+            found.append(_decoded(kind, data, at, end))
         at = end
+    return found, at
+
+
+def _read_closed(data: bytes, at: int) -> Closed:
+    """In half the time of `Closed(...)`, because most of the journal is this."""
+    _, _, id, origin, status, cold, outcome, *figures, _ = CLOSE_STRUCT.unpack_from(data, at)
+    row: Closed = _tuple(Closed, (id.decode("latin-1"), origin, status, cold != 0, OUTCOMES[outcome], *figures))
+    return row
 
 
 def _decoded(kind: int, data: bytes, at: int, end: int) -> Record:
-    if kind == CLOSE:
-        _, _, id, origin, status, cold, outcome, *figures, _ = CLOSE_STRUCT.unpack_from(data, at)
-        return Closed(id.decode("latin-1"), origin, status, bool(cold), OUTCOMES[outcome], *figures)
-    if kind == OPEN:
-        _, _, id, origin, _ = OPEN_STRUCT.unpack_from(data, at)
-        return Opened(id.decode("latin-1"), origin)
     if kind == AMEND:
         _, _, id, origin, cpu_ns, _ = AMEND_STRUCT.unpack_from(data, at)
         return Amended(id.decode("latin-1"), origin, cpu_ns)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from lampyr.errors import StateError
 from lampyr.ledger import ever, journal, recent, schema
 from lampyr.ledger.journal import Position
-from lampyr.ledger.records import Asked, Closed, Origin, Spent, Started
+from lampyr.ledger.records import Asked, Origin, Spent, Started
 from lampyr.ledger.tally import HOUR_MS, SUMS, Key, Tally, started_ms
 
 DATABASE = "ledger.db"
@@ -29,7 +29,11 @@ OTHER_MODELS = "(others)"
 # What the write-ahead log may keep of the disk when a reader has let it grow.
 WAL_BYTES = 16 * 1024 * 1024
 
-_ROW = "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '', NULL)"
+# What a `Closed` has, and when it arrived.
+_ROW = """
+    INSERT OR IGNORE INTO rows VALUES
+        (?1, ?2, ?14, ?3, ?4, ?5, ?6, ?7, ?8, ?9 / 1e6, ?10 / 1024.0, ?11, ?12, ?13, 0, 0, 0, '', '', NULL)
+"""
 _OPEN = "INSERT OR IGNORE INTO rows (id, origin, started_ms, outcome) VALUES (?, ?, ?, ?)"
 _CALL = "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ASKED = "INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -110,8 +114,10 @@ class Store:
         with _transaction(self._db) as db:
             origins = ((key, *origin) for key, origin in tally.origins.items())
             db.executemany("INSERT OR IGNORE INTO origins VALUES (?, ?, ?, ?)", origins)
-            db.executemany("DELETE FROM rows WHERE id = ?", ((id,) for id in tally.ended & self._running.keys()))
-            db.executemany(_ROW, map(_row, tally.closed))
+            db.executemany(
+                "DELETE FROM rows WHERE id = ?", ((id,) for id in self._running.keys() - tally.running.keys())
+            )
+            db.executemany(_ROW, [(*row, started_ms(row[0])) for row in tally.closed])
             opened = {id: origin for id, origin in tally.running.items() if id not in self._running}
             db.executemany(_OPEN, ((id, origin, started_ms(id), "running") for id, origin in opened.items()))
             cut = ((id, origin, started_ms(id), "interrupted") for id, origin in tally.interrupted)
@@ -314,11 +320,6 @@ def counted(folder: Path) -> ever.Ever:
         db.execute("BEGIN")  # all of it is about one moment
         shape = schema.version(db)
         return ever.read(db) if shape == schema.VERSION else ever.Ever({}, {}, {})
-
-
-def _row(row: Closed) -> tuple[object, ...]:
-    cpu_ms, memory_mb = row.cpu_ns / 1e6, row.memory_kib / 1024
-    return (row.id, row.origin, started_ms(row.id), *row[2:8], cpu_ms, memory_mb, *row[10:])
 
 
 def _position(db: sqlite3.Connection, name: str) -> Position:

@@ -64,31 +64,50 @@ class Tally:
     settled: list[Spent] = field(default_factory=list)
     traced: list[Traced] = field(default_factory=list)
     scaled: list[Scaled] = field(default_factory=list)
-    ended: set[str] = field(default_factory=set)  # those of `running` that were there before and are not any more
     keys: dict[str, Key] = field(default_factory=dict)  # of the rows that were closed here
     sums: dict[Key, list[float]] = field(default_factory=dict)
 
     def take(self, records: Iterable[Record]) -> None:
         """Add these."""
+        closed: list[Closed] = []
         for record in records:
-            if isinstance(record, Opened):
+            if isinstance(record, Closed):
+                self.running.pop(record.id, None)
+                closed.append(record)
+            elif isinstance(record, Opened):
                 self.running[record.id] = record.origin
-            elif isinstance(record, Closed):
-                self._close(record)
-            elif isinstance(record, Amended):
-                self.amended.append(record)
-                key = self._home(record.id) or (started_ms(record.id) // HOUR_MS, record.origin, "", "", "")
-                self._sums(key)[5] += record.cpu_ns / 1e6
-            elif isinstance(record, Streamed):
-                self.streamed.append(record)
-            elif isinstance(record, Known):
-                self.origins[record.key] = record.origin
-            elif isinstance(record, Traced):
-                self.traced.append(record)
-            elif isinstance(record, Scaled):
-                self.scaled.append(record)
-            elif isinstance(record, Started):
-                self.interrupt()
+            else:
+                self._close(closed)
+                closed = []
+                self._take(record)
+        self._close(closed)
+
+    def _take(self, record: Record) -> None:
+        """What comes less often than rows."""
+        if isinstance(record, Amended):
+            self.amended.append(record)
+            key = self._home(record.id) or (started_ms(record.id) // HOUR_MS, record.origin, "", "", "")
+            self._sums(key)[5] += record.cpu_ns / 1e6
+        elif isinstance(record, Streamed):
+            self.streamed.append(record)
+        elif isinstance(record, Known):
+            self.origins[record.key] = record.origin
+        elif isinstance(record, Traced):
+            self.traced.append(record)
+        elif isinstance(record, Scaled):
+            self.scaled.append(record)
+        elif isinstance(record, Started):
+            self.interrupt()
+
+    def by_origin(self) -> dict[int, list[Closed]]:
+        """The complete rows."""
+        found: dict[int, list[Closed]] = {}
+        for row in self.closed:
+            rows = found.get(row[1])
+            if rows is None:
+                rows = found[row[1]] = []
+            rows.append(row)
+        return found
 
     def call(self, calls: Iterable[Spent]) -> None:
         """These calls to providers have been made; their invocations may not have been taken yet."""
@@ -102,28 +121,29 @@ class Tally:
             for one in self.called.pop(id):
                 self._spend(one, home if home is not None and self._is_of(home[1], one) else None)
 
-    def _close(self, row: Closed) -> None:
-        self.closed.append(row)
-        if self.running.pop(row.id, None) is not None:
-            self.ended.add(row.id)
-        sums = self._end(row.id, row.origin, row.outcome)
-        if row.outcome in REFUSED:
-            sums[2] += 1
-            return
-        sums[0] += 1
-        sums[1] += row.outcome in ERRORS
-        sums[3] += row.cold
-        sums[4] += row.duration_ms
-        sums[5] += row.cpu_ns / 1e6
-        sums[6] += row.gb_s
-        sums[7] += row.bytes_in
-        sums[8] += row.bytes_out
+    def _close(self, rows: list[Closed]) -> None:
+        """These are complete. They are added up for many at once, but for the few that have called providers."""
+        self.closed += rows
+        groups: dict[tuple[int, str], list[Closed]] = {}
+        for row in rows:
+            if self.called and row.id in self.called:
+                _add(self._end(row.id, row.origin, row.outcome), row.outcome, [row])
+                continue
+            of = (row[1], row[4])
+            group = groups.get(of)
+            if group is None:
+                group = groups[of] = []
+            group.append(row)
+        for (origin, outcome), group in groups.items():
+            for hour, part in by_time(group, HOUR_MS):
+                key = (hour, origin, outcome, "", "")
+                self.keys.update(dict.fromkeys([row[0] for row in part], key))
+                _add(self._sums(key), outcome, part)
 
     def interrupt(self) -> None:
         """What is open will never be closed."""
         for id, origin in self.running.items():
             self.interrupted.append(Opened(id, origin))
-            self.ended.add(id)
             sums = self._end(id, origin, "interrupted")
             sums[0] += 1
             sums[1] += 1
@@ -166,3 +186,30 @@ class Tally:
         if sums is None:
             sums = self.sums[key] = [0.0] * len(SUMS)
         return sums
+
+
+def by_time(rows: list[Closed], step_ms: int) -> list[tuple[int, list[Closed]]]:
+    """Rows by when they arrived, in steps since 1970. Mostly that is one, and then nobody looks at each."""
+    ids = [row[0] for row in rows]
+    first, last = started_ms(min(ids)) // step_ms, started_ms(max(ids)) // step_ms
+    if first == last:
+        return [(first, rows)]
+    parts: dict[int, list[Closed]] = {}
+    for row in rows:
+        parts.setdefault(started_ms(row[0]) // step_ms, []).append(row)
+    return list(parts.items())
+
+
+def _add(sums: list[float], outcome: str, rows: list[Closed]) -> None:
+    """Rows that ended in the same way."""
+    if outcome in REFUSED:
+        sums[2] += len(rows)
+        return
+    sums[0] += len(rows)
+    sums[1] += len(rows) if outcome in ERRORS else 0
+    _, _, _, cold, _, _, _, duration_ms, cpu_ns, _, gb_s, bytes_in, bytes_out = zip(*rows, strict=True)
+    for at, values in enumerate((cold, duration_ms), 3):
+        sums[at] += sum(values)
+    sums[5] += sum(cpu_ns) / 1e6
+    for at, values in enumerate((gb_s, bytes_in, bytes_out), 6):
+        sums[at] += sum(values)
