@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lampyr.core import budgets
 from lampyr.ledger.counters import Counter, Counters
@@ -53,12 +53,22 @@ class Notice:
         }
 
 
+class _Watched(NamedTuple):
+    """A budget, what is used of it, what was used of it in the period before, and the last mark that was said."""
+
+    route: str
+    budget: Budget
+    counter: Counter
+    last: Counter
+    told: Counter
+
+
 class Thresholds:
     """Looks at the budgets of what is deployed."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._watched: list[tuple[str, Budget, Counter, Counter]] = []
+        self._watched: list[_Watched] = []
 
     def deployed(self, message: Message) -> None:
         """There is a deployment (control/deployment.py)."""
@@ -66,12 +76,13 @@ class Thresholds:
         written |= {(one["route"], one["settings"]["budget"]) for one in message["functions"]}
         self._watched = list(self._watch(sorted((route, text) for route, text in written if text)))
 
-    def _watch(self, written: Iterable[tuple[str, str]]) -> Iterable[tuple[str, Budget, Counter, Counter]]:
+    def _watch(self, written: Iterable[tuple[str, str]]) -> Iterable[_Watched]:
         for route, text in written:
             budget = parse_budget(text)
             if budget is not None:
-                used = self._counters.counter(route, budget.unit, budget.period)
-                yield route, budget, used, self._counters.counter(route, budget.written(), "said")
+                key = (route, budget.unit, budget.period)
+                used, last = self._counters.counter(*key), self._counters.counter(*key, "last")
+                yield _Watched(route, budget, used, last, self._counters.counter(route, budget.written(), "said"))
 
     @property
     def watches(self) -> bool:
@@ -80,9 +91,18 @@ class Thresholds:
 
     def look(self, now_s: float, say: Callable[[Notice], None]) -> None:
         """Say what was reached since the last look."""
-        for route, budget, counter, told in self._watched:
-            begin_s, end_s = budgets.window(budget.period, now_s)
-            used, said = counter.used(begin_s), told.used(begin_s)
-            for mark in budgets.marks(said, used, budget.amount):
-                told.add(begin_s, mark - told.used(begin_s))
-                say(Notice(route, budget, mark, used, begin_s, end_s))
+        for one in self._watched:
+            begin_s, end_s = budgets.window(one.budget.period, now_s)
+            if one.told.begun_s() < begin_s:  # of the period before, what was reached after the last look at it
+                before_s, _ = budgets.window(one.budget.period, begin_s - 1)
+                for counter in (one.last, one.counter):
+                    if counter.begun_s() == before_s:
+                        _say(one, counter, before_s, begin_s, say)
+            _say(one, one.counter, begin_s, end_s, say)
+
+
+def _say(one: _Watched, counter: Counter, begin_s: int, end_s: int, say: Callable[[Notice], None]) -> None:
+    used, said = counter.used(begin_s), one.told.used(begin_s)
+    for mark in budgets.marks(said, used, one.budget.amount):
+        one.told.add(begin_s, mark - one.told.used(begin_s))
+        say(Notice(one.route, one.budget, mark, used, begin_s, end_s))

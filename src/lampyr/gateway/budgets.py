@@ -20,6 +20,7 @@ class Allowance:
         self.route = route
         self._clock_s = clock_s
         self._counter = counters.counter(route, budget.unit, budget.period)
+        self._last = counters.counter(route, budget.unit, budget.period, "last")
         self._begin_s = self._end_s = 0
 
     def _now(self) -> float:
@@ -55,6 +56,10 @@ class Allowance:
     def use(self, amount: float) -> None:
         """Some of it is used."""
         self._now()
+        begun_s = self._counter.begun_s()
+        if begun_s < self._begin_s:
+            # What the period before came to stays for whoever has yet to say it (control/thresholds.py).
+            self._last.add(begun_s, self._counter.used(begun_s) - self._last.used(begun_s))
         self._counter.add(self._begin_s, amount)
 
 
