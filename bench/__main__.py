@@ -15,6 +15,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import books
 import burst
 import cold
 import deadline
@@ -41,6 +42,7 @@ BENCHES: dict[str, Callable[[], None]] = {
     "instance": instance.main,
     "routing": routing.main,
     "masking": masking.main,
+    "books": books.main,
     "refused": refused.main,
     "broker": broker.main,
     "relay": relay.main,

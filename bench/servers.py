@@ -52,8 +52,11 @@ def _pin(cores: set[int]) -> None:
 
 
 @contextmanager
-def lampyr(project: Path | None = None, cores: set[int] | None = None) -> Iterator[Server]:
-    """`lampyr start` on a copy of the bench project; on one core unless others are named."""
+def lampyr(project: Path | None = None, cores: set[int] | None = None, package: Path | None = None) -> Iterator[Server]:
+    """`lampyr start` on a copy of the bench project; on one core unless others are named.
+
+    `package` is where another Lampyr than the installed one is.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "project"
         shutil.copytree(project or HERE / "project", root)
@@ -62,6 +65,7 @@ def lampyr(project: Path | None = None, cores: set[int] | None = None) -> Iterat
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env={**os.environ, "PYTHONPATH": str(package)} if package else None,
             preexec_fn=lambda: _pin(cores or {SERVER_CORE}),
         )
         assert process.stdout is not None

@@ -15,9 +15,11 @@ from lampyr.ledger.store import Store
 BATCH_ROWS = 4000
 # How long after a row its database may follow; `lampyr usage` reads the journal as well and sees it at once.
 EVERY_S = 0.5
-# On a machine whose cores are all busy with requests this takes one part in so many of one core...
-SHARE = 40
-MOST_PAUSE_S = 3.0
+# Whoever had to wait for a core for such a part of his time is on a busy machine. There this takes one part in so many
+# of one core, because requests go first...
+WAITED = 0.2
+SHARE = 100
+MOST_PAUSE_S = 4.0
 # ...until so many segments wait: then the disk matters more.
 HURRY_SEGMENTS = 64
 FORGET_EVERY_S = 3600.0
@@ -59,19 +61,19 @@ class Bookkeeper(threading.Thread):
         try:
             while True:
                 last = self._last.is_set()
-                began_s = time.monotonic()
+                began_s, used_s = time.monotonic(), time.thread_time()
                 count = store.absorb(BATCH_ROWS)
                 if last:
                     if not count:
                         return
                     continue
-                took_s = time.monotonic() - began_s
+                took_s, used_s = time.monotonic() - began_s, time.thread_time() - used_s
                 if began_s - self._forgotten_s > FORGET_EVERY_S:
                     self._forget(store, began_s)
                 if count < BATCH_ROWS:
                     self._last.wait(EVERY_S)
-                elif store.backlog() < HURRY_SEGMENTS:
-                    self._last.wait(min(took_s * SHARE, MOST_PAUSE_S))
+                elif took_s - used_s > took_s * WAITED and store.backlog() < HURRY_SEGMENTS:
+                    self._last.wait(min(used_s * SHARE, MOST_PAUSE_S))
         finally:
             store.close()
 
