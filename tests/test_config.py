@@ -169,6 +169,7 @@ def test_a_mistake_is_named_with_file_and_line_and_what_is_allowed(
     assert caught.value.message.startswith(f"lampyr.toml:{line}: ")
     for word in says:
         assert word in caught.value.message
+    assert caught.value.hint and "pw@" not in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,8 @@ def test_a_mistake_is_named_with_file_and_line_and_what_is_allowed(
     [
         ("[server]\nhots = 'x'\n", '"host"'),
         ("[sever]\n", '"server"'),
+        ("port = 3000\n", "[server]"),
+        ("memory = 300\n", "[functions]"),
         ("[functions]\nmaxDuration = 5\n", '"max_duration"'),
         ("[functions]\nruntime = 'Edge'\n", '"edge"'),
         ("[functions.'api/chat']\nmemory = 64\n", '[functions."/api/chat"]'),

@@ -131,7 +131,8 @@ def load(root: Path) -> Config:
         for depth, key in enumerate(prefix):
             data = data.get(key, {})
             if not isinstance(data, dict):
-                Source(file=name, text=text, prefix=()).refuse(f"{key} must be a table", "", *prefix[: depth + 1])
+                hint = f"write [{'.'.join(prefix)}] and its keys below"
+                Source(file=name, text=text, prefix=()).refuse(f"{key} must be a table", hint, *prefix[: depth + 1])
         return read(data, source)
     return read({}, Source(file="lampyr.toml", text="", prefix=()))
 
@@ -155,7 +156,9 @@ def read(data: Mapping[str, Any], source: Source) -> Config:
     for key, value in data.items():
         if key not in _SECTIONS:
             allowed = ", ".join(f"[{name}]" for name in _SECTIONS)
-            source.refuse(f'unknown key "{key}"; allowed: {allowed}', did_you_mean(key, _SECTIONS), key)
+            homes = [f"[{name}]" for name in ("server", "functions") if key in section(name)]
+            near = f"{key} belongs in {' or '.join(homes)}" if homes else did_you_mean(key, _SECTIONS)
+            source.refuse(f'unknown key "{key}"; allowed: {allowed}', near or "take it out", key)
         if not isinstance(value, dict):
             source.refuse(f'"{key}" must be a table', f"write [{key}] and its keys below", key)
     functions = data.get("functions", {})
@@ -183,7 +186,7 @@ def read(data: Mapping[str, Any], source: Source) -> Config:
 def _section(source: Source, name: str, data: object, *path: str) -> dict[str, Any]:
     """The checked settings of one table. Raises ConfigError at the first that is unknown or not allowed."""
     if not isinstance(data, dict):
-        source.refuse(f'"{path[-1]}" must be a table', "", *path)
+        source.refuse(f'"{path[-1]}" must be a table', "write its name in brackets, and its keys below", *path)
     known = section(name)
     checked = {}
     for key, value in data.items():
@@ -191,7 +194,7 @@ def _section(source: Source, name: str, data: object, *path: str) -> dict[str, A
             near = did_you_mean(key, known)
             if name == "functions" and len(path) == 1 and isinstance(value, dict):
                 near = f'settings of one function stand below its route: [functions."/{key}"]'
-            source.refuse(f'unknown key "{key}"; allowed: {", ".join(known)}', near, *path, key)
+            source.refuse(f'unknown key "{key}"; allowed: {", ".join(known)}', near or "take it out", *path, key)
         found = known[key].read(value)
         if isinstance(found, Wrong):
             source.refuse(found.message, found.hint, *path, key)
@@ -206,7 +209,7 @@ def _providers(source: Source, data: Mapping[str, Any]) -> dict[str, Provider]:
             if other not in providers or other == name:
                 allowed = ", ".join(sorted(set(providers) - {name})) or "none: there is no other provider"
                 message = f'fallback names "{other}"; allowed: {allowed}'
-                source.refuse(message, did_you_mean(other, providers), "providers", name, "fallback")
+                source.refuse(message, did_you_mean(other, providers) or "take it out", "providers", name, "fallback")
     return providers
 
 

@@ -249,7 +249,8 @@ def url() -> Kind:
             raise ValueError
         return _str(value).rstrip("/")
 
-    return Kind('an http or https URL without user, query and fragment, such as "https://api.openai.com/v1"', read)
+    allowed = 'an http or https URL without user, query and fragment, such as "https://api.openai.com/v1"'
+    return Kind(allowed, read, quoted=False)
 
 
 def networks() -> Kind:

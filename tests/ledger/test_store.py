@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def test_a_row_has_everything(tmp_path: Path, journal: Journal) -> None:
         "function": "/a",
         "deployment": "d1",
         "region": "",
+        "started_at": f"{datetime.fromtimestamp(NOON_MS / 1000, UTC):%Y-%m-%dT%H:%M:%S}.000Z",
         "started_ms": NOON_MS,
         "status": 200,
         "cold": 1,

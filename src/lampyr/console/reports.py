@@ -83,7 +83,7 @@ async def _invocations(request: Request, query: dict[str, Any]) -> Any:
 
     def read() -> list[dict[str, Any]]:
         with history.reading(facts.of(request).ledger) as db:
-            return [row._asdict() for row in history.latest(db, **query)] if db is not None else []
+            return [row.told for row in history.latest(db, **query)] if db is not None else []
 
     return {"invocations": await asyncio.to_thread(read)}
 
@@ -99,7 +99,7 @@ async def _invocation(request: Request, query: dict[str, Any]) -> Any:
     if row is None:
         raise Refused(404, "NOT_FOUND", "There is no such invocation, or not yet.")
     said = await lines(request, Query(id=row.id, function=row.function))
-    return {"invocation": row._asdict(), "lines": [line._asdict() for line in said]}
+    return {"invocation": row.told, "lines": [line._asdict() for line in said]}
 
 
 async def _logs(request: Request, query: dict[str, Any]) -> Any:

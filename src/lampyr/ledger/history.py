@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +84,13 @@ class Invocation(NamedTuple):
     @property
     def failed(self) -> bool:
         return self.outcome in ERRORS
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As JSON has it: under all of the names that the view `invocations` has."""
+        at = datetime.fromtimestamp(self.started_ms / 1000, UTC)
+        started_at = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {**self._asdict(), "cold": bool(self.cold), "started_at": started_at, "billed_ms": self.duration_ms}
 
     @property
     def total_ms(self) -> float:

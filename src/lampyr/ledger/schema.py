@@ -157,7 +157,21 @@ _STEP_5 = (
     """,
 )
 
-_STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5)
+# The time of an invocation as people read it, under the name that SPEC 6 has.
+_STEP_6 = (
+    "DROP VIEW invocations",
+    """
+    CREATE VIEW invocations AS
+        SELECT id, function, deployment, region, strftime('%Y-%m-%dT%H:%M:%fZ', started_ms / 1000.0, 'unixepoch')
+            AS started_at, started_ms, status, cold, queue_ms, init_ms,
+            coalesce(first_byte_ms, duration_ms) AS first_byte_ms, duration_ms, cpu_ms, memory_mb,
+            duration_ms AS billed_ms, gb_s, bytes_in, bytes_out, tokens_in, tokens_out, cost_usd, provider, model,
+            outcome
+        FROM rows LEFT JOIN origins ON origins.key = rows.origin
+    """,
+)
+
+_STEPS = (_STEP_1, _STEP_2, _STEP_3, _STEP_4, _STEP_5, _STEP_6)
 VERSION = len(_STEPS)
 
 
