@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import Server, until, write
+from serving import Server, ended, until, write
 from uv import find_uv_bin
 from wheels import index, source, wheel
 
@@ -168,7 +168,7 @@ def test_ctrl_c_ends_an_install_in_dev(shop: Shop) -> None:
     until(log.exists, "the build")
     processes = server.processes()
     assert server.stop(signal.SIGINT) == 130
-    assert not [one for one in processes if one.is_running()]
+    assert all(map(ended, processes))
 
 
 def test_another_save_takes_the_place_of_an_install(shop: Shop) -> None:

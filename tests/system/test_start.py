@@ -88,6 +88,7 @@ def test_what_an_import_said_before_it_failed_is_shown(tmp_path: Path) -> None:
 
 
 @needs_groups
+@pytest.mark.alone
 def test_a_memory_bomb_at_import_ends_alone_and_is_named(tmp_path: Path) -> None:
     """In children, for which the bound on one process's memory is none."""
     bomb = """
@@ -106,6 +107,7 @@ def test_a_memory_bomb_at_import_ends_alone_and_is_named(tmp_path: Path) -> None
 
 
 @needs_groups
+@pytest.mark.alone
 def test_a_fork_bomb_at_import_stays_in_its_room(tmp_path: Path) -> None:
     bomb = """
         import os
