@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     servers: list[Server] = []
 
     def start(
-        files: dict[str, str], *arguments: str, command: str = "start", env: dict[str, str] | None = None
+        files: dict[str, str],
+        *arguments: str,
+        command: str = "start",
+        env: dict[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> Server:
         root = tmp_path / f"project{len(servers)}"
         write(root, files)
-        servers.append(Server(root, command, *arguments, env=env))
+        servers.append(Server(root, command, *arguments, env=env, through=through))
         return servers[-1]
 
     yield start

@@ -7,6 +7,7 @@ import fcntl
 import getpass
 import json
 import os
+import resource
 import secrets
 import shutil
 import socket
@@ -38,6 +39,7 @@ from lampyr.vault.place import Place
 # A stop signal waits this long for what runs; in development nobody wants to wait.
 DRAIN_LIMIT_S = {"production": 30.0, "development": 3.0}
 BACKLOG = 2048
+MOST_OPEN_FILES = 1 << 20
 
 
 def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json: bool) -> int:
@@ -46,6 +48,7 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     settings = config.load(root)
     project = scan(root, settings)
     sandbox.close_memory()
+    _open_many_files()
     master = _master_key(Place(state_dir))
 
     providers = settings.providers.values()
@@ -141,6 +144,15 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
         shutil.rmtree(tmp, ignore_errors=True)
         hierarchy.remove_stale()
         lock.close()
+
+
+def _open_many_files() -> None:
+    """As many as may be: an instance takes five descriptors, and many shells allow 1024 where 4096 and more may be had.
+
+    Functions have a limit of their own (runtime.sandbox).
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most if most != resource.RLIM_INFINITY else MOST_OPEN_FILES, most))
 
 
 def _apart(check: Callable[[], None]) -> None:

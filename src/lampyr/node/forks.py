@@ -23,12 +23,17 @@ SHAPES = {
     "asked": list,
     "warnings": list,
     "hatch": bool,
+    "unforked": str,
 }
+
+# What the system can lack when descriptors are sent; whoever they were for is well.
+SCARCE = frozenset((errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS))
+MOST_WHY_CHARS = 200
 
 # What an honest snapshot says is shorter: a stack, or the names of the project's files.
 MOST_SAID_BYTES = 4 * 1024 * 1024
 
-Forked = Callable[[int], None]  # with its pidfd
+Forked = Callable[[int, str], None]  # with its pidfd, or with -1 and, where it is known, what it lacked
 Ended = Callable[[int], None]  # with its exit status
 
 
@@ -51,6 +56,7 @@ class Forks:
         self._loop = loop
         self._channel = channel
         channel.most_bytes = MOST_SAID_BYTES
+        channel.may_lose = True
         self._told = told
         self._lost = lost
         self._hatch = hatch
@@ -61,11 +67,11 @@ class Forks:
         loop.add_reader(channel.fileno(), self._read)
 
     def order(self, message: Message, fds: tuple[int, ...], forked: Forked, ended: Ended) -> bool:
-        """Ask for a child; `forked(pidfd)` follows in the order of asking, with -1 where fork failed.
+        """Ask for a child; `forked(pidfd, why)` follows in the order of asking, with -1 where fork failed.
 
         `ended(status)` follows when it has ended, if this process still lives then.
 
-        False: the process is gone or stuck, and nothing follows.
+        False: the process is gone or stuck, and nothing follows. Raises OSError where the system lacks something.
         """
         if not self.say(message, fds):
             return False
@@ -82,7 +88,9 @@ class Forks:
             return False
         try:
             self._channel.send(message, fds, wait=False)
-        except OSError:  # BlockingIOError too: who does not read a few hundred bytes is stuck
+        except OSError as error:  # BlockingIOError too: who does not read a few hundred bytes is stuck
+            if error.errno in SCARCE and fds:
+                raise
             self.close()
             self._loop.call_soon(self._lost)
             return False
@@ -100,7 +108,7 @@ class Forks:
             self.close()
             self._lost()
             while self._ordered:
-                self._ordered.popleft()[0](-1)
+                self._ordered.popleft()[0](-1, "")
 
     def _take(self, message: Message, fds: list[int]) -> None:
         if not _is_ours(message):
@@ -110,10 +118,11 @@ class Forks:
         elif "forked" in message and fds and self._ordered and self._is_child(fds[0]):
             forked, self._children[message["forked"]] = self._ordered.popleft()
             self._let_go(fds[1:])
-            forked(fds[0])
+            forked(fds[0], "")
         elif ("forked" in message or "unforked" in message) and self._ordered:
             self._let_go(fds)
-            self._ordered.popleft()[0](-1)
+            lacked = "" if "forked" in message and fds else "the server has no descriptor for it"
+            self._ordered.popleft()[0](-1, message.get("unforked", lacked)[:MOST_WHY_CHARS])
         else:
             self._let_go(fds)
             if "exited" not in message:

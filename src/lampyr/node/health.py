@@ -34,7 +34,10 @@ class Health:
             return
         snapshot.wanted()
         if snapshot.state == "ready":
-            self._instance = self._pool.start()
+            try:
+                self._instance = self._pool.start()
+            except OSError as error:
+                self._fail(f"the server cannot make its process: {error}", None)
         elif snapshot.state == "failed":
             self._finish(snapshot.failure)
 

@@ -233,6 +233,9 @@ class Instance:
         """Act on what was read; False when there was nothing, or the instance is over."""
         if data is None:
             return False
+        if not data and self.pidfd < 0:
+            self._link.ignore()  # its snapshot is about to say whether it was made at all
+            return False
         if not data:
             self._pool.ended(self)
             return False

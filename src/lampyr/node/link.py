@@ -124,6 +124,10 @@ class Link:
         """Call `come` when there is something to receive."""
         self._loop.add_reader(self._sock, come)
 
+    def ignore(self) -> None:
+        """Listen no longer."""
+        self._loop.remove_reader(self._sock)
+
     def receive(self) -> bytes | None:
         """What has come, b"" at the end of the socket, None where nothing has."""
         try:

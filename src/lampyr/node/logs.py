@@ -98,8 +98,14 @@ class LogPipe:
 def stdout_and_stderr(
     loop: asyncio.AbstractEventLoop, sink: Callable[[str], Sink], user: int, patience: Patience
 ) -> list[LogPipe]:
-    """The two pipes of a process with this user id."""
-    pipes = [LogPipe(loop, sink(stream), patience) for stream in ("stdout", "stderr")]
-    for pipe in pipes:
-        pipe.give_to(user)
+    """The two pipes of a process with this user id. Raises OSError."""
+    pipes: list[LogPipe] = []
+    try:
+        for stream in ("stdout", "stderr"):
+            pipes.append(LogPipe(loop, sink(stream), patience))
+            pipes[-1].give_to(user)
+    except OSError:
+        for pipe in pipes:
+            pipe.close()
+        raise
     return pipes

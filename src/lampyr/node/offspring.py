@@ -14,7 +14,7 @@ from lampyr.node.exit import Exit
 from lampyr.node.forks import Ended, Forked, Forks
 from lampyr.node.limits import Fence
 from lampyr.node.logs import Sink, stdout_and_stderr
-from lampyr.node.processes import end, own_bytes, pid_of
+from lampyr.node.processes import end, is_over, own_bytes, pid_of
 from lampyr.runtime.channel import Channel, Message
 
 # An import that takes longer hangs; a person waiting would have given up as well.
@@ -55,6 +55,7 @@ class Offspring:
         self._fence = fence
         self._lost = lost
         self._pidfd = -1
+        self.lacked = ""  # what the system had nothing left of for it
         self._pipes = stdout_and_stderr(loop, sink, spec["user"], Patience())
         try:
             ours, theirs = Channel.pair()
@@ -65,22 +66,34 @@ class Offspring:
         self._forks = Forks(loop, ours, told, lost, hatch)
         self._timer = loop.call_later(IMPORT_TIMEOUT_S, overdue)
         fds = (theirs.fileno(), *(pipe.writer for pipe in self._pipes))
-        self.ordered = parent.fork(spec, fds, self._forked, self.exit.said)
-        theirs.close()
+        try:
+            self.ordered = parent.fork(spec, fds, self._forked, self.exit.said)
+        except OSError:
+            self.close()
+            raise
+        finally:
+            theirs.close()
         for pipe in self._pipes:
             pipe.handed_over()
 
-    def _forked(self, pidfd: int) -> None:
-        if not self._forks.alive:  # it was closed meanwhile
-            if pidfd >= 0:
-                end(pidfd)
-        elif pidfd < 0:
-            self.exit.said(None)
-            self._lost()
+    def _forked(self, pidfd: int, lacked: str) -> None:
+        if pidfd < 0:
+            self._unforked(lacked)
+        elif not self._forks.alive:  # it was closed meanwhile
+            end(pidfd)
+        elif (pid := pid_of(pidfd)) <= 0 and not is_over(pidfd):
+            end(pidfd)
+            self._unforked("the server has no descriptor for it")
         else:
             self._pidfd = pidfd
-            self._forks.forker = pid_of(pidfd)
+            self._forks.forker = pid
             self._fence.admit_snapshot(pidfd, self._say_env)
+
+    def _unforked(self, lacked: str) -> None:
+        self.lacked = lacked
+        self.exit.said(None)
+        if self._forks.alive:  # or its end of the channel, lost on the way, has told of it
+            self._lost()
 
     def _say_env(self) -> None:
         """Over its own channel: its parent, and so the other children of that, never see it."""

@@ -24,7 +24,7 @@ from lampyr.node.instance import CRASHED, OUT_OF_MEMORY, Instance
 from lampyr.node.link import Link
 from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
 from lampyr.node.processes import send_signal
-from lampyr.node.snapshots import Base, Snapshot
+from lampyr.node.snapshots import MAKE_ROOM, Base, Snapshot
 from lampyr.node.watch import Watch
 from lampyr.runtime.channel import Message
 from lampyr.runtime.marks import says_whose
@@ -38,6 +38,9 @@ START_TIMEOUT_S = 10.0
 RETIRE_GRACE_S = 5.0
 # What has died is made again ahead of any call, but not in a loop.
 RESTORE_AFTER_S = 1.0
+# Where the system has nothing left for an instance: when it is tried again, and how often that is said.
+SCARCE_PAUSE_S = 1.0
+SCARCE_TOLD_S = 10.0
 
 _numbers = count(1)
 
@@ -88,6 +91,8 @@ class Pool:
         self._alarm = Alarm(self.loop, self._scale)  # when to ask again how many instances there should be
         self._failures = 0  # instances in a row that served nothing
         self._paused_until_s = 0.0
+        self._scarce_until_s = 0.0
+        self._scarce_told_s = -inf
         self._restoring: asyncio.TimerHandle | None = None
         self._emptied: Callable[[], None] | None = None
 
@@ -173,14 +178,22 @@ class Pool:
 
     def _scale(self) -> None:
         """Do what core/autoscale says, now and when it says to look again."""
-        plan = scale(monotonic(), self._bounds, self._load())
+        now_s = monotonic()
+        plan = scale(now_s, self._bounds, self._load())
         for _ in range(plan.start):
+            if now_s < self._scarce_until_s:
+                self._spare_the_system()
+                break
             self.snapshot.wanted()
             if self.snapshot.state == "failed":
-                self._refuse_waiting("FUNCTION_INVOCATION_FAILED", self.snapshot.failure)
+                self._refuse_unimportable()
             if self.snapshot.state != "ready":
                 return  # `_snapshot_changed` goes on
-            self.start()
+            try:
+                self.start()
+            except OSError as error:
+                self._scarce(str(error))
+                break
         if plan.end:
             self._end_idle(plan.end)
         if plan.look_s is not None:
@@ -215,17 +228,22 @@ class Pool:
         self.health.look()
 
     def start(self) -> Instance:
-        """Fork an instance from the snapshot, which is ready."""
+        """Fork an instance from the snapshot, which is ready. Raises OSError where the system lacks what it takes."""
         number = next(_numbers)
         link = Link(self.loop, one_at_a_time=self.concurrency == 1)
         pipes: list[LogPipe] = []
         tmp = os.path.join(self._tmp, f"{number}.{os.getpid()}")  # a dead gateway may have left some
         instance = Instance(self, number, link, pipes, tmp)
-        pipes += stdout_and_stderr(self.loop, partial(self._heard, instance), self._user, self._patience)
+        forked, exited = partial(self._forked, instance), partial(self._exited, instance)
+        try:
+            pipes += stdout_and_stderr(self.loop, partial(self._heard, instance), self._user, self._patience)
+            fds = (link.theirs(), *(pipe.writer for pipe in pipes))
+            sent = self.snapshot.fork({"tmp": tmp}, fds, forked, exited)
+        except OSError:
+            instance.close()
+            raise
         self.instances[number] = instance
         self._base.tracks.change(self.function.route, 1)
-        fds = (link.theirs(), *(pipe.writer for pipe in pipes))
-        sent = self.snapshot.fork({"tmp": tmp}, fds, partial(self._forked, instance), partial(self._exited, instance))
         link.handed_over()
         for pipe in pipes:
             pipe.handed_over()
@@ -234,7 +252,10 @@ class Pool:
             self.loop.call_soon(self.ended, instance)
         return instance
 
-    def _forked(self, instance: Instance, pidfd: int) -> None:
+    def _forked(self, instance: Instance, pidfd: int, lacked: str) -> None:
+        if pidfd < 0 and lacked:
+            self._scarce(lacked, instance)
+            return
         if pidfd < 0:
             self.died(instance)
             return
@@ -274,7 +295,7 @@ class Pool:
 
     def _snapshot_changed(self) -> None:
         if self.snapshot.state == "failed":
-            self._refuse_waiting("FUNCTION_INVOCATION_FAILED", self.snapshot.failure)
+            self._refuse_unimportable()
         elif self.snapshot.state == "ready":
             self._scale()
         else:
@@ -294,6 +315,27 @@ class Pool:
         self._restoring = None
         if not self.retired:
             self.warm()
+
+    def _refuse_unimportable(self) -> None:
+        code = "FUNCTION_THROTTLED" if self.snapshot.scarce else "FUNCTION_INVOCATION_FAILED"
+        self._refuse_waiting(code, self.snapshot.failure)
+
+    def _scarce(self, lacked: str, instance: Instance | None = None) -> None:
+        """The system lacks what an instance takes: who would wait for that alone may come again."""
+        now_s = monotonic()
+        self._scarce_until_s = now_s + SCARCE_PAUSE_S
+        if now_s - self._scarce_told_s > SCARCE_TOLD_S:
+            self._scarce_told_s = now_s
+            self.tell(f"error: no instance can be started: {lacked}\nhint: {MAKE_ROOM}")
+        if instance is not None:
+            instance.reason = "it could not be started"
+            self.died(instance)
+        self._spare_the_system()
+
+    def _spare_the_system(self) -> None:
+        self._alarm.by(self._scarce_until_s)
+        if not self.instances:
+            self._refuse_waiting("FUNCTION_THROTTLED")
 
     def _refuse_waiting(self, code: str, failure: dict[str, object] | None = None) -> None:
         waiting, self.waiting = self.waiting, deque()

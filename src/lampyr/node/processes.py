@@ -10,9 +10,13 @@ from pathlib import Path
 def pid_of(pidfd: int) -> int:
     """The number that a process has here, whatever it is called in its own namespace (pidfd_open(2))."""
     try:
-        _, found, text = _read(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")
+        return _told(pidfd)
     except OSError:
-        return -1  # not Linux
+        return -1  # not Linux, or there is no descriptor to read it with
+
+
+def _told(pidfd: int) -> int:
+    _, found, text = _read(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")
     return int(text.split(None, 1)[0]) if found else -1
 
 
@@ -27,17 +31,23 @@ def _read(path: str) -> bytes:
 
 def is_below(pidfd: int, ancestor: int) -> bool:
     """Whether a process descends from another one, or is over already: then a signal reaches nobody."""
-    pid = pid_of(pidfd)
-    if pid == -1:
-        return True
-    while pid > 1:
-        try:
+    try:
+        pid = _told(pidfd)
+        while pid > 1:
             pid = int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split(None, 2)[1])
-        except (OSError, IndexError):
-            return pid_of(pidfd) == -1
-        if pid == ancestor:
-            return True
-    return False
+            if pid == ancestor:
+                return True
+        return pid == -1
+    except (OSError, IndexError):
+        return is_over(pidfd)
+
+
+def is_over(pidfd: int) -> bool:
+    """Whether a process has ended and has been waited for."""
+    try:
+        return _told(pidfd) == -1
+    except OSError:
+        return False
 
 
 def has_ended(pid: int) -> bool:

@@ -60,15 +60,15 @@ class Shared:
         return self._process is not None and self.state == "ready" and self._process.fork(message, fds, forked, ended)
 
     def when_connected(self, start: Callable[[], None]) -> None:
+        """As Base.when_connected. Raises OSError where the system has nothing left for its process."""
         if self.state == "failed":
             self._base.when_connected(start)
             return
-        self._waiting.append(start)
         if self.state == "absent":
             self._import()
+        self._waiting.append(start)
 
     def _import(self) -> None:
-        self.state = "importing"
         self._process = Offspring(
             self.loop,
             self._base,
@@ -80,12 +80,19 @@ class Shared:
             lost=self._gone,
             overdue=lambda: self._settle("failed"),
         )
+        self.state = "importing"
         if not self._process.ordered:
             self._import_later()
 
     def _import_later(self) -> None:
         self._drop("absent")
-        self._base.when_connected(self._import)
+        self._base.when_connected(self._import_again)
+
+    def _import_again(self) -> None:
+        try:
+            self._import()
+        except OSError:  # who waits for it cannot be imported either, and says so
+            self._settle("absent")
 
     def _told(self, message: Message) -> None:
         if self.state != "importing":
@@ -94,7 +101,9 @@ class Shared:
             self._settle("ready" if can_serve(message, self._private) else "failed")
 
     def _gone(self) -> None:
-        if self._process is not None and self._process.pidfd < 0 and not self._base.alive:
+        if self._process is not None and self._process.lacked:
+            self._settle("absent")
+        elif self._process is not None and self._process.pidfd < 0 and not self._base.alive:
             self._import_later()
         else:
             # Once it was ready it may come back, as the base may; what dies at its import is not tried again.

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # After a failed import the next attempt waits this long, then twice as long, so that requests cannot burn a core.
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
+# Where the system lacks something.
+MAKE_ROOM = "raise the limit of open files (`ulimit -n`) or of processes, or lower `max_instances`; it is tried again"
 # What importing packages for several functions may use.
 SHARED_MEMORY_MIB = 4096
 
@@ -185,6 +187,7 @@ class Snapshot:
         self._retry_s = FIRST_RETRY_S
         self._retry_at = 0.0
         self._died = False  # while it was importing, since it was ready last
+        self.scarce = False  # it failed because the system lacks something, and not for a fault of its own
         self.let = False  # it is absent because there was no room, and comes back only when somebody needs it
         self.state: Literal["absent", "importing", "ready", "failed"] = "absent"
         self.failure: dict[str, Any] = {}
@@ -203,11 +206,11 @@ class Snapshot:
 
     def _import(self) -> None:
         self.state = "importing"
-        self.let = False
+        self.let = self.scarce = False
         try:
             self._process = self._ordered()
         except OSError as error:  # of the server's own: no descriptors, or a state folder that it may not write
-            self._fail_dead(f"the server cannot make its process: {error}", "")
+            self._fail_scarce(str(error))
             return
         if not self._process.ordered:
             self._import_later()
@@ -231,7 +234,10 @@ class Snapshot:
     def _import_later(self) -> None:
         """There is nobody who could fork it; the next one will."""
         self._drop()
-        self._parent.when_connected(self._import)
+        try:
+            self._parent.when_connected(self._import)
+        except OSError as error:
+            self._fail_scarce(str(error))
 
     def _told(self, message: Message) -> None:
         if self.state == "importing" and "ready" in message:
@@ -267,6 +273,9 @@ class Snapshot:
     def _gone(self) -> None:
         if self.state == "importing":
             assert self._process is not None
+            if self._process.lacked:
+                self._fail_scarce(self._process.lacked)
+                return
             self._process.exit.ask(partial(self._died_importing, self._process))
         elif self.state == "ready":
             self._settle("absent")
@@ -277,7 +286,9 @@ class Snapshot:
         """`status` is None where it was never forked, or nobody knows."""
         if self._process is not process or self.state != "importing":
             return
-        if process.pidfd < 0 and not self._parent.alive:
+        if process.lacked:
+            self._fail_scarce(process.lacked)
+        elif process.pidfd < 0 and not self._parent.alive:
             self._import_later()
         elif (met := self.fence.met_at_import()) is not None:
             self._fail_dead(*met)
@@ -289,6 +300,11 @@ class Snapshot:
             text = "the process ended while it was importing the function"
             text, hint = (text, "") if status is None else (f"{text}: it {endings.told(status)}", endings.hint(status))
             self._fail_dead(text, hint)
+
+    def _fail_scarce(self, lacked: str) -> None:
+        self.scarce = True
+        self._retry_s = FIRST_RETRY_S / 2  # `_fail` doubles it behind the next attempt: that stays as near
+        self._fail_dead(f"the server cannot make its process: {lacked}", MAKE_ROOM)
 
     def _fail_dead(self, message: str, hint: str) -> None:
         self._fail({"line": None, "message": message, "traceback": message + "\n", "hint": hint})

@@ -64,8 +64,10 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.most_bytes = MAX_MESSAGE_BYTES  # of a message that is read
+        self.may_lose = False  # a message whose descriptors this process has no room for comes without them
         self._data = bytearray()
         self._fds: list[int] = []
+        self._lost = False
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
@@ -125,9 +127,11 @@ class Channel:
 
     def _read(self, flags: int) -> bool:
         try:
-            data, rights, *_ = self.sock.recvmsg(65536, FDS_SPACE_BYTES, flags | socket.MSG_CMSG_CLOEXEC)
+            data, rights, told, _ = self.sock.recvmsg(65536, FDS_SPACE_BYTES, flags | socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return False
+        if told & socket.MSG_CTRUNC:
+            self._lost = self.may_lose
         for level, kind, payload in rights:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 usable = len(payload) - len(payload) % 4
@@ -160,6 +164,12 @@ class Channel:
         del self._data[:end]
         # Messages that arrive in one read keep their own descriptors because each says how many it brought.
         count = message.pop("fds", 0)
+        if self._lost and isinstance(count, int) and count > len(self._fds):
+            self._lost = False
+            for fd in self._fds:
+                os.close(fd)
+            self._fds.clear()
+            return message, []
         if not isinstance(count, int) or not 0 <= count <= len(self._fds):
             raise ChannelError("a message came without its descriptors")
         fds, self._fds = self._fds[:count], self._fds[count:]

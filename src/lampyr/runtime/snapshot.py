@@ -6,6 +6,7 @@ snapshots, a function snapshot forks instances. Everything that can be done befo
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import gc
 import os
@@ -39,6 +40,7 @@ class Forker:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
+        channel.may_lose = True
         self.children: dict[int, int] = {}  # pidfd -> pid
         self.poll = select.poll()
         self.poll.register(channel.fileno(), select.POLLIN)
@@ -60,10 +62,12 @@ class Forker:
 
     def fork(self, fork: Callable[[], int], fds: list[int]) -> bool:
         """Fork. True in the child; here the descriptors that are the child's are closed and the peer is told."""
+        pid = -1
         try:
+            if not fds:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             pid = fork()
         except OSError as error:  # a limit has been reached; the peer closes its ends
-            pid = -1
             self.tell({"unforked": str(error)})
         if pid == 0:
             return True
@@ -77,7 +81,14 @@ class Forker:
 
     def _forked(self, pid: int) -> None:
         """Tell the peer about a new child. The pidfd cannot come to mean another process, as a pid can."""
-        self.tell({"forked": pid}, (self._watch(pid),))
+        try:
+            pidfd = self._watch(pid)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self.tell({"unforked": str(error)})
+        else:
+            self.tell({"forked": pid}, (pidfd,))
 
     def _watch(self, pid: int) -> int:
         pidfd = os.pidfd_open(pid)
@@ -170,7 +181,10 @@ class TidyForker(Forker):
                     os.unlink(entry)
             os._exit(0)
         if pid > 0:
-            self._watch(pid)
+            try:
+                self._watch(pid)
+            except OSError:
+                os.waitpid(pid, 0)
 
 
 def _removed(path: str) -> bool:
