@@ -216,7 +216,8 @@ def _providers(source: Source, data: Mapping[str, Any]) -> dict[str, Provider]:
 def _provider(source: Source, name: str, data: object) -> Provider:
     path = ("providers", name)
     if not _PROVIDER_NAME.fullmatch(name):
-        source.refuse(f'"{name}" cannot name a provider; allowed: letters, digits, - and _', "", *path)
+        what, hint = "cannot name a provider; allowed: letters, digits, - and _", "variables are called after it"
+        source.refuse(f'"{name}" {what}', hint, *path)
     values = defaults("providers.NAME") | _section(source, "providers.NAME", data, *path)
     if values["kind"] is None:
         kinds = section("providers.NAME")["kind"].kind.choices

@@ -19,6 +19,9 @@ print("a", end="")
 print("b", "c")
 print()
 print("flushed at its end", end="")
+context.current.set(SimpleNamespace(request=SimpleNamespace(id="NEXT")))
+print("another's")
+print("its own", end="")
 """
 
 
@@ -33,4 +36,6 @@ def test_lines_printed_inside_an_invocation_are_marked(tmp_path: Path) -> None:
         mark + b"ab c",
         mark,
         mark + b"flushed at its end",
+        b"\x1eNEXT\x1eanother's",
+        b"\x1eNEXT\x1eits own",
     ]

@@ -34,6 +34,7 @@ class Lines(TextIOWrapper):
     """
 
     _in_line = False
+    _whose = ""  # the line that has begun, where there is one
 
     def write(self, text: str) -> int:
         """As TextIOWrapper.write."""
@@ -41,11 +42,17 @@ class Lines(TextIOWrapper):
         level = _said.level
         if (current is None and not level) or not text:
             return super().write(text)
-        mark = f"{_MARK}{current.request.id if current is not None else ''}{level}{_MARK}"
+        whose = current.request.id if current is not None else ""
+        mark = f"{_MARK}{whose}{level}{_MARK}"
         ended = text[-1] == "\n"
         marked = (text[:-1] if ended else text).replace("\n", "\n" + mark)
-        super().write(("" if self._in_line else mark) + marked + ("\n" if ended else ""))
+        if not self._in_line:
+            marked = mark + marked
+        elif whose != self._whose:  # what another invocation has begun ends here: nobody's words are another's
+            marked = f"\n{mark}{marked}"
+        super().write(marked + ("\n" if ended else ""))
         self._in_line = not ended
+        self._whose = whose
         return len(text)
 
 
