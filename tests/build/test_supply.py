@@ -169,6 +169,18 @@ def test_a_route_file_has_what_it_names_and_the_others_have_the_projects(place: 
     assert len(place.sets()) == 2
 
 
+def test_a_route_file_may_have_a_lock_of_its_own(place: Place) -> None:
+    wheel(place.wheels, "lamp", "1.0")
+    place.write({"app/two/route.py": OWN.format("lamp")})
+    uv(place, "lock", "--script", "app/two/route.py", "--python", sys.executable)
+    wheel(place.wheels, "lamp", "2.0")
+    assert modules(place.get(), "/two")["lamp"] == "VERSION = '1.0'\n"
+    place.write({"app/two/route.py": OWN.format("lamp>=2")})
+    problem = place.problem()
+    assert (problem.file, problem.line) == ("app/two/route.py", 2) and "it has lamp 1.0" in problem.message
+    assert problem.hint == "run `uv lock --script app/two/route.py`"
+
+
 def test_what_the_environment_has_is_not_installed(place: Place) -> None:
     place.write({"requirements.txt": "packaging>=20\nlampyr\n", "app/two/route.py": OWN.format("lampyr")})
     supply = place.get()

@@ -16,6 +16,7 @@ import descriptors
 import pytest
 from hostile import ATTACKER, SECRET
 from serving import Server, ended, until, write
+from wheels import index, wheel
 
 from lampyr.control import door
 
@@ -110,6 +111,15 @@ def GET():
     )
     return dict(own=call(base, key), child=child.stdout + child.stderr, base=base, key=key[::-1])
 """
+LAMP = """
+# /// script
+# dependencies = ["lamp"]
+# ///
+import lamp
+
+def GET():
+    return lamp.VERSION
+"""
 PROJECT = {
     **descriptors.PROJECT,
     "app/usurper/route.py": USURPER,
@@ -117,6 +127,7 @@ PROJECT = {
     "app/attacker/[how]/route.py": ATTACKER,
     "app/loop/[client]/route.py": LOOP,
     "app/cut/route.py": f'network = "broker"\n{ATTACKER}',
+    "app/lamp/route.py": LAMP,
     "helper.py": "NAME = 'helper'\n",
     "inner/more.py": "NAME = 'more'\n",
     ".env": f"A_TOKEN={SECRET}\n",
@@ -134,12 +145,14 @@ def serving(name: str, project: dict[str, str]) -> Iterator[Server]:
     walls = "container" if "container" in name else "open"
     # Not in pytest's own folder, which every run of pytest that begins meanwhile shuts for others.
     with tempfile.TemporaryDirectory(prefix="lampyr-tier-") as top:
-        root = Path(top, "project")
+        root, wheels = Path(top, "project"), Path(top, "wheels")
         write(root, project)
+        env = index(wheels, Path(top, "cache"))
+        wheel(wheels, "lamp", "1.0")
         root.parent.chmod(0o755)
-        for path in (root, *root.rglob("*")):
+        for path in root.parent.rglob("*"):
             os.chown(path, user, user)
-        server = Server(root, "start", through=[sys.executable, str(ORDINARY), str(user), walls])
+        server = Server(root, "start", env=env, through=[sys.executable, str(ORDINARY), str(user), walls])
         yield server
         assert server.stop() == 0
 
@@ -161,6 +174,11 @@ def test_functions_work(tier: tuple[str, Server]) -> None:
     found = server.get("/works").json()
     assert found.pop("user") == USER if "ordinary" in name else found.pop("user") not in (0, USER)
     assert found == {"child": "42\n", "helper": "helper", "more": "more"}
+
+
+def test_functions_import_what_they_ask_for(tier: tuple[str, Server]) -> None:
+    _, server = tier
+    assert server.get("/lamp").body == b"1.0", server.lines[-20:]
 
 
 def test_one_line_says_what_is_missing(tier: tuple[str, Server]) -> None:

@@ -19,6 +19,8 @@ from lampyr.build.scan import relative
 from lampyr.types import Function, Problem, Project
 
 LOCK, REQUIREMENTS, PYPROJECT = "uv.lock", "requirements.txt", "pyproject.toml"
+# Beside a route file: what `uv lock --script` writes.
+SCRIPT_LOCK = ".lock"
 # A new number makes every set anew.
 LAYOUT = "1"
 # `-r more.txt`, `--constraint=limits.txt`, and what stands for a folder or a file of this machine.
@@ -29,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The packages that `file`, relative to `root`, names; `locked`: exactly those of the uv.lock beside it.
+    """The packages that `file`, relative to `root`, names; `locked`: exactly those of a lock, uv.lock or beside it.
 
     `key` is a hash of all that says which packages these are, and of the Python they are for. `line` is where the list
     begins. `source` is where in the project its own package lies. `local` are the other folders and files among them,
@@ -65,8 +67,13 @@ def of_function(project: Project, function: Function) -> Asked | None:
         return None
     listed = [" ".join(one.split()) for one in said.dependencies]
     local = _local_in(listed)
-    key = _key("script", [json.dumps(sorted(listed)), said.uv], project, local)
     line = _line(function.file, "dependencies", said.line)
+    lock = f"{file}{SCRIPT_LOCK}"
+    if (text := _text(project.root, lock)) != "":
+        if stale := _read_lock(text, lock, tuple(listed))[0]:
+            raise Unfit(file, line, f"{lock} is older than this file: {stale[1]}", f"run `uv lock --script {file}`")
+        return Asked(root=project.root, file=file, key=_key("script lock", [text], project, ()), locked=True, line=line)
+    key = _key("script", [json.dumps(sorted(listed)), said.uv], project, local)
     return Asked(root=project.root, file=file, key=key, line=line, local=tuple(local))
 
 
@@ -106,7 +113,7 @@ def of_project(project: Project) -> Asked | None:
 
 def _locked(project: Project, pyproject: str, line: int | None, listed: list[str], source: str | None) -> Asked:
     text = _text(project.root, LOCK)
-    stale, local = _read_lock(text, tuple(listed))
+    stale, local = _read_lock(text, LOCK, tuple(listed))
     paths = [path for _, path in local]
     if stale:
         place = _line_naming(pyproject, stale[0]) or line
@@ -118,12 +125,14 @@ def _locked(project: Project, pyproject: str, line: int | None, listed: list[str
 
 
 @lru_cache(4)
-def _read_lock(text: str, listed: tuple[str, ...]) -> tuple[tuple[str, str] | None, tuple[tuple[str, str], ...]]:
+def _read_lock(
+    text: str, file: str, listed: tuple[str, ...]
+) -> tuple[tuple[str, str] | None, tuple[tuple[str, str], ...]]:
     """A package that the lock does not have as it is asked for, with what is wrong; names and folders of local ones."""
     try:
         packages = tomltext.parse(text).get("package", [])
     except tomltext.TomlError as error:
-        raise Unfit(LOCK, error.line, f"not valid TOML: {error}", "run `uv lock`") from None
+        raise Unfit(file, error.line, f"not valid TOML: {error}", "have uv write it again") from None
     versions: dict[str, list[str]] = {}
     local: list[tuple[str, str]] = []
     for one in packages:
@@ -263,7 +272,7 @@ def _line_naming(text: str, name: str) -> int | None:
 def line_of(asked: Asked, said: str) -> tuple[str, int | None]:
     """The file and the line of the first requirement whose name `said`, what uv has said of it, has in it."""
     words = {_canonical(word.rstrip("._-")) for word in _NAME.findall(said)}
-    file = PYPROJECT if asked.locked else asked.file
+    file = PYPROJECT if asked.file == LOCK else asked.file
     path = asked.root / file
     try:
         rows = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lampyr.build.dependencies import Asked
+from lampyr.build.dependencies import LOCK, Asked
 from lampyr.build.packages import Packages
 from lampyr.build.uv import Uv, UvError
 from lampyr.errors import StateError
@@ -103,14 +103,10 @@ class Sets:
         try:
             venv = draft / "venv"
             uv.run("venv", "--relocatable", "--python", sys.executable, str(venv), root=asked.root)
-            if asked.locked:
+            if asked.file == LOCK:
                 _sync(asked, venv, uv)
             else:
-                python = ("--python", str(venv / "bin" / "python"), "--compile-bytecode")
-                fresh = (
-                    ("--refresh",) if asked.local and not uv.offline else ()
-                )  # uv takes a folder for unchanged if its pyproject is
-                uv.install("pip", "install", *python, *fresh, "-r", asked.file, *_exclude(draft), root=asked.root)
+                _install(asked, venv, draft, uv)
             _let_read(venv)
             os.sync()  # what has its name is whole, whatever happens to the machine
             venv.rename(self._folder / asked.key)
@@ -129,6 +125,9 @@ class Sets:
         """Remove what nobody uses: the project needs `keys`, each deployment in `deployments` what it has marked."""
         try:
             with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                for told in self._folder.glob("*.here"):
+                    if told.stem not in keys and _age_s(told) > KEPT_UNUSED_S:
+                        told.unlink()
                 for marks in self._folder.glob("*.for"):
                     for mark in marks.iterdir():
                         gone = (
@@ -136,11 +135,15 @@ class Sets:
                         )
                         if gone:
                             mark.unlink()
-                    if not any(marks.iterdir()) and time.time() - marks.stat().st_mtime > KEPT_UNUSED_S:
+                    if not any(marks.iterdir()) and _age_s(marks) > KEPT_UNUSED_S:
                         shutil.rmtree(self._folder / marks.stem, ignore_errors=True)
                         marks.rmdir()
         except OSError:
             return  # there is none yet, or somebody makes one: the next sweep finds them
+
+
+def _age_s(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
 
 
 def _sync(asked: Asked, venv: Path, uv: Uv) -> None:
@@ -155,13 +158,22 @@ def _sync(asked: Asked, venv: Path, uv: Uv) -> None:
     )
 
 
+def _install(asked: Asked, venv: Path, draft: Path, uv: Uv) -> None:
+    python = ("--python", str(venv / "bin" / "python"), "--compile-bytecode")
+    fresh = (
+        ("--refresh",) if asked.local and not uv.offline else ()
+    )  # uv looks only whether a folder's pyproject is new
+    uv.install("pip", "install", *python, *fresh, *_names(asked, draft, uv), *_exclude(draft), root=asked.root)
+
+
 def _names(asked: Asked, folder: Path, uv: Uv) -> tuple[str, ...]:
     """Arguments that name what is asked for to `uv pip`."""
     if not asked.locked:
         return ("-r", asked.file)
     file = folder / "requirements.txt"
-    what = ("--no-default-groups", "--no-emit-project", "--no-emit-package", "lampyr", "--no-editable")
-    uv.run("export", "--frozen", *what, "--python", sys.executable, "--output-file", str(file), root=asked.root)
+    what = ("--no-default-groups", "--no-emit-project") if asked.file == LOCK else ("--script", asked.file)
+    ours = ("--no-emit-package", "lampyr", "--no-editable")
+    uv.run("export", "--frozen", *what, *ours, "--python", sys.executable, "--output-file", str(file), root=asked.root)
     return ("-r", str(file))
 
 
@@ -173,7 +185,8 @@ def _exclude(folder: Path) -> tuple[str, ...]:
 
 def _state_of(there: Packages) -> dict[str, int]:
     """The environment's folders with the times at which something was last installed or removed."""
-    return {path: os.stat(path).st_mtime_ns for path in there.paths if os.path.isdir(path)}
+    folders = [path for path in there.paths if path.endswith(("site-packages", "dist-packages"))]
+    return {path: os.stat(path).st_mtime_ns for path in folders if os.path.isdir(path)}
 
 
 def _let_read(venv: Path) -> None:

@@ -37,7 +37,8 @@ class Supplier:
         self._state = state
         self._sets = Sets(state)
         self._tell = tell
-        self._uv = Uv(variables(process), tell)
+        self._installs = ""
+        self._uv = Uv(variables(process), self._hear)
         self.failed: dict[str, Problem] = {}
 
     def look(self, project: Project) -> Supply:
@@ -87,11 +88,18 @@ class Supplier:
     def install(self, missing: Mapping[str, Asked]) -> None:
         """Install what `look` has found missing. What goes wrong is in `failed` then. Raises StateError."""
         for key, asked in missing.items():
-            self._tell(f"installing the packages of {asked.file}")
+            self._installs = f"installing the packages of {asked.file}"
+            self._tell(self._installs)
             try:
                 self._sets.make(asked, self._uv)
             except UvError as error:
                 self.failed[key] = _problem(asked, error)
+            finally:
+                self._installs = ""
+
+    def _hear(self, line: str) -> None:
+        if self._installs:  # while it only looks, nobody waits for what it says
+            self._tell(f"{self._installs}: {line}")
 
     def get(self, project: Project) -> Supply:
         """All that can be had. Raises StateError."""
@@ -125,6 +133,6 @@ def _asked(project: Project, function: Function, of_project: list[Asked | Unfit 
 def _problem(asked: Asked, error: UvError) -> Problem:
     file, line = dependencies.line_of(asked, error.message)
     text = error.message.replace(f"file://{asked.root}/", "").replace(f"{asked.root}/", "")
-    again = "uv sync" if asked.locked else f"uv pip install -r {asked.file}"
+    again = "uv sync" if asked.file == dependencies.LOCK else f"uv pip install -r {asked.file}"
     hint = error.hint or f"`{again}` in the project shows all that uv says"
     return Problem(file=file, line=line, message=f"its packages cannot be installed: {text}", hint=hint)

@@ -152,6 +152,7 @@ class Control:
                 self._bookkeeper.finish()
                 os._exit(0)
         if not alive:
+            self._stop_fetching()
             os._exit(0)
 
     def _meet_vault(self, poll: select.poll, vault: Channel) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 # What an import may read. A database or a log that a function writes must not make its own code look changed.
 WATCHED = (
     ".py", ".toml", ".txt", ".md", ".json", ".yaml", ".yml", ".html", ".jinja", ".j2", ".sql", ".cfg", ".ini",
-    "uv.lock",
+    "uv.lock", ".py.lock",
 )  # fmt: skip
 SKIPPED = frozenset({"node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "public"})
 
