@@ -6,8 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from serving import Serve, Server, write
+
+# As Hypothesis does by itself where it knows that it is in CI: the same examples in each run, and none that fails for
+# being slow. `--hypothesis-profile=hunt` looks for new ones.
+HUNT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("hunt", HUNT)
+hypothesis.settings.register_profile("steady", HUNT, derandomize=True, database=None)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -48,7 +48,7 @@ class Fake:
         class Handler(_Handler):
             provider = fake
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Door(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
@@ -62,6 +62,10 @@ class Fake:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+
+class _Door(ThreadingHTTPServer):
+    request_queue_size = 128  # whom five others keep from connecting tries again after a second
 
 
 class _Handler(BaseHTTPRequestHandler):
