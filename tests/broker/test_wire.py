@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -136,6 +137,24 @@ def test_a_model_in_the_path_is_the_one_that_answers() -> None:
     with pytest.raises(Refused):
         wire.allow(azure, wire.Question.of("GET", path, [], b""))
     assert [one.name for one, _ in wire.plan(OPEN, (azure,), ask(b'{"model": "large"}', path))] == ["openai"]
+
+
+def test_a_model_in_the_base_url_is_the_one_that_answers() -> None:
+    base_url = "https://x/openai/deployments/large"
+    azure = Provider(
+        name="azure", kind="openai-compatible", base_url=base_url, paths=None, **{**PLAIN, "models": ("small",)}
+    )
+    body = b'{"model": "small"}'
+    asked = wire.Question.of("POST", "/chat/completions", [], body, base_url)
+    assert asked.model == "large"
+    with pytest.raises(Refused, match="may be asked for these models: small"):
+        wire.allow(azure, asked)
+    # Who is asked instead names none in its address: there the body says it again; and the other way round.
+    plan = wire.plan(azure, (OPENAI,), asked)
+    assert [(one.name, question.model) for one, question in plan] == [("azure", "large"), (OPENAI.name, "small")]
+    free = dataclasses.replace(azure, models=None)
+    plan = wire.plan(OPENAI, (free,), wire.Question.of("POST", "/chat/completions", [], body, OPENAI.base_url))
+    assert [question.model for _, question in plan] == ["small", "large"]
 
 
 def test_the_key_is_where_azure_wants_it() -> None:

@@ -236,6 +236,13 @@ def scraped(address: str) -> dict[str, dict[str, float]]:
     return found
 
 
+def test_a_function_whose_provider_has_no_key_is_not_said_to_be_brokered(serve: Serve) -> None:
+    settings = '[providers.lamps]\nbase_url = "https://lamps.invalid/v1"\nsecret = "LAMPS_KEY"\n'
+    server = serve({"app/one/route.py": "def GET(): return 'one'\n", "lampyr.toml": settings})
+    page = ask(command(server, "--json")["url"], "/functions/one").body.decode()
+    assert "SECURE" in page and "no key" in page and "there is no LAMPS_KEY" in page, page
+
+
 def test_tokens_and_cost_are_in_the_metrics(serve: Serve) -> None:
     route = """
         from openai import OpenAI

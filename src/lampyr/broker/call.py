@@ -129,7 +129,8 @@ class Call:
         await self._whole.wait()
         if self._bytes > MAX_BODY_BYTES:
             raise Refused(413, "request_too_large", f"The request is larger than {MAX_BODY_BYTES} bytes.")
-        await self._ask(wire.Question.of(exchange.method, rest, exchange.headers, b"".join(self._pieces)))
+        body = b"".join(self._pieces)
+        await self._ask(wire.Question.of(exchange.method, rest, exchange.headers, body, provider.base_url))
 
     async def _ask(self, question: wire.Question) -> None:
         """Ask one provider after the other until one has begun to answer."""

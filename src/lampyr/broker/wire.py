@@ -128,7 +128,7 @@ class Question(NamedTuple):
     """A request for a provider. `asked` is its JSON, {} where it is none; `rest` its path and query.
 
     `plain`: nobody reads it in another way than it was read here. `trimmed`: the answer brings an event with the tokens
-    that nobody has asked for.
+    that nobody has asked for. `below`: the `base_url` that the path is below, which may name the model, too.
     """
 
     method: str
@@ -138,9 +138,10 @@ class Question(NamedTuple):
     asked: dict[str, Any]
     plain: bool = True
     trimmed: bool = False
+    below: str = ""
 
     @classmethod
-    def of(cls, method: str, rest: str, headers: Headers, body: bytes) -> Question:
+    def of(cls, method: str, rest: str, headers: Headers, body: bytes, below: str = "") -> Question:
         """What a function has sent."""
         plain = not any(name == b"content-encoding" and value != b"identity" for name, value in headers)
         asked = {}
@@ -149,7 +150,7 @@ class Question(NamedTuple):
                 asked = json.loads(body, object_pairs_hook=_said_once)
             except (ValueError, RecursionError):
                 plain = False
-        return cls(method, rest, headers, body, asked, plain)
+        return cls(method, rest, headers, body, asked, plain, below=below)
 
     @property
     def path(self) -> str:
@@ -158,13 +159,13 @@ class Question(NamedTuple):
 
     @property
     def deployment(self) -> str:
-        """The model that the path names, "" where it names none."""
-        found = _DEPLOYMENT.match(self.path)
+        """The model that the address names, "" where it names none."""
+        found = _DEPLOYMENT.match(urlsplit(self.below).path + self.path)
         return found[1] if found else ""
 
     @property
     def wanted(self) -> object:
-        """Who is to answer: what the path names, or the body."""
+        """Who is to answer: what the address names, or the body."""
         return self.deployment or self.asked.get("model")
 
     @property
@@ -200,9 +201,9 @@ def plan(first: Provider, others: Iterable[Provider], question: Question) -> lis
     """
     found = [(first, _telling(first, question))]
     for provider in others:
-        asked = question._replace(rest=_versioned(provider, first, question.rest))
+        asked = question._replace(rest=_versioned(provider, first, question.rest), below=provider.base_url)
         if not _has(provider, asked):
-            if not question.asked or question.deployment:
+            if not question.asked or asked.deployment:
                 continue  # not ours to rewrite
             assert provider.models is not None
             asked = asked.asking(model=provider.models[0])

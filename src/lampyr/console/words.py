@@ -93,10 +93,13 @@ def _secure(function: Function, card: dict[str, Any]) -> Word:
     masked, exposed = len(card["secrets"]), card["errors"]
     functions, files = len(card["functions"]), card["public_files"]
     scanned = f"{wording.number_of(functions, 'function')}, {wording.number_of(files, 'file')} in public/"
-    value = "brokered" if brokered else "masked" if masked else "no secrets"
+    lacking = ", ".join(one["secret"] for one in brokered if not one["has_key"])
+    value = "no key" if lacking else "brokered" if brokered else "masked" if masked else "no secrets"
     names = ", ".join(one["secret"] or one["name"] for one in brokered)
     if exposed:
         meaning = "The project has errors; one of them may be a secret where a browser would see it."
+    elif lacking:
+        meaning = f"Calls of this function are refused, because there is no {lacking}: set it with lampyr secrets set."
     elif brokered:
         meaning = "The broker adds the key to calls of this function; the function never has it."
     elif masked:
@@ -107,10 +110,11 @@ def _secure(function: Function, card: dict[str, Any]) -> Word:
         "secure",
         "SECURE" if not exposed else "INSECURE",
         value if not exposed else wording.number_of(exposed, "error"),
-        "failed" if exposed else "idle",
+        "failed" if exposed or lacking else "idle",
         meaning,
         (
             ("brokered keys", names or "none"),
+            *([("missing keys", lacking)] if lacking else []),
             ("masked values", wording.number_of(masked, "secret")),
             ("it has", wording.number_of(len(mine), "secret")),
             ("last scan", f"{wording.ago(card['scanned_ms'])}: {scanned}, {wording.number_of(exposed, 'error')}"),

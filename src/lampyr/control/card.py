@@ -21,6 +21,7 @@ def card(release: Release, root: Path, mode: str, weights: Weights) -> dict[str,
     project, inventory = release.judged, release.inventory
     here = [one.name for one in release.settings.providers.values() if one.kind in _HERE]
     may_call = inventory.get("may_call", {})
+    known = {one["name"] for one in inventory.get("secrets", [])}
     return {
         "project": root.name,
         "mode": mode,
@@ -37,6 +38,7 @@ def card(release: Release, root: Path, mode: str, weights: Weights) -> dict[str,
                 "host": _HOSTS.get(one.kind) or urlsplit(one.base_url or "").hostname or one.kind,
                 "secret": one.secret if one.kind not in _HERE else None,
                 "brokered": one.kind not in _HERE,
+                "has_key": one.secret is None or one.secret in known,
             }
             for one in release.settings.providers.values()
         ],
