@@ -7,15 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from serving import until, write
 from uv import find_uv_bin
-from wheels import index, source, wheel
+from wheels import index, sdist, source, wheel
 
 from lampyr import config
 from lampyr.build.scan import scan
@@ -296,6 +298,33 @@ def test_a_build_that_fails_is_told_with_its_last_words(place: Place, tmp_path: 
     assert "Failed to build" in problem.message and "no compiler called gcc" in problem.message
     assert (problem.file, problem.line) == ("requirements.txt", 2) and "wheel" in problem.hint
     assert str(place.root) not in problem.message
+
+
+def test_who_wants_no_build_gets_none(place: Place, tmp_path: Path) -> None:
+    sdist(place.wheels, tmp_path / "oil", tmp_path / "log")
+    place.write({"requirements.txt": "oil\n"})
+    place.env["UV_NO_BUILD"] = "1"
+    problem = place.problem()
+    assert "oil" in problem.message and "wheel" in problem.hint and not (tmp_path / "log").exists()
+    del place.env["UV_NO_BUILD"]
+    assert "oil" in modules(place.get(), "/one")
+
+
+def test_an_index_that_wants_credentials_says_so(place: Place) -> None:
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    place.write({"requirements.txt": "lamp\n"})
+    del place.env["UV_CONFIG_FILE"]
+    with HTTPServer(("127.0.0.1", 0), Index) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place.env["UV_DEFAULT_INDEX"] = f"http://127.0.0.1:{server.server_port}/simple"
+        assert "credentials" in place.problem().hint
+        server.shutdown()
 
 
 def copy(place: Place) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import textwrap
 import zipfile
 from collections.abc import Iterable
@@ -57,6 +58,14 @@ def source(folder: Path, name: str, code: str, log: Path, seconds: float = 0.0) 
     )
     records = _records(name, "1.0", ())
     (folder / "backend.py").write_text(BACKEND.format(log=str(log), seconds=seconds, name=name, records=records))
+
+
+def sdist(wheels: Path, folder: Path, log: Path) -> None:
+    """What `source` has made of `oil` in `folder`, as an archive among `wheels`."""
+    source(folder, "oil", "KIND = 1\n", log)
+    (folder / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: oil\nVersion: 1.0\n")
+    with tarfile.open(wheels / "oil-1.0.tar.gz", "w:gz") as archive:
+        archive.add(folder, "oil-1.0")
 
 
 def _records(name: str, version: str, requires: Iterable[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote
@@ -51,8 +52,8 @@ FROM_PIP = {
     "PIP_TRUSTED_HOST": ("UV_INSECURE_HOST",),
     "PIP_CERT": ("SSL_CERT_FILE",),
 }
-NO_INDEX = "PIP_NO_INDEX"  # uv has an option for that, and no variable
-_YES = ("1", "true", "yes", "on")
+# What `uv pip` has options for, and no variables.
+NO_INDEX, NO_BUILD = "PIP_NO_INDEX", "UV_NO_BUILD"
 MAX_CHARS = 600
 ENDS_WITHIN_S = 5.0
 _CREDENTIALS = re.compile(r"(\w://)[^/\s@]+@")
@@ -91,7 +92,8 @@ class Uv:
             "GIT_TERMINAL_PROMPT": "0",  # nobody is there to answer
             "NO_COLOR": "1",
         }
-        self._no_index = ("--no-index",) if env.get(NO_INDEX, "").lower() in _YES else ()
+        self._no_index = ("--no-index",) if _says_yes(env, NO_INDEX) else ()
+        self._no_build = ("--no-build",) if _says_yes(env, NO_BUILD) else ()
         self._tell = tell
         self._hidden = sorted(_credentials(env), key=len, reverse=True)
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,7 +101,8 @@ class Uv:
 
     def install(self, *arguments: str, root: Path, **more: str) -> str:
         """`run` of what may ask an index."""
-        return self.run(*arguments, *self._no_index, root=root, **more)
+        no_build = self._no_build if arguments[0] == "pip" else ()
+        return self.run(*arguments, *self._no_index, *no_build, root=root, **more)
 
     def run(self, *arguments: str, root: Path, **more: str) -> str:
         """What uv said, its working folder being `root`; `more` are variables. Raises UvError."""
@@ -134,7 +137,7 @@ class Uv:
     @property
     def offline(self) -> bool:
         """Whether it may use no network, and so look for nothing new."""
-        return self._env.get("UV_OFFLINE", "").lower() in _YES
+        return _says_yes(self._env, "UV_OFFLINE")
 
     def stop(self) -> None:
         """End what runs."""
@@ -154,6 +157,10 @@ class Uv:
         for value in self._hidden:
             text = text.replace(value, "****")
         return _CREDENTIALS.sub(r"\1****@", text)
+
+
+def _says_yes(env: Mapping[str, str], name: str) -> bool:
+    return env.get(name, "").lower() in ("1", "true", "yes", "on")
 
 
 def _binary() -> str:
@@ -188,7 +195,7 @@ def _is_news(line: str) -> bool:
 
 _HINTS = (
     (
-        ("401", "403", "Unauthorized", "Forbidden"),
+        ("401 Unauthorized", "403 Forbidden"),
         "the index wants credentials: in its URL (UV_DEFAULT_INDEX, UV_INDEX), or ~/.netrc",
     ),
     (
@@ -196,18 +203,32 @@ _HINTS = (
         "is the index reachable? UV_DEFAULT_INDEX and HTTPS_PROXY say how; packages that are installed already, in the "
         "project's .venv or beside Lampyr, need no index",
     ),
-    (("Hash mismatch", "hash"), "what the index has is not what was locked; look why, before you lock it again"),
+    (
+        ("Hash mismatch", "hash mismatch", "hashes"),
+        "what the index has is not what was locked; look why, before you lock it again",
+    ),
     (
         ("Failed to build", "build backend", "failed to build", "No module named 'distutils'"),
         "it is built from source here: install the compilers and headers it needs, or ask for a version that has a "
         "wheel for this Python",
     ),
     (
-        ("no wheels with a matching", "no wheel", "not have wheels", "matching platform"),
+        (
+            "no wheels with a matching",
+            "no wheel",
+            "not have wheels",
+            "matching platform",
+            "source distributions is disabled",
+            "no usable wheels",
+        ),
         "ask for a version that has a wheel for this Python",
     ),
     (("was not found in the package registry", "was not found"), "is its name right? UV_INDEX names further indexes"),
     (("there is no version of", "only the following versions"), "ask for a version that exists"),
+    (
+        ("requires Python ",),
+        f"ask for a version that works with Python {sys.version_info.major}.{sys.version_info.minor}",
+    ),
     (("No space left",), "free some space on the disk"),
 )
 
