@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hostile import ATTACKER, SECRET, VICTIM
+from hostile import ATTACKER, PATIENT, SECRET, VICTIM
 from serving import Server, write
 
 from lampyr.node import hierarchy
@@ -31,9 +31,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         root,
         {
             "app/victim/route.py": VICTIM,
-            "app/attacker/[how]/route.py": ATTACKER,
+            "app/attacker/[how]/route.py": PATIENT,
             "app/bomb/[how]/route.py": ATTACKER,
-            "app/cut/route.py": f'network = "broker"\n{ATTACKER}',
+            "app/cut/route.py": f'network = "broker"\n{PATIENT}',
             ".env": f"SHARED_TOKEN={SECRET}\n",
             "notes.txt": "for everybody\n",
             ".git/config": "[remote]\n",

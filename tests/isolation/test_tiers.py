@@ -14,7 +14,7 @@ from pathlib import Path
 
 import descriptors
 import pytest
-from hostile import ATTACKER, SECRET
+from hostile import PATIENT, SECRET
 from serving import Server, ended, until, write
 from wheels import index, wheel
 
@@ -124,9 +124,9 @@ PROJECT = {
     **descriptors.PROJECT,
     "app/usurper/route.py": USURPER,
     "app/works/route.py": ROUTE,
-    "app/attacker/[how]/route.py": ATTACKER,
+    "app/attacker/[how]/route.py": PATIENT,
     "app/loop/[client]/route.py": LOOP,
-    "app/cut/route.py": f'network = "broker"\n{ATTACKER}',
+    "app/cut/route.py": f'network = "broker"\n{PATIENT}',
     "app/lamp/route.py": LAMP,
     "helper.py": "NAME = 'helper'\n",
     "inner/more.py": "NAME = 'more'\n",

@@ -430,6 +430,10 @@ def GET(req):
 '''
 
 
+# Where no bomb has to be ended by the deadline, a machine that is busy may take its time.
+PATIENT = ATTACKER.replace("max_duration = 8", "max_duration = 30")
+
+
 def facts(server: Server, how: str, **query: object) -> dict[str, Any]:
     """What the attacker found out when it tried `how`."""
     asked = "&".join(f"{name}={value}" for name, value in query.items())
