@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from serving import Server, ended, until, write
 from uv import find_uv_bin
@@ -66,6 +67,11 @@ def version(server: Server, path: str = "/one") -> str:
     assert answer.status == 200, (answer.body, server.lines[-10:])
     found: str = answer.json()["version"]
     return found
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that run; whose parent has died waits as a zombie for whoever collects those here."""
+    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.parametrize("command", ["start", "dev"])
@@ -147,6 +153,34 @@ def test_what_cannot_be_installed_in_dev_is_an_error_until_it_is_mended(shop: Sh
     assert version(server) == "2.0"
 
 
+def test_what_somebody_installs_himself_is_seen_by_the_next_request(shop: Shop) -> None:
+    venv = shop.root / ".venv"
+    uv, env = find_uv_bin(), {**os.environ, **shop.env}
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, venv], check=True)
+    server = shop.serve({"requirements.txt": "lamp==7\n", "app/one/route.py": LAMP}, "dev")
+    assert server.get("/one").status == 500
+    wheel(shop.wheels, "lamp", "7")
+    assert server.get("/one").status == 500
+    subprocess.run([uv, "pip", "install", "-q", "--python", venv / "bin/python", "lamp"], check=True, env=env)
+    assert version(server) == "7"
+    assert server.get("/one").json()["file"].startswith(str(venv))
+
+
+def test_ctrl_c_ends_an_install_at_the_start(shop: Shop) -> None:
+    log = shop.folder / "log"
+    source(shop.root / "oil", "oil", "VERSION = 1\n", log, seconds=60)
+    write(shop.root, {"app/one/route.py": LAMP, "requirements.txt": "./oil\n"})
+    command = [sys.executable, "-m", "lampyr", "start", str(shop.root), "--port", "0"]
+    process = subprocess.Popen(command, env={**os.environ, **shop.env}, stderr=subprocess.PIPE, text=True)
+    until(log.exists, "the build")
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130 and "Traceback" not in said
+    assert len(below) > 1
+    until(lambda: not alive(below), "the end of all")
+
+
 def test_an_install_in_dev_says_so_and_what_serves_goes_on(shop: Shop) -> None:
     server = shop.serve({"app/one/route.py": LAMP, "app/words/route.py": WORDS, "requirements.txt": "lamp==1.0"}, "dev")
     streams: list[bytes] = []
@@ -180,7 +214,7 @@ def test_an_install_ends_with_the_supervisor_however_that_ends(shop: Shop) -> No
     processes = server.processes()
     assert len([one for one in processes if "backend" in " ".join(one.cmdline()) or "uv" in one.name()]) > 1
     server.process.kill()
-    until(lambda: not [one for one in processes if one.is_running()], "the end of all")
+    until(lambda: not alive(processes), "the end of all")
 
 
 def test_another_save_takes_the_place_of_an_install(shop: Shop) -> None:

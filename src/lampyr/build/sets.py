@@ -49,29 +49,32 @@ class Sets:
     def mark(self, asked: Asked, user: str) -> None:
         """Note that `user` needs the set."""
         marks = self._folder / f"{asked.key}.for"
-        if not (marks / user).exists():
-            marks.mkdir(parents=True, exist_ok=True)
-            (marks / user).touch()
+        try:
+            if not (marks / user).exists():
+                marks.mkdir(parents=True, exist_ok=True)
+                (marks / user).touch()
+        except OSError:
+            pass  # who cannot write here removes nothing either
 
     # --- what is there already
 
     def is_here(self, asked: Asked, there: Packages) -> bool:
         """Whether it was in the environment `there`, and that has not changed since."""
         try:
-            return bool(json.loads((self._folder / f"{asked.key}.here").read_text()) == _state_of(there))
+            return bool(json.loads((self._folder / f"{asked.key}.here").read_text()) == state_of(there))
         except (OSError, ValueError):
             return False
 
     def look(self, asked: Asked, there: Packages, uv: Uv) -> bool:
         """Whether all that is asked for is in the environment `there` now; asks uv, and no index."""
-        begun = _state_of(there)
+        begun = state_of(there)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 names = _names(asked, Path(folder), uv)
                 exclude = _exclude(Path(folder))
                 where = ("--python", there.python, "--break-system-packages", "--offline", "--dry-run")
                 said = uv.run("pip", "install", *where, *names, *exclude, root=asked.root)
-        except UvError:
+        except (UvError, OSError):
             return False
         if "Would make no changes" not in said:
             return False
@@ -183,7 +186,7 @@ def _exclude(folder: Path) -> tuple[str, ...]:
     return ("--excludes", str(file))
 
 
-def _state_of(there: Packages) -> dict[str, int]:
+def state_of(there: Packages) -> dict[str, int]:
     """The environment's folders with the times at which something was last installed or removed."""
     folders = [path for path in there.paths if path.endswith(("site-packages", "dist-packages"))]
     return {path: os.stat(path).st_mtime_ns for path in folders if os.path.isdir(path)}

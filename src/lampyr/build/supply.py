@@ -9,7 +9,7 @@ from pathlib import Path
 from lampyr.build import dependencies, packages
 from lampyr.build.dependencies import Asked, Unfit
 from lampyr.build.packages import Packages
-from lampyr.build.sets import PROJECT, Sets
+from lampyr.build.sets import PROJECT, Sets, state_of
 from lampyr.build.uv import Uv, UvError, variables
 from lampyr.types import Function, Problem, Project
 
@@ -31,6 +31,7 @@ class Supplier:
     """Looks for what functions ask for, and installs it. `process` is the environment that has the way to an index.
 
     `tell` hears what is being done. `failed` are problems of earlier tries, by key: they are not tried again.
+    `there` is the environment that was looked at last.
     """
 
     def __init__(self, state: Path, process: Mapping[str, str], tell: Callable[[str], None]) -> None:
@@ -40,10 +41,16 @@ class Supplier:
         self._installs = ""
         self._uv = Uv(variables(process), self._hear)
         self.failed: dict[str, Problem] = {}
+        self.there: tuple[Packages, dict[str, int]] | None = None
+
+    def has_news(self) -> bool:
+        """Whether something has failed and somebody has meanwhile installed something by himself."""
+        return bool(self.failed) and self.there is not None and state_of(self.there[0]) != self.there[1]
 
     def look(self, project: Project) -> Supply:
         """What there is for the project, and what is missing. Installs nothing."""
         there = packages.of(project)
+        self.there = there, state_of(there)
         of_project: list[Asked | Unfit | None] = []
         found: dict[str, Packages] = {}
         missing: dict[str, Asked] = {}

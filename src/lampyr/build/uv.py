@@ -52,6 +52,13 @@ FROM_PIP = {
     "PIP_TRUSTED_HOST": ("UV_INSECURE_HOST",),
     "PIP_CERT": ("SSL_CERT_FILE",),
 }
+# Which certificates of servers are believed is said already.
+# Where a system has its own: whoever trusts a proxy, or an index of his, has put that there.
+CERTIFICATES = (
+    *("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"),
+    *("/etc/ssl/cert.pem", "/System/Library/Keychains"),
+)
+_OWN_CERTIFICATES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"}
 # What `uv pip` has options for, and no variables.
 NO_INDEX, NO_BUILD = "PIP_NO_INDEX", "UV_NO_BUILD"
 MAX_CHARS = 600
@@ -75,6 +82,8 @@ def variables(process: Mapping[str, str]) -> dict[str, str]:
     env = {name: value for name, value in process.items() if name in passed or name.startswith("UV_")}
     for name in OURS_TO_SAY:
         env.pop(name, None)
+    if not _OWN_CERTIFICATES & {*env, *process} and any(os.path.exists(path) for path in CERTIFICATES):
+        env["UV_SYSTEM_CERTS"] = "1"
     for theirs, ours in FROM_PIP.items():
         if process.get(theirs) and not any(name in env for name in ours):
             env[ours[0]] = ",".join(process[theirs].split()) if theirs == "PIP_FIND_LINKS" else process[theirs]

@@ -298,7 +298,9 @@ class Control:
             return
         state = tree.look(self.root)
         public = tree.files_in(self.root / "public")
-        if self.serving is not None and state == self._state and public == self._public:
+        if self._supplier.has_news():
+            self._supplier.failed.clear()
+        elif self.serving is not None and state == self._state and public == self._public:
             self._stop_fetching()
             return
         if self._fetched != (state, public):
