@@ -151,6 +151,15 @@ def test_an_only_that_names_no_route(project: Path) -> None:
     assert done.returncode == 2 and b"such as /api/chat" in done.stderr
 
 
+def test_an_only_of_a_function_that_is_not_there(project: Path) -> None:
+    done = secrets(project, "set", "API_KEY", "--only", "/nowhere", "--json", given=VALUE)
+    assert done.returncode == 0 and json.loads(done.stdout)["functions"] == ["/nowhere"]
+    assert b"lampyr: warning: there is no function /nowhere\nhint: functions: " in done.stderr
+    (route,) = [line.removeprefix(b"hint: functions: ") for line in done.stderr.splitlines() if b"functions:" in line]
+    found = route.decode().split(", ")[0]
+    assert b"warning" not in secrets(project, "set", "API_KEY", "--only", found, given=VALUE).stderr
+
+
 def test_rotate(project: Path) -> None:
     secrets(project, "set", "API_KEY", given=VALUE)
     phrase, key = "correct horse battery", "0f" * 32

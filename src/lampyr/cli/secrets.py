@@ -67,6 +67,7 @@ def set_secret(
     where, grant = _place(folder, state_dir), _grant(only, everyone)
     wanted = environments or ENVIRONMENTS
     row = acts.put(where, vault_keys(), {name: _value(name)}, wanted, grant)[0]
+    _warn_of_routes(folder, only)
     if as_json:
         terminal.payload_json(_entry(row))
     else:
@@ -141,6 +142,7 @@ def import_secrets(
     wanted = environments or tuple(one for one in ENVIRONMENTS if f".{one}" in file.name) or ENVIRONMENTS
     done = acts.put(where, vault_keys(), kept, wanted, _grant(only, everyone), "import")
     skipped = sorted(values.keys() - kept.keys())
+    _warn_of_routes(folder, only)
     if as_json:
         terminal.payload_json({"imported": [_entry(one) for one in done], "skipped": skipped})
         return
@@ -305,6 +307,24 @@ def _warn_of_length(name: str, value: str) -> None:
     if 0 < len(value) < masks.MIN_CHARS:
         terminal.note(f"lampyr: warning: {name} is too short to be masked in responses and logs")
         terminal.note(f"hint: secrets of {masks.MIN_CHARS} characters or more are masked")
+
+
+def _warn_of_routes(folder: Path, only: tuple[str, ...]) -> None:
+    """Of functions that are not there, or not yet: until they are, nobody has the secret."""
+    from lampyr import config
+    from lampyr.build.scan import scan
+    from lampyr.settings import did_you_mean
+
+    if not only:
+        return
+    root = project_in(folder)
+    try:
+        known = sorted(function.route for function in scan(root, config.load(root)).functions)
+    except LampyrError:
+        return  # `lampyr build` says what is wrong with it
+    for route in sorted(set(only).difference(known)):
+        terminal.note(f"lampyr: warning: there is no function {route}")
+        terminal.note(f"hint: {did_you_mean(route, known) or 'functions: ' + (', '.join(known) or 'none')}")
 
 
 def _entry(row: Row) -> dict[str, Any]:
