@@ -72,7 +72,6 @@ def written_forms(secret: str) -> dict[str, bytes]:
         "HTML, named letters": "".join(
             f"&{codepoint2name[ord(char)]};" if ord(char) in codepoint2name and char != '"' else char for char in secret
         ).encode(),
-        "HTML decimal, padded": "".join(f"&#{ord(char):03d};" for char in secret).encode(),
         "HTML hex, X": "".join(f"&#X{ord(char):X};" for char in secret).encode(),
         "HTML decimal": "".join(f"&#{ord(char)};" for char in secret).encode(),
         "HTML hex": "".join(f"&#x{ord(char):x};" for char in secret).encode(),

@@ -9,7 +9,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from html.entities import codepoint2name
-from itertools import chain
 from urllib.parse import quote, quote_plus
 
 # Shorter values are not masked: "true" or "3000" are part of ordinary text, and masking them would garble it.
@@ -126,7 +125,7 @@ def _percent_all(secret: str) -> Iterator[bytes]:
 
 def _percent_twice(secret: str) -> Iterator[bytes]:
     for once in {*_percent(secret), *_percent_all(secret)}:
-        for safe in _SAFE:
+        for safe in ("", "/"):
             escaped = quote(once, safe=safe).encode()
             yield escaped
             yield _lower_escapes(escaped)
@@ -249,8 +248,7 @@ ENCODERS: dict[str, Callable[[str], Iterator[bytes]]] = {
     "HTML decimal": _escape_all("&#%d;"),
     "HTML hex": _escape_all("&#x%x;"),
     "HTML hex, upper": _escape_all("&#x%X;"),
-    "HTML hex, upper X": lambda secret: chain(_escape_all("&#X%X;")(secret), _escape_all("&#X%x;")(secret)),
-    "HTML decimal, padded": _escape_all("&#%03d;"),
+    "HTML hex, upper X": _escape_all("&#X%X;"),
     "\\uXXXX": _escape_all("\\u%04x"),
     "\\uXXXX, upper": _escape_all("\\u%04X"),
     "\\xXX": _escape_all("\\x%02x"),
