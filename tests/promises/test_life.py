@@ -411,3 +411,48 @@ def test_a_traceback_is_shown_in_development_on_loopback_only(serve: Serve, host
     answer = server.get("/x")
     assert answer.error == "FUNCTION_INVOCATION_FAILED"
     assert ("OSError: no disk" in json.dumps(answer.json())) == shown
+
+
+EXHAUSTED = """
+    import asyncio
+    import os
+
+    rate_limit = "none"
+
+    async def GET(req):
+        if "wait" in req.query:
+            await asyncio.sleep(1)
+        if "bomb" in req.query:
+            raise MemoryError
+        if "careful" in req.query:
+            try:
+                raise MemoryError
+            except MemoryError:
+                pass
+        return f"{os.stat('/proc/self/ns/pid').st_ino} {os.getpid()}"
+"""
+
+
+@pytest.mark.parametrize("runtime", ["standard", "edge"])
+def test_an_instance_that_had_no_memory_left_is_followed_by_a_fresh_one(serve: Serve, runtime: str) -> None:
+    server = serve({"app/x/route.py": f'    runtime = "{runtime}"\n    max_instances = 1\n{EXHAUSTED}'})
+    first = server.get("/x").body
+    assert server.get("/x?careful").body == first, "what a handler has caught is its own affair"
+    assert server.get("/x?bomb").error == "FUNCTION_OUT_OF_MEMORY"
+    second = server.get("/x").body
+    assert second != first and server.get("/x").body == second
+    until(lambda: server.who_is(first.decode()) is None, "the first one to be gone")
+    assert "a process that served no request" not in "\n".join(server.lines)
+
+
+def test_what_runs_beside_it_finishes_in_peace(serve: Serve) -> None:
+    server = serve({"app/x/route.py": f'    runtime = "edge"\n{EXHAUSTED}'})
+    first = server.get("/x").body
+    beside: list[bytes] = []
+    thread = threading.Thread(target=lambda: beside.append(server.get("/x?wait").body))
+    thread.start()
+    time.sleep(0.3)
+    assert server.get("/x?bomb").error == "FUNCTION_OUT_OF_MEMORY"
+    assert server.get("/x").body != first
+    thread.join()
+    assert beside == [first]

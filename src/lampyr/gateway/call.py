@@ -316,6 +316,8 @@ class Call:
         elif kind != "cancelled":
             self.outcome = "error" if self.open else self.outcome
             self._service.log.failure(self, text)
+            if kind == "memory" and self.instance is not None:
+                self.instance.exhausted()
             code = "FUNCTION_OUT_OF_MEMORY" if kind == "memory" else "FUNCTION_INVOCATION_FAILED"
             more = {"traceback": self._service.replies.text(text)} if self._service.shows_tracebacks else {}
             self._answer_error(code, None, **more)

@@ -332,6 +332,10 @@ class Instance:
         """It has stopped."""
         self._pool.trust(self)
 
+    def exhausted(self) -> None:
+        """A handler had no memory left. What it was in the middle of, nobody knows: what else runs here may finish."""
+        self._pool.recycle(self, OUT_OF_MEMORY)
+
     def give_up(self, stream: int, reason: str) -> None:
         """A handler does not stop: its process ends, at once or when nobody else runs in it."""
         self._deaf.add(stream)
