@@ -84,6 +84,29 @@ def test_who_blocks_a_loop_is_named_and_then_replaced(serve: Serve) -> None:
     assert server.get("/x").body != first
 
 
+def test_nobody_is_sent_behind_a_handler_that_has_blocked_its_loop_for_two_seconds(serve: Serve) -> None:
+    """Also where its client has left: whoever is there already waits, whoever comes is served elsewhere."""
+    server = serve({"app/x/route.py": BLOCKING})
+    first = server.get("/x").body
+    with server.connect() as client:
+        client.sendall(b"GET /x?block=4.5 HTTP/1.1\r\nhost: x\r\n\r\n")
+        time.sleep(0.3)
+    time.sleep(2.2)
+    began_s = time.monotonic()
+    other = server.get("/x")
+    assert other.body != first and time.monotonic() - began_s < 1
+    assert not [line for line in server.lines if "blocked" in line], "nobody is named yet"
+
+
+def test_a_loop_that_was_silent_gets_requests_again(serve: Serve) -> None:
+    server = serve({"app/x/route.py": f"max_instances = 1\n{BLOCKING}"})
+    first = server.get("/x").body
+    blocking = Background(lambda: server.get("/x?block=3"))
+    time.sleep(2.5)
+    assert server.get("/x").body == first, "there is no other one: it waits"
+    assert blocking.result().body == first and server.get("/x").body == first
+
+
 def test_who_asks_behind_a_handler_that_is_being_ended_gets_another_instance(serve: Serve) -> None:
     """Between its 504 and its end 50 ms later nobody may join a loop that does not turn, to time out in there."""
     server = serve({"app/x/route.py": BLOCKING.replace("first_byte_timeout = 25", "max_duration = 1")})

@@ -61,6 +61,7 @@ class Instance:
         "send",
         "served",
         "shunned",
+        "silent",
         "since_s",
         "state",
         "takes_more",
@@ -91,6 +92,7 @@ class Instance:
         self.forked_s = monotonic()  # uvloop's own clock has whole milliseconds
         self.asked_s = 0.0  # since when its loop owes a sign of life (node/watch.py)
         self.blocked = False  # it owes that for long
+        self.silent = False  # it has not answered since the last look
         self.shunned = 0  # reasons why it gets no more requests for now
         self.first_bytes = 0  # of memory, after its first requests
         self.weighed = 0  # what it had served then when it was looked at

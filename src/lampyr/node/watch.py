@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from lampyr.node.pool import Pool
 
 LOOK_S = 1.0
-# A loop that does not turn for so long holds up all requests of its instance: its handler is named in the log...
+# A loop that has not turned since the last look gets no more requests until it does: they would wait behind its handler.
+# One that does not turn for so long holds up all requests of its instance: its handler is named in the log...
 NAMED_AFTER_S = 5.0
 # ...and then another instance takes its place.
 REPLACED_AFTER_S = 15.0
@@ -69,6 +70,9 @@ class Watch:
             instance.asked_s = now
             return
         silent_s = now - instance.asked_s
+        if not instance.silent and not instance.meter.starves(LOOK_S / 4):
+            instance.silent = True
+            self._pool.shun(instance)
         if silent_s >= REPLACED_AFTER_S:
             self._pool.tell(f"warning: an instance is replaced: {BLOCKED}")
             instance.kill(BLOCKED)
@@ -78,7 +82,6 @@ class Watch:
             )
             instance.print_stack()
             instance.blocked = True
-            self._pool.shun(instance)
 
     def answered(self, instance: Instance) -> None:
         """The loop of `instance` turns."""
@@ -86,8 +89,10 @@ class Watch:
             silent_s = monotonic() - instance.asked_s
             self._pool.tell(f"the event loop that was blocked turns again, after {silent_s:.0f} s")
             instance.blocked = False
-            self._pool.trust(instance)
         instance.asked_s = 0.0
+        if instance.silent:
+            instance.silent = False
+            self._pool.trust(instance)
 
     # --- wear
 
