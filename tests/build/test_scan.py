@@ -94,6 +94,15 @@ def test_app_without_a_route_is_a_warning(tmp_path: Path) -> None:
     assert not found.errors and "no functions" in told(found.warnings)
 
 
+def test_static_files_where_lampyrs_own_are_served_are_a_warning_that_names_them(tmp_path: Path) -> None:
+    found = project(tmp_path, {"app/a/route.py": GET, "public/_lampyr/env.js": "", "public/_lampyr/x/y.css": ""})
+    [warning] = found.warnings
+    assert not found.errors and warning.file == "public/_lampyr"
+    assert "never served" in warning.message and "public/_lampyr/env.js, public/_lampyr/x/y.css" in warning.message
+    found = project(tmp_path, {f"public/_lampyr/{number}.txt": "" for number in range(9)})
+    assert "and 6 more" in found.warnings[0].message
+
+
 def test_app_and_src_app_at_once_is_an_error(tmp_path: Path) -> None:
     found = project(tmp_path, {"app/a/route.py": GET, "src/app/b/route.py": GET})
     assert "both app/ and src/app/" in told(found.errors)

@@ -266,6 +266,13 @@ def test_outside_its_subtree_the_clean_path_is_the_only_one(target: str, locatio
     assert APPLICATION.resolve(target) == Moved(location)
 
 
+def test_where_an_application_has_an_unclean_path_as_written_no_file_is_meant() -> None:
+    found: Any = APPLICATION.resolve("/api/a.css/")
+    assert (found.path, found.file_path) == ("/api/a.css/", "")
+    found = APPLICATION.resolve("/api/a.css")
+    assert (found.path, found.file_path) == ("/api/a.css", "/api/a.css")
+
+
 def test_an_application_at_the_root_never_gets_another_host_from_a_backslash() -> None:
     table = Router([function("[[...path]]", asgi=True)])
     assert table.resolve("/\\evil.example/x") == Moved("/evil.example/x")

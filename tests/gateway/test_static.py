@@ -395,6 +395,9 @@ class TestWhatIsServed:
             (".git/config", "/.git/config", False),
             ("a/.hidden/b.txt", "/a/.hidden/b.txt", False),
             (".well-known/security.txt", "/.well-known/security.txt", False),
+            ("_lampyr/env.js", "/_lampyr/env.js", False),
+            ("_lampyr/index.html", "/_lampyr", False),
+            ("a/_lampyr/b.txt", "/a/_lampyr/b.txt", True),
         ],
     )
     def test_files(self, public: Path, file: str, path: str, served: bool) -> None:

@@ -235,3 +235,22 @@ def _never(exchange: Exchange) -> None:
 def _broken(exchange: Exchange) -> None:
     """A gateway with a fault."""
     raise ZeroDivisionError
+
+
+def test_below_an_application_a_file_has_one_spelling_and_others_are_the_applications(serve: Serve) -> None:
+    server = serve({
+        "public/style.css": "a file",
+        "public/_lampyr/env.js": "never served",
+        "app/[[...all]]/route.py": """
+            async def app(scope, receive, send):
+                if scope["type"] == "http":
+                    await send({"type": "http.response.start", "status": 200, "headers": []})
+                    await send({"type": "http.response.body", "body": scope["path"].encode()})
+        """,
+    })  # fmt: skip
+    assert server.get("/style.css").body == b"a file"
+    assert server.get("/style.css/").body == b"/style.css/"
+    assert server.get("//style.css").body == b"//style.css"
+    assert server.get("/nothing/").body == b"/nothing/"
+    assert server.get("/_lampyr/env.js").body.startswith(b"window.env")
+    server.log(r"^lampyr: warning: public/_lampyr: never served, .*public/_lampyr/env\.js$")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -89,6 +90,12 @@ def in_public(public: Path, files: Mapping[str, Sequence[str]]) -> Iterator[tupl
         for name in ("/".join(names), "/".join([*names, "index.html"])):
             if name and (public / name).is_file():
                 yield file, name
+
+
+def never_served(public: Path) -> tuple[str, ...]:
+    """The files inside `public` at paths that are Lampyr's own, from `public` on."""
+    found = (Path(folder, name) for folder, _, names in os.walk(public / RESERVED) for name in names)
+    return tuple(sorted(file.relative_to(public).as_posix() for file in found))
 
 
 def _listed(files: Sequence[str]) -> str:

@@ -8,10 +8,13 @@ from pathlib import Path
 from lampyr.build import conflicts, folders, routefile
 from lampyr.build.folders import ROUTE_FILE
 from lampyr.config import Config
-from lampyr.core.segments import public_name
+from lampyr.core.segments import RESERVED, public_name
 from lampyr.errors import ProjectError
 from lampyr.settings import did_you_mean
 from lampyr.types import Function, Problem, Project
+
+# Files that one warning names.
+MOST_NAMED = 5
 
 
 def scan(root: Path, config: Config, home: Path | None = None) -> Project:
@@ -42,6 +45,8 @@ def scan(root: Path, config: Config, home: Path | None = None) -> Project:
         for file in files:
             functions[file] = replace(functions[file], problem=functions[file].problem or problem)
     errors += _unknown_routes(functions, config)
+    if public is not None and (files := conflicts.never_served(public)):
+        warnings.append(_never_served(files))
     if not functions:
         warnings.append(_no_functions(relative(root, app)))
     return Project(
@@ -78,6 +83,14 @@ def app_folder(root: Path) -> tuple[Path, list[Problem]]:
         return found[0], []
     message = "the project has both app/ and src/app/"
     return found[0], [Problem(file="src/app", line=None, message=message, hint="keep one; app/ is read meanwhile")]
+
+
+def _never_served(files: tuple[str, ...]) -> Problem:
+    """Static files that a request can never mean."""
+    named = ", ".join(f"public/{file}" for file in files[:MOST_NAMED])
+    more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
+    message = f"never served, because /{RESERVED} is Lampyr's own: {named}{more}"
+    return Problem(file=f"public/{RESERVED}", line=None, message=message, hint="move it elsewhere in public/")
 
 
 def _no_functions(app: str) -> Problem:

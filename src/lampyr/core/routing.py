@@ -19,8 +19,9 @@ class Match(NamedTuple):
 
     `path` is clean and percent-encoded; for an ASGI application in a catch-all folder it is as the client wrote it,
     dot segments resolved. `query` is raw, without "?". `file_path` is the decoded clean path, to look up static files
-    (a slash that was encoded stays "%2F" there: no file can be meant). `root_path` is for ASGI applications: the
-    decoded path of the folder they are in, "" at the root.
+    (a slash that was encoded stays "%2F" there: no file can be meant), and empty where an application has an unclean
+    path as it was written. `root_path` is for ASGI applications: the decoded path of the folder they are in, "" at the
+    root.
     """
 
     function: Function
@@ -138,6 +139,8 @@ class Router:
             file_path = "/" + "/".join([segment.replace("/", "%2F") for segment in clean.segments])
         if target is None:
             return Missing(file_path, query)
+        if not clean.tidy:
+            file_path = ""  # an application's own spelling, and no file's
         function = target.function
         params: dict[str, str | list[str]] = {name: clean.segments[index] for index, name in target.names}
         if target.rest is not None and len(clean.segments) > target.start:

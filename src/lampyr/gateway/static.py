@@ -15,6 +15,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lampyr.core.segments import RESERVED
 from lampyr.gateway import answers, conditional, media_types
 from lampyr.gateway.answers import Headers
 
@@ -84,6 +85,8 @@ class Files:
             return
         for entry in entries:
             if entry.name.startswith(".") or not _is_text(entry.name) or len(parts) >= _DEEPEST:
+                continue
+            if not url and entry.name == RESERVED:  # what is Lampyr's own no project answers
                 continue
             link = entry.is_symlink()
             inner = self._inside(entry.path) if link else (*parts, entry.name)

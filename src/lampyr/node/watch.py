@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lampyr.node.pool import Pool
 
 LOOK_S = 1.0
-# A loop that has not turned since the last look gets no more requests until it does: they would wait behind its handler.
+# A loop that has not turned since the last look gets no more requests until it does: they would wait for its handler.
 # One that does not turn for so long holds up all requests of its instance: its handler is named in the log...
 NAMED_AFTER_S = 5.0
 # ...and then another instance takes its place.
