@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -318,9 +319,29 @@ def test_a_dead_gateway_leaves_nothing_behind(tier: tuple[str, Server]) -> None:
     assert answer.status == 200, "\n".join([answer.body.decode(), *server.lines[-60:]])
 
 
+def test_doctor_says_whether_other_processes_can_be_seen(tier: tuple[str, Server]) -> None:
+    name, server = tier
+    gateway = server.find("lampyr.gateway").pid
+    found = server.get(f"/attacker/processes?pid={gateway}").json()
+    seen = gateway in found["seen"] or "lampyr.gateway" in found["command lines"]
+    promises = {one["name"]: one for one in json.loads(doctor(name, "--json").stdout)}
+    assert promises["processes of others"]["holds"] == (not seen), found
+
+
+def doctor(tier: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    user, walls = ("54321" if "ordinary" in tier else "0"), ("container" if "container" in tier else "open")
+    command = [sys.executable, str(ORDINARY), user, walls, sys.executable, "-m", "lampyr", "doctor", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 def test_doctor_names_the_fallbacks(tier: tuple[str, Server]) -> None:
     name, _ = tier
-    user, walls = ("54321" if "ordinary" in name else "0"), ("container" if "container" in name else "open")
-    command = [sys.executable, str(ORDINARY), user, walls, sys.executable, "-m", "lampyr", "doctor", "--strict"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "lampyr: error:" in done.stderr, done
+    done = doctor(name, "--strict")
+    assert done.returncode == 1 and "lampyr: error:" in done.stderr and "hint:" in done.stderr, done
+    told = doctor(name, "--strict", "--json")
+    assert told.returncode == 1 and told.stderr, told
+    falls_short = {one["name"] for one in json.loads(told.stdout) if not one["holds"]}
+    if "ordinary" in name:
+        assert {"memory", "process limit", "processor"} <= falls_short
+    if "container" in name:
+        assert {"temporary files", "processes of others", "children"} <= falls_short

@@ -40,12 +40,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def address(server: Server) -> str:
-    """What `lampyr console` prints."""
-    return command(server, "--json")["url"]
-
-
 def command(server: Server, *arguments: str) -> dict[str, str]:
     done = [sys.executable, "-m", "lampyr", "console", str(server.root), *arguments]
     found: dict[str, str] = json.loads(subprocess.run(done, capture_output=True, text=True, check=True).stdout)

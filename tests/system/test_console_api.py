@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from typing import Any
@@ -36,14 +34,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         for path in ("/api/echo", "/api/broken"):
             server.get(path)
         yield server
-
-
-@pytest.fixture(scope="module")
-def address(server: Server) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "lampyr", "console", str(server.root)], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 def headers(address: str) -> dict[str, str]:

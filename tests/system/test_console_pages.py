@@ -103,14 +103,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def address(server: Server) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "lampyr", "console", str(server.root)], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-@pytest.fixture(scope="module")
 def chrome(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """A browser that has opened the address once."""
     chrome = chromium.start(tmp_path_factory.mktemp("profile"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,7 +14,7 @@ from lampyr.console.facts import Facts
 from lampyr.console.line import Line
 from lampyr.console.token import Token
 from lampyr.runtime import sandbox
-from lampyr.runtime.channel import Channel, ChannelError, Message
+from lampyr.runtime.channel import Channel, ChannelError, Message, introduced
 
 # A page that is open, and a Prometheus that comes every minute, keep a connection.
 IDLE_S = 90.0
@@ -87,15 +86,12 @@ class Console:
 
 def main() -> None:
     sandbox.close_memory()
-    supervisor = Channel.from_fd(int(sys.argv[1]))
-    received = supervisor.receive()
-    if received is not None:
-        told, fds = received
+    supervisor, told, fds = introduced()
 
-        async def run() -> None:
-            await Console(supervisor, told, socket.socket(fileno=fds[0])).run()
+    async def run() -> None:
+        await Console(supervisor, told, socket.socket(fileno=fds[0])).run()
 
-        asyncio.run(run())
+    asyncio.run(run())
 
 
 if __name__ == "__main__":

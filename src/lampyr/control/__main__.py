@@ -6,7 +6,6 @@ import json
 import os
 import select
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -36,7 +35,7 @@ from lampyr.core.traceparent import Sampling
 from lampyr.errors import LampyrError, StateError
 from lampyr.ledger.counters import Counters
 from lampyr.runtime import sandbox
-from lampyr.runtime.channel import Channel, Message, parcel, unpack
+from lampyr.runtime.channel import Channel, Message, introduced, parcel, unpack
 from lampyr.types import PREVIEW, Function, Problem, Project
 
 # Between requests the disk is looked at this often, so that an import begins while the person still reaches for
@@ -538,13 +537,10 @@ def _exporter(told: Message) -> Exporter | None:
 
 def main() -> None:
     sandbox.close_memory()
-    supervisor = Channel.from_fd(int(sys.argv[1]))
-    received = supervisor.receive()
-    if received is not None:
-        told, fds = received
-        bookkeeper = Bookkeeper(Path(told["ledger"]), told["ledger_days"], _exporter(told))
-        bookkeeper.start()
-        Control(supervisor, told, socket.socket(fileno=fds[0]), bookkeeper).run()
+    supervisor, told, fds = introduced()
+    bookkeeper = Bookkeeper(Path(told["ledger"]), told["ledger_days"], _exporter(told))
+    bookkeeper.start()
+    Control(supervisor, told, socket.socket(fileno=fds[0]), bookkeeper).run()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def _of_the_room(means: Mapping[str, Any]) -> list[Promise]:
     if room:
         alone = f"PID {space}" + (" and a user id for each function" if users else "")
     elif users:
-        alone = "a user id for each function"
+        alone = "a user id for each function: names of others can be seen, and no more"
     else:
         alone = "Landlock, version 6 or newer" if landlock >= 6 else "nothing"
     ends = f"PID {space}: the snapshot is their init" if room else "the snapshot adopts and ends orphans"
@@ -61,7 +61,7 @@ def _of_the_room(means: Mapping[str, Any]) -> list[Promise]:
         Promise("temporary files", "temporary files are private, limited and gone with the instance", tmp, room, ROOT),
         Promise(
             "processes of others", "a function cannot see, signal, trace or read other processes",
-            alone, bool(room or (users and landlock)), ROOT,
+            alone, room, ROOT,
         ),
         Promise("children", "no process that an instance started outlives it", ends, room, ROOT),
         Promise(

@@ -6,6 +6,7 @@ import array
 import json
 import os
 import socket
+import sys
 from typing import Any
 
 LENGTH_BYTES = 4
@@ -174,3 +175,12 @@ class Channel:
             raise ChannelError("a message came without its descriptors")
         fds, self._fds = self._fds[:count], self._fds[count:]
         return message, fds
+
+
+def introduced() -> tuple[Channel, Message, list[int]]:
+    """In a process of the supervisor's: the channel to it, and what it says first. Exits where nobody is there."""
+    supervisor = Channel.from_fd(int(sys.argv[1]))
+    received = supervisor.receive()
+    if received is None:
+        sys.exit(0)
+    return supervisor, *received

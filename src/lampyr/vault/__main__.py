@@ -11,7 +11,6 @@ import json
 import os
 import select
 import socket
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +21,7 @@ from lampyr.build import environment, handout
 from lampyr.build.brokering import Brokered
 from lampyr.errors import LampyrError, VaultError
 from lampyr.runtime import sandbox
-from lampyr.runtime.channel import Channel, ChannelError, Message, parcel
+from lampyr.runtime.channel import Channel, ChannelError, Message, introduced, parcel
 from lampyr.types import PREVIEW, PRODUCTION, Function, Project, Secret, Settings
 from lampyr.vault import held
 from lampyr.vault.place import Place, Stamp
@@ -271,11 +270,8 @@ def _parcel(content: object) -> int:
 
 def main() -> None:
     sandbox.close_memory()
-    supervisor = Channel.from_fd(int(sys.argv[1]))
-    received = supervisor.receive()
-    if received is not None:
-        told, fds = received
-        Keeper(told, fds[0]).run(supervisor)
+    supervisor, told, fds = introduced()
+    Keeper(told, fds[0]).run(supervisor)
 
 
 if __name__ == "__main__":
