@@ -63,6 +63,12 @@ class StateError(LampyrError):
     code = "STATE"
 
 
+class PackagesError(StateError):
+    """What a deployment asks for has to be installed first."""
+
+    code = "PACKAGES"
+
+
 class PortError(LampyrError):
     """The address cannot be listened on."""
 

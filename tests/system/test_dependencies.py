@@ -253,6 +253,21 @@ def test_a_deployment_keeps_its_packages_and_a_broken_one_changes_nothing(shop: 
     assert version(again) == "1.0" and "the project's files are those of" in "\n".join(again.lines)
 
 
+def test_a_rollback_installs_what_the_environment_has_lost(shop: Shop) -> None:
+    venv, uv, env = shop.root / ".venv", find_uv_bin(), {**os.environ, **shop.env}
+    python = ("--python", venv / "bin/python")
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, venv], check=True)
+    subprocess.run([uv, "pip", "install", "-q", *python, "lamp==1.0"], check=True, env=env)
+    server = shop.serve({"requirements.txt": "lamp==1.0\n", "app/one/route.py": LAMP})
+    assert server.get("/one").json()["file"].startswith(str(venv))
+    server.write("requirements.txt", "lamp==2.0\n")
+    assert shop.lampyr("deploy", shop.root).returncode == 0
+    subprocess.run([uv, "pip", "uninstall", "-q", *python, "lamp"], check=True, env=env)
+    done = shop.lampyr("rollback", shop.root)
+    assert done.returncode == 0, done.stderr
+    assert version(server) == "1.0" and "/.lampyr/packages/" in server.get("/one").json()["file"]
+
+
 def test_packages_from_the_index_of_this_machine(shop: Shop) -> None:
     """The real one, where there is a network."""
     shop.env = {}

@@ -31,11 +31,15 @@ class Supplier:
     """Looks for what functions ask for, and installs it. `process` is the environment that has the way to an index.
 
     `tell` hears what is being done. `failed` are problems of earlier tries, by key: they are not tried again.
-    `there` is the environment that was looked at last.
+    `there` is the environment that was looked at last; `apart`: what that has counts for nothing, as it is not the
+    server's.
     """
 
-    def __init__(self, state: Path, process: Mapping[str, str], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, state: Path, process: Mapping[str, str], tell: Callable[[str], None], *, apart: bool = False
+    ) -> None:
         self._state = state
+        self._apart = apart
         self._sets = Sets(state)
         self._tell = tell
         self._installs = ""
@@ -88,9 +92,9 @@ class Supplier:
         if venv is not None:
             self._sets.mark(asked, PROJECT if project.root == project.home else project.root.name)
             return packages.of_set(project, venv, asked.source)
-        if self._sets.is_here(asked, there) or self._sets.look(asked, there, self._uv):
-            return there
-        return None
+        if self._apart or not (self._sets.is_here(asked, there) or self._sets.look(asked, there, self._uv)):
+            return None
+        return there
 
     def install(self, missing: Mapping[str, Asked]) -> None:
         """Install what `look` has found missing. What goes wrong is in `failed` then. Raises StateError."""

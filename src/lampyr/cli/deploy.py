@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lampyr.cli import terminal
 from lampyr.cli.place import folder_argument, project_in, state_in, state_option
-from lampyr.errors import LampyrError
+from lampyr.errors import LampyrError, PackagesError
+
+if TYPE_CHECKING:
+    from lampyr.control.registry import Registry
 
 COLUMNS = ("DEPLOYMENT", "MADE", "STATE", "URL")
 # Its functions are imported, and that may take a minute each.
@@ -30,34 +35,8 @@ def deploy(folder: Path, preview: bool, state_dir: Path | None, as_json: bool) -
     It serves once each of its functions has been imported and has proved its health. One that cannot changes nothing.
     """
     root = project_in(folder)
-    _supply(root, state_dir)
-    _tell(_ask(root, state_dir, "deploy", root=str(root), preview=preview), as_json)
-
-
-def _supply(root: Path, state_dir: Path | None) -> None:
-    """Have the packages installed that the project asks for. Here: the server goes on with what it does meanwhile.
-
-    Whatever else is wrong with the project the server says. Raises BuildError, or StateError where no server runs.
-    """
-    from lampyr import config
-    from lampyr.build.progress import Progress
-    from lampyr.build.scan import scan
-    from lampyr.build.supply import Supplier
-    from lampyr.control.releases import broken
-
-    try:
-        project = scan(root, config.load(root))
-    except LampyrError:
-        return
-    with Progress() as progress:
-        supplier = Supplier(state_in(root, state_dir), os.environ, progress.at)
-        supply = supplier.look(project)
-        if supply.missing:
-            _ask(root, state_dir, "deployments")  # nobody waits for an install before he is told that nobody is there
-            supplier.install(supply.missing)
-            supply = supplier.look(project)
-    if supply.problems:
-        raise broken(supply.problems)
+    _install(root, root, state_in(root, state_dir), apart=False)
+    _tell(_change(root, state_dir, "deploy", lambda _: [root], root=str(root), preview=preview), as_json)
 
 
 @click.command
@@ -83,7 +62,7 @@ def rollback(id: str | None, folder: Path | None, state_dir: Path | None, as_jso
     where = folder or Path()
     if id is not None and folder is None and os.path.isdir(id):
         where, id = Path(id), None
-    _tell(_ask(where, state_dir, "rollback", id=id), as_json)
+    _tell(_change(where, state_dir, "rollback", partial(_meant, id), id=id), as_json)
 
 
 @click.command
@@ -93,13 +72,65 @@ def rollback(id: str | None, folder: Path | None, state_dir: Path | None, as_jso
 @json_option
 def promote(id: str, folder: Path, state_dir: Path | None, as_json: bool) -> None:
     """Switch the server that runs for DIR to the preview ID."""
-    _tell(_ask(folder, state_dir, "promote", id=id), as_json)
+    _tell(_change(folder, state_dir, "promote", partial(_meant, id), id=id), as_json)
 
 
 def _ask(folder: Path, state_dir: Path | None, do: str, **more: Any) -> Any:
     from lampyr.control import door
 
     return door.ask(state_in(folder, state_dir), do, patience_s=PATIENCE_S, **more)
+
+
+def _change(
+    folder: Path, state_dir: Path | None, do: str, copies: Callable[[Registry], list[Path]], **more: Any
+) -> Any:
+    """`_ask`, and again where the server has not the packages for it: then what `copies` ask for is installed first."""
+    from lampyr.control.registry import Registry
+
+    try:
+        return _ask(folder, state_dir, do, **more)
+    except LampyrError as error:
+        if error.code != PackagesError.code:
+            raise
+    root, state = project_in(folder), state_in(folder, state_dir)
+    for copy in copies(Registry(state, root)):
+        _install(root, copy, state, apart=True)
+    return _ask(folder, state_dir, do, **more)
+
+
+def _meant(wanted: str | None, registry: Registry) -> list[Path]:
+    """The files of the deployment whose id begins so, or of the one before."""
+    index = registry.read()
+    found = [id for id in index.deployments if id.startswith(wanted)] if wanted else [index.before]
+    return [registry.folder(id) for id in found if id is not None]
+
+
+def _install(root: Path, copy: Path, state: Path, *, apart: bool) -> None:
+    """Have installed what `copy` asks for, the project at `root` or a deployment of it. `apart`: see build.supply.
+
+    It is done here, so that the server goes on meanwhile. Whatever else is wrong with the files the server says. Raises
+    BuildError, or StateError where no server runs.
+    """
+    from lampyr import config
+    from lampyr.build.progress import Progress
+    from lampyr.build.scan import scan
+    from lampyr.build.supply import Supplier
+    from lampyr.control import door
+    from lampyr.control.releases import broken
+
+    try:
+        project = scan(copy, config.load(copy), root)
+    except LampyrError:
+        return
+    with Progress() as progress:
+        supplier = Supplier(state, os.environ, progress.at, apart=apart)
+        supply = supplier.look(project)
+        if supply.missing:
+            door.ask(state, "deployments")  # nobody waits for an install before he is told that nobody is there
+            supplier.install(supply.missing)
+            supply = supplier.look(project)
+    if supply.problems:
+        raise broken(supply.problems)
 
 
 def _tell(done: dict[str, Any], as_json: bool) -> None:

@@ -32,7 +32,7 @@ from lampyr.control.sealed import Sealed, Unreachable
 from lampyr.control.thresholds import Notice, Thresholds
 from lampyr.control.webhook import Webhook
 from lampyr.core.traceparent import Sampling
-from lampyr.errors import LampyrError, StateError
+from lampyr.errors import LampyrError, PackagesError, StateError
 from lampyr.ledger.counters import Counters
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, Message, introduced, parcel, unpack
@@ -404,8 +404,8 @@ class Control:
         supply = self._supplier.look(scan(root, settings, self.root))
         if supply.missing:
             files = ", ".join(sorted(one.file for one in supply.missing.values()))
-            hint = "`lampyr deploy` and `lampyr start` do that, with the same Python as the server"
-            raise StateError(f"what {files} of {id} asks for is not installed", hint)
+            hint = "`lampyr start` installs it, and so do `deploy`, `rollback` and `promote`"
+            raise PackagesError(f"what {files} of {id} asks for is not installed", hint)
         return self._release(id, supply.project, supply.packages, settings, lambda _: id, environment)
 
     def _release(
