@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -537,6 +538,7 @@ def _exporter(told: Message) -> Exporter | None:
 
 def main() -> None:
     sandbox.close_memory()
+    gc.set_threshold(50_000, 20, 50)  # rows of the ledger are thousands of tuples at a time, in no rings
     supervisor, told, fds = introduced()
     bookkeeper = Bookkeeper(Path(told["ledger"]), told["ledger_days"], _exporter(told))
     bookkeeper.start()

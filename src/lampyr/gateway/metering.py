@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from lampyr.gateway.budgets import Allowances
 from lampyr.ledger import records
 from lampyr.ledger.journal import Journal
-from lampyr.ledger.records import CLOSE, CLOSE_STRUCT, KIND_AT, OPEN, OPEN_STRUCT, OUTCOME_NUMBER, Origin
+from lampyr.ledger.records import CLOSE, CLOSE_STRUCT, OPEN, OPEN_STRUCT, OUTCOME_NUMBER, Origin
 
 if TYPE_CHECKING:
     from lampyr.gateway.call import Call
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # What a cancelled handler or `after()` used beyond this is added to a row that is closed already.
 WORTH_NS = 1000
 
+# A struct is packed field by field, so the kind at the end of a record comes last (see ledger/records.py).
 # Final: compiled code then finds them without looking them up.
 _pack_open: Final = OPEN_STRUCT.pack_into
 _pack_close: Final = CLOSE_STRUCT.pack_into
@@ -52,11 +53,10 @@ class Book:
         journal.at = at + _CLOSE_BYTES
         # fmt: off
         _pack_close(
-            journal.map, at, _CLOSE_BYTES, 0, id.encode(), self._origin, status, False, _NUMBER[outcome],
+            journal.map, at, _CLOSE_BYTES, CLOSE, id.encode(), self._origin, status, False, _NUMBER[outcome],
             0.0, 0.0, 0.0, 0, 0, 0.0, 0, sent, CLOSE,
         )
         # fmt: on
-        journal.map[at + KIND_AT] = CLOSE
 
     def open(self, call: Call) -> None:
         """An instance is about to see it."""
@@ -66,8 +66,7 @@ class Book:
             journal.write(records.opened(records.Opened(call.id, self._origin)))
             return
         journal.at = at + _OPEN_BYTES
-        _pack_open(journal.map, at, _OPEN_BYTES, 0, call.id.encode(), self._origin, OPEN)
-        journal.map[at + KIND_AT] = OPEN
+        _pack_open(journal.map, at, _OPEN_BYTES, OPEN, call.id.encode(), self._origin, OPEN)
 
     def close(self, call: Call, now_s: float) -> None:
         """The last byte of its answer is about to leave, or there will be none."""
@@ -96,12 +95,11 @@ class Book:
         journal.at = at + _CLOSE_BYTES
         # fmt: off
         _pack_close(
-            journal.map, at, _CLOSE_BYTES, 0, call.id.encode(), self._origin, call.status, call.cold,
+            journal.map, at, _CLOSE_BYTES, CLOSE, call.id.encode(), self._origin, call.status, call.cold,
             _NUMBER[call.outcome], queue_ms, init_ms, duration_ms, cpu_ns, peak_kib, gb_s,
             call.bytes_in, call.bytes_out, CLOSE,
         )
         # fmt: on
-        journal.map[at + KIND_AT] = CLOSE
 
     def streamed(self, call: Call, first_s: float) -> None:
         """Its body came in pieces; the first one left then."""

@@ -19,6 +19,8 @@ from lampyr.ledger.records import KIND_AT, Record
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 READ_BYTES = 256 * 1024
+# A new segment is written in so many, all of them the same zeros.
+PIECES = 64
 # After a disk was full, how long until the next attempt.
 RETRY_S = 5.0
 
@@ -85,7 +87,7 @@ def _segment(folder: Path, size: int) -> mmap.mmap:
     path = folder / name(max(numbers(folder), default=0) + 1)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        if os.write(fd, bytes(size)) < size:
+        if os.writev(fd, [bytes(-(-size // PIECES))] * PIECES) < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return mmap.mmap(fd, size)
     except OSError:

@@ -1,8 +1,8 @@
 """What stands in the journal: a record of a few bytes for each thing that happened.
 
-A record begins with its length and its kind and ends with its kind once more. It is written with a kind of 0, which
-nobody reads, and gets its kind last: so whoever is killed in the middle of it has written nothing. The kind at its end
-tells a record from one of which the machine's end left the first page only.
+A record begins with its length and its kind and ends with its kind once more, where 0 was before. One of the two is
+written last: so whoever is killed in the middle of it has written nothing. The kind at its end also tells a record from
+one of which the machine's end left the first page only.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ HEADER = Struct("<HB")
 _HEADER_BYTES: Final[int] = HEADER.size
 OPEN_STRUCT = Struct("<HB24sqB")
 CLOSE_STRUCT = Struct("<HB24sqHBBdddQIdQQB")
+# The same as they are read: what stands between their kinds.
+_OPENED, _CLOSED = Struct("<24sq"), Struct("<24sqH?BdddQIdQQ")
 AMEND_STRUCT = Struct("<HB24sqQB")
 TRACE_STRUCT = Struct("<HB24s16s8sBB")
 STREAM_STRUCT = Struct("<HB24sqdB")
@@ -216,27 +218,22 @@ def _framed(kind: int, body: bytes) -> bytes:
 def read(data: bytes) -> tuple[list[Record], int]:
     """The records at the beginning of `data`, and where they end: before what is not (yet) a whole record."""
     found: list[Record] = []
-    at, size = 0, len(data)
+    at, size, add = 0, len(data), found.append
     while at + _HEADER_BYTES <= size:
         kind, end = data[at + KIND_AT], at + (data[at] | data[at + 1] << 8)
         if kind == 0 or end <= at + _HEADER_BYTES or end > size or data[end - 1] != kind:
             break
+        # Most of the journal is these two: made without the constructors of their classes, which take half the time.
         if kind == CLOSE:
-            found.append(_read_closed(data, at))
+            id, origin, status, cold, outcome, *figures = _CLOSED.unpack_from(data, at + _HEADER_BYTES)
+            add(_tuple(Closed, (id.decode("latin-1"), origin, status, cold, OUTCOMES[outcome], *figures)))
         elif kind == OPEN:
-            _, _, id, origin, _ = OPEN_STRUCT.unpack_from(data, at)
-            found.append(Opened(id.decode("latin-1"), origin))
+            id, origin = _OPENED.unpack_from(data, at + _HEADER_BYTES)
+            add(_tuple(Opened, (id.decode("latin-1"), origin)))
         else:
-            found.append(_decoded(kind, data, at, end))
+            add(_decoded(kind, data, at, end))
         at = end
     return found, at
-
-
-def _read_closed(data: bytes, at: int) -> Closed:
-    """In half the time of `Closed(...)`, because most of the journal is this."""
-    _, _, id, origin, status, cold, outcome, *figures, _ = CLOSE_STRUCT.unpack_from(data, at)
-    row: Closed = _tuple(Closed, (id.decode("latin-1"), origin, status, cold != 0, OUTCOMES[outcome], *figures))
-    return row
 
 
 def _decoded(kind: int, data: bytes, at: int, end: int) -> Record:
