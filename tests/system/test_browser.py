@@ -48,11 +48,13 @@ def browser(tmp_path: Path) -> Iterator[Chrome]:
 
 @pytest.fixture
 def server(serve: Serve, tmp_path: Path) -> Server:
-    """`lampyr start` on what `lampyr init --template chat` makes."""
+    """`lampyr start` on what `lampyr init --template chat` makes, but that a model without a core has more time."""
     made = tmp_path / "made"
     lampyr = Path(sys.executable).parent / "lampyr"
     subprocess.run([lampyr, "init", made, "--template", "chat"], check=True, capture_output=True)
-    return serve({str(path.relative_to(made)): path.read_text() for path in made.rglob("*") if path.is_file()})
+    files = {str(path.relative_to(made)): path.read_text() for path in made.rglob("*") if path.is_file()}
+    files["app/api/chat/route.py"] += f"\nfirst_byte_timeout = {ANSWER_WITHIN_S}\n"
+    return serve(files)
 
 
 @pytest.fixture
