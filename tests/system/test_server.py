@@ -364,7 +364,7 @@ def test_a_state_folder_that_cannot_be_written_for_a_while_is_no_end_of_a_functi
     tmp.rename(tmp.with_name("elsewhere"))
     tmp.touch()
     server.write("app/x/route.py", "def GET(): return 'new'\n")
-    assert server.get("/x").error == "FUNCTION_INVOCATION_FAILED"
+    assert server.get("/x").error == "FUNCTION_THROTTLED"
     server.log("error: /x: it cannot be imported: .*: the server cannot make its process: .*Not a directory")
     tmp.unlink()
     tmp.with_name("elsewhere").rename(tmp)
