@@ -91,6 +91,25 @@ def test_a_function_cannot_write_into_its_packages(shop: Shop) -> None:
     assert version(server) == "1.0"
 
 
+def test_no_package_takes_the_place_of_lampyr_or_of_the_standard_library(shop: Shop) -> None:
+    files = dict.fromkeys(("lampyr/__init__.py", "json/__init__.py", "ssl.py"), "raise SystemExit('not mine')\n")
+    wheel(shop.wheels, "taker", "1.0", {**files, "taker.py": "WORD = 'taken'\n"})
+    code = """
+        import json, ssl, sys
+        import lampyr, taker
+        from lampyr import Response
+
+        async def POST(req):
+            form = await req.form()
+            return Response.json({"word": form.get("word"), "lampyr": lampyr.__file__, "taker": taker.WORD})
+    """
+    server = shop.serve({"requirements.txt": "taker\nlampyr==0.0.1\n", "app/one/route.py": code})
+    answer = server.request("POST", "/one", "word=x", {"content-type": "application/x-www-form-urlencoded"})
+    assert answer.status == 200, (answer.body, server.lines[-10:])
+    found = answer.json()
+    assert found["word"] == "x" and found["taker"] == "taken" and "/.lampyr/" not in found["lampyr"]
+
+
 def test_build_names_packages_of_the_set_and_who_imports_them(shop: Shop) -> None:
     wheel(shop.wheels, "lantern", "1.0", {"lantern/__init__.py": "import lamp\n"}, requires=["lamp<2"])
     write(shop.root, {"requirements.txt": "lantern\n", "app/one/route.py": "import lantern\n" + LAMP})
