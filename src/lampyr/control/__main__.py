@@ -29,6 +29,7 @@ from lampyr.control.fetch import Fetch
 from lampyr.control.otel import Exporter
 from lampyr.control.registry import Registry
 from lampyr.control.releases import Release, Releases
+from lampyr.control.saves import Saves
 from lampyr.control.sealed import Sealed, Unreachable
 from lampyr.control.thresholds import Notice, Thresholds
 from lampyr.control.webhook import Webhook
@@ -56,11 +57,8 @@ class Control:
         self.shows_tracebacks = self.development and bool(told["loopback"])
         self.gateway: Channel | None = None
         self.serving: Release | None = None
-        self._state: tree.State = {}
-        self._public: tree.State = {}
-        self._loaded: dict[str, set[str]] = {}
+        self._saves = Saves(self.root)
         self._weights = Weights()
-        self._generation: dict[str, int] = {}
         self._unshared: dict[str, frozenset[Problem]] = {}  # by route
         self._warned: frozenset[Problem] = frozenset()
         self._sealed = Sealed()
@@ -226,12 +224,8 @@ class Control:
                 self._send({"checked": message["check"]})
         elif "loaded" in message:
             facts = json.loads(unpack(fds[0]))
-            files = facts["files"]
-            self._weights.loaded(message["loaded"], files)
-            if files is None:
-                self._loaded.pop(message["loaded"], None)
-            else:
-                self._loaded[message["loaded"]] = set(files)
+            self._weights.loaded(message["loaded"], facts["files"])
+            self._saves.loaded(message["loaded"], facts["files"])
             self._warn_of_import(message["loaded"], facts)
         elif "users" in message:
             self._broker.tell("users", fds[0])
@@ -296,37 +290,34 @@ class Control:
         if self._releases is not None:
             self._begin(self._releases)
             return
-        state = tree.look(self.root)
-        public = tree.files_in(self.root / "public")
+        saves, saved = self._saves, self._saves.look()
         if self._supplier.has_news():
             self._supplier.failed.clear()
-        elif self.serving is not None and state == self._state and public == self._public:
+        elif self.serving is not None and not saved:
             self._stop_fetching()
             return
-        if self._fetched != (state, public):
+        if self._fetched != saves.now:
             self._supplier.failed.clear()  # somebody has saved something: another try
         elif self._fetch is not None:
             return
-        touched = tree.changed(self._state, state)
-        added = {path for path in touched if (path in state) != (path in self._state)}
         started = time.perf_counter()
         try:
             settings = config.load(self.root)
             supply = self._supplier.look(scan(self.root, settings))
-            if self._fetches(supply, state, public):
+            if self._fetches(supply):
                 return
-            self._state, self._public = state, public
             project = supply.project
-            self._age(project, touched, everything=bool(added) or any(_for_all(path) for path in touched))
+            saves.age(project)
+            saves.tried()
             before = self.serving
             id = f"{time.time_ns() // 1_000_000:011x}"
-            release = self._release(id, project, supply.packages, settings, self._version, self.mode)
+            release = self._release(id, project, supply.packages, settings, saves.version, self.mode)
         except LampyrError as error:
-            self._state, self._public = state, public
+            saves.tried()
             self._failed(error)
             return
         except Unreachable:
-            self._state = {}  # there will be another vault process, and then another look
+            saves.forget()  # there will be another vault process, and then another look
             return
         self._serve(release)
         self._deploy(release)
@@ -341,12 +332,12 @@ class Control:
                 self._send({"log": f"error: {problem}"})
         self._warned = frozenset(release.judged.warnings)
 
-    def _fetches(self, supply: Supply, state: tree.State, public: tree.State) -> bool:
+    def _fetches(self, supply: Supply) -> bool:
         """Have what is missing installed; whether that is being done. What serves goes on serving meanwhile."""
         if not supply.missing:
             self._stop_fetching()
             return False
-        self._fetched = state, public
+        self._fetched = self._saves.now
         if self._fetch is None or self._fetch.missing.keys() != supply.missing.keys():
             self._stop_fetching()
             self._fetch = Fetch(supply.missing, self._state_dir, self._way)
@@ -387,7 +378,9 @@ class Control:
                 release = self._releases.renew(before.id)
             else:
                 id = f"{time.time_ns() // 1_000_000:011x}"
-                release = self._release(id, before.project, before.packages, before.settings, self._version, self.mode)
+                release = self._release(
+                    id, before.project, before.packages, before.settings, self._saves.version, self.mode
+                )
         except LampyrError as error:
             self._failed(error)
             return
@@ -483,18 +476,6 @@ class Control:
         else:
             self._send({"log": f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else "")})
 
-    def _age(self, project: Project, touched: set[str], *, everything: bool) -> None:
-        """Functions that loaded a touched file need a new snapshot; a file nobody is known to have loaded ages all."""
-        known = set().union(*self._loaded.values()) if self._loaded else set()
-        everything = everything or bool(touched - known - {str(function.file) for function in project.functions})
-        for function in project.functions:
-            loaded = self._loaded.get(function.route)
-            if everything or loaded is None or touched & (loaded | {str(function.file)}):
-                self._generation[function.route] = self._generation.get(function.route, 0) + 1
-
-    def _version(self, function: Function) -> str:
-        return f"{self._generation.get(function.route, 0)}/{function.settings!r}/{function.problem!r}"
-
     def _tell_of_a_restart(self, before: config.Config, settings: config.Config) -> None:
         """Sockets and models are made once, when the server starts."""
         if _at_start(settings) != _at_start(before):
@@ -520,10 +501,6 @@ def _at_start(settings: config.Config) -> tuple[object, ...]:
     server = settings.server
     limits = server.max_connections, server.max_concurrency, server.ledger_days
     return server.host, server.port, limits, settings.providers
-
-
-def _for_all(path: str) -> bool:
-    return not path.endswith(".py")
 
 
 def _exporter(told: Message) -> Exporter | None:
