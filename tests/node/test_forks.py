@@ -14,7 +14,7 @@ from lampyr.node.forks import Forks
 from lampyr.node.processes import is_below
 from lampyr.runtime.channel import Channel
 
-LINGER_S = 2
+LINGER_S = 10
 
 
 def slow_to_close() -> tuple[socket.socket, list[socket.socket]]:

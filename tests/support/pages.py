@@ -199,4 +199,4 @@ def run_command(root: Path, command: str) -> str:
         timeout=60,
         check=False,
     )
-    return done.stdout
+    return re.sub(r"^lampyr: importing .*\(\d+ of \d+\)\n", "", done.stdout, flags=re.MULTILINE)  # of a slow machine

@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import psutil
 import pytest
 from serving import Answer, Serve, Server, settled, until
 
+from lampyr.control import door
 from lampyr.runtime import sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes can be set on Linux only")
@@ -57,6 +57,7 @@ def descriptors(process: psutil.Process) -> list[str]:
 @contextmanager
 def only(process: psutil.Process, spare: int) -> Iterator[None]:
     """While this lasts the process can have so many descriptors more: it gets the lowest number that is free."""
+    settled(lambda: descriptors(process))  # what is on its way has come or gone
     numbers = {int(fd) for fd in os.listdir(f"/proc/{process.pid}/fd")}
     free = [number for number in range(max(numbers) + 100) if number not in numbers]
     before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
@@ -83,15 +84,15 @@ def test_a_gateway_without_descriptors_refuses_and_recovers(serve: Serve, spare:
     assert server.get("/warm").body == b"warm"
     gateway = server.find("lampyr.gateway")
     before = settled(lambda: descriptors(gateway))
-    instances = len(server.processes())
+    instances = settled(lambda: len(server.processes()))
     with only(gateway, spare):
         for _ in range(3):
             check_throttled(server.get("/slow"))
             assert server.get("/warm").body == b"warm"
     server.log(r"^lampyr: error: /slow: no instance can be started: .*\nhint: raise the limit of open files")
-    until(lambda: descriptors(gateway) == before, "nothing to be left", 10, context=(before, descriptors(gateway)))
-    until(lambda: len(server.processes()) == instances, "no process to be left", 10)
-    until(lambda: server.get("/slow").status == 200, "the function to be back", 5)
+    until(lambda: descriptors(gateway) == before, "nothing to be left", context=(before, descriptors(gateway)))
+    until(lambda: len(server.processes()) == instances, "no process to be left")
+    until(lambda: server.get("/slow").status == 200, "the function to be back")
     assert server.find("lampyr.gateway").pid == gateway.pid
     no_traceback(server)
 
@@ -103,13 +104,13 @@ def test_a_gateway_without_descriptors_for_an_import(serve: Serve, spare: int) -
     assert server.get("/warm").body == b"warm"
     gateway = server.find("lampyr.gateway")
     before = descriptors(gateway)
-    server.write("app/slow/route.py", SAVED)
     with only(gateway, spare):
+        server.write("app/slow/route.py", SAVED)  # which is imported before somebody asks for it
         answer = server.get("/slow")
         if answer.status != 200:
             check_throttled(answer)
     assert server.get("/warm").body == b"warm"
-    until(lambda: server.get("/slow").status == 200, "the function to be back", 5)
+    until(lambda: server.get("/slow").status == 200, "the function to be back")
     assert server.get("/other").status == 200
     assert server.find("lampyr.gateway").pid == gateway.pid
     if answer.status != 200:
@@ -120,13 +121,17 @@ def test_a_gateway_without_descriptors_for_an_import(serve: Serve, spare: int) -
     assert len(descriptors(gateway)) <= len(before) + 2 * 10  # two more snapshots, two more instances
 
 
+def in_flight(server: Server, route: str) -> int:
+    listed = door.ask(server.root / ".lampyr", "ps")["functions"]
+    return sum(one["in_flight"] for row in listed if row["function"] == route for one in row["instances"])
+
+
 def test_who_waits_for_an_instance_that_runs_is_served_by_it(serve: Serve) -> None:
     server = serve(ROUTES, command="start")
     first: list[Answer] = []
-    thread = threading.Thread(target=lambda: first.append(server.get("/slow?s=2")))
+    thread = threading.Thread(target=lambda: first.append(server.get("/slow?s=4")))
     thread.start()
-    until(lambda: len([one for one in server.processes() if one.status() == "sleeping"]) >= 6, "the first one to run")
-    time.sleep(0.5)
+    until(lambda: in_flight(server, "/slow"), "the first one to run")
     gateway = server.find("lampyr.gateway")
     with only(gateway, 2):
         assert server.get("/slow").body == b"slow"
@@ -158,6 +163,7 @@ def bound(process: psutil.Process, limit: int, soft: int) -> int:
 def forkers(server: Server) -> list[psutil.Process]:
     """The snapshots of functions, which have their own user ids."""
     base = server.find("lampyr.runtime.snapshot")
+    settled(lambda: len(server.processes()))  # those that have proved its health have left
     return [one for one in base.children(recursive=True) if one.uids().real != os.geteuid()]
 
 
@@ -173,7 +179,7 @@ def test_a_snapshot_that_cannot_fork(serve: Serve, limit: int) -> None:
     server.log(r"^lampyr: error: /slow: no instance can be started: .*\nhint: ")
     for one, soft in before.items():
         bound(one, limit, soft)
-    until(lambda: server.get("/slow").status == 200, "the function to be back", 5)
+    until(lambda: server.get("/slow").status == 200, "the function to be back")
     assert all(one.is_running() for one in before)
     no_traceback(server)
 
@@ -182,12 +188,12 @@ def test_a_base_that_cannot_fork(serve: Serve) -> None:
     server = serve(ROUTES, command="dev")
     assert server.get("/warm").body == b"warm"
     base = server.find("lampyr.runtime.snapshot")
-    server.write("app/slow/route.py", SAVED)
-    with only(base, 2):
+    with only(base, 0):
+        server.write("app/slow/route.py", SAVED)  # which is imported before somebody asks for it
         check_throttled(server.get("/slow"))
         assert server.get("/warm").body == b"warm"
     server.log(r"^lampyr: error: /slow: it cannot be imported: .*the server cannot make its process: .*\nhint: raise")
-    until(lambda: server.get("/slow").status == 200, "the function to be back", 5)
+    until(lambda: server.get("/slow").status == 200, "the function to be back")
     assert server.find("lampyr.runtime.snapshot").pid == base.pid
     no_traceback(server)
 

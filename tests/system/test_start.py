@@ -33,6 +33,8 @@ def refused(root: Path, route: str) -> str:
 def test_every_function_is_imported_once(serve: Serve) -> None:
     server = serve({f"app/{name}/route.py": FINE for name in "abc"})
     assert {server.get(f"/{name}").body for name in "abc"} == {b"fine"}
+    for name in "abc":
+        server.log(rf"^/{name} .*\| imported|^/{name} \| imported")
     assert sum("| imported" in line for line in server.lines) == 3, server.lines
 
 
@@ -41,6 +43,7 @@ def test_so_it_is_at_the_next_start(serve: Serve) -> None:
     assert first.stop() == 0
     again = Server(first.root, "start")
     assert again.get("/a").body == b"fine"
+    again.log(r"\| imported")
     assert sum("| imported" in line for line in again.lines) == 1, again.lines
     assert again.stop() == 0
 
