@@ -17,12 +17,14 @@ LEFT_GRACE_S = 1.0
 # A handler that is still there after this part of the grace does not listen; its stack is asked for from outside.
 STACK_AFTER_S = 0.02
 STACK_LATEST_S = 0.05
+# So often it gets as much longer, as long as no core was free for it since: half a second in all.
+STARVED_MOST = 10
 
 
 class Ending:
     """Of one call in `instance`, from the moment it is begun. `deadline`: its time is up; else its client has left."""
 
-    __slots__ = ("_call", "_deadline", "_instance", "_kill_timer", "_late", "_loop", "_stack", "_stream")
+    __slots__ = ("_call", "_deadline", "_instance", "_kill_timer", "_late", "_loop", "_stack", "_stream", "_used_ns")
 
     def __init__(
         self, call: Call, instance: Instance, stream: int, loop: asyncio.AbstractEventLoop, *, deadline: bool
@@ -33,8 +35,9 @@ class Ending:
         self._loop = loop
         self._deadline = deadline
         self._stack: asyncio.TimerHandle | None = None  # when it is to be asked for
-        self._late = False  # it has been given a little longer
+        self._late = 0  # how often it has been given a little longer
         instance.send(wire.frame(stream, wire.CANCEL, b"deadline" if deadline else b"client"))
+        self._used_ns = instance.meter.clock_ns()
         if deadline:
             instance.doubt()
             instance.listen()
@@ -43,7 +46,7 @@ class Ending:
 
     def _ask_stack(self) -> None:
         """Not while the process waits for a core: it has not read the CANCEL, and would say the same twice."""
-        if self._instance.meter.starves(STACK_AFTER_S / 4):
+        if self._starves():
             self._stack = self._loop.call_later(STACK_AFTER_S / 2, self._ask_stack)
         else:
             self._stack = None
@@ -51,9 +54,9 @@ class Ending:
 
     def _kill(self) -> None:
         """The handler did not listen. Where others run in the same process they may finish first."""
-        if self._deadline and not self._late and not self._instance.has_spoken():
+        if self._deadline and self._may_be_late() and not self._instance.has_spoken():
             # On a machine so busy that it has not come to its stack, it gets a little longer; the client has its 504.
-            self._late = True
+            self._late += 1
             if self._stack is not None:
                 self._stack.cancel()
                 self._stack = None
@@ -63,6 +66,13 @@ class Ending:
         self._call.close_row()  # the clock of a process that has ended cannot be read
         why = "it did not stop at its deadline" if self._deadline else "it did not stop when its client left"
         self._instance.give_up(self._stream, why)
+
+    def _may_be_late(self) -> bool:
+        return not self._late or (self._late < STARVED_MOST and self._starves())
+
+    def _starves(self) -> bool:
+        """Whether it has had next to nothing of a core since it was told to stop."""
+        return self._instance.meter.starves(STACK_AFTER_S / 4, self._used_ns)
 
     def over(self) -> None:
         """It has stopped."""

@@ -84,10 +84,21 @@ class Meter:
         """Where a call stands now."""
         return NOWHERE
 
-    def starves(self, used_s: float) -> bool:
-        """Whether the process waits for a core and has had less than `used_s` of one since it was last looked at."""
+    def clock_ns(self) -> int:
+        """What the process has used in all; 0 where nobody says."""
         try:
-            used_ns = clock_gettime_ns(self._clock) - self._last_ns if self._clock else 0
+            return clock_gettime_ns(self._clock) if self._clock else 0
+        except OSError:
+            return 0
+
+    def starves(self, used_s: float, since_ns: int = -1) -> bool:
+        """Whether the process waits for a core and has had less than `used_s` of one since it was last looked at.
+
+        Or since its clock stood at `since_ns`, where that is given.
+        """
+        from_ns = self._last_ns if since_ns < 0 else since_ns
+        try:
+            used_ns = clock_gettime_ns(self._clock) - from_ns if self._clock else 0
         except OSError:
             return False
         return used_ns < used_s * 1e9 and wants_core(self.pid)
