@@ -276,8 +276,8 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     import_ms = (time.perf_counter() - started) * 1000
     files = load.project_files(spec["root"], known)
     facts = {"import_ms": import_ms, "threads": threads(), "files": files, "warnings": warnings[:MAX_WARNINGS]}
-    channel.send({"ready": sorted(instance.program.methods), **facts, **report()})
     forker: Forker = TidyForker(channel) if means.room else Forker(channel)
+    forker.tell({"ready": sorted(instance.program.methods), **facts, **report()})
     while True:
         order, fds = forker.next_request()
         if forker.fork(os.fork, fds):
