@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,8 +114,21 @@ def test_a_project_that_only_its_owner_can_read_is_named(tmp_path: Path) -> None
     command = [sys.executable, "-m", "lampyr", "start", str(tmp_path), "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "must be able to read" in done.stderr and f"chmod -R go+rX {tmp_path}" in done.stderr
+    assert "must be able to read" in done.stderr and "`chmod -R go+rX .` in the project's folder" in done.stderr
     server = Server(tmp_path, "dev")
     assert server.get("/x").status == 500
     server.log(r"^lampyr: error: /x: it cannot be imported: /.*/app/x/route.py:1: PermissionError")
+    server.stop()
+
+
+def test_a_restrictive_umask_of_the_server_keeps_no_function_from_a_project_it_could_read(tmp_path: Path) -> None:
+    write(tmp_path, {"app/x/route.py": "def GET(): return 'x'\n"})
+    for path in (tmp_path, tmp_path / "app", tmp_path / "app/x"):
+        path.chmod(0o755)
+    umask = os.umask(0o077)
+    try:
+        server = Server(tmp_path, "start")
+    finally:
+        os.umask(umask)
+    assert server.get("/x").body == b"x", server.lines[-12:]
     server.stop()

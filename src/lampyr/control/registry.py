@@ -115,6 +115,8 @@ class Registry:
         for folder, source in _walk(self.root, self._state):
             target = draft / folder
             target.mkdir(exist_ok=True)
+            # as the project's, whatever the umask: functions read it under user ids of their own
+            target.chmod(os.stat(self.root / folder).st_mode & 0o755 | 0o700)
             for entry in source:
                 name = os.path.join(folder, entry.name)
                 if entry.is_symlink():

@@ -351,7 +351,7 @@ def _may_become(user: int, spec: Mapping[str, Any], means: Means) -> bool:
     finally:
         os.setresuid(-1, ours, ours)
     if closed and means.room:
-        hint = f"`chmod -R go+rX {spec['root']}` lets it"
+        hint = "`chmod -R go+rX .` in the project's folder lets it"  # the root may be a deployment's copy
         raise PermissionError(13, f"the function's own user id must be able to read {closed[0]}; {hint}")
     return not closed
 
