@@ -24,8 +24,11 @@ def instance(state: str, in_flight: int = 0) -> dict[str, Any]:
     return {"id": "1", "pid": 1, "state": state, "in_flight": in_flight, "memory_mb": 2.5}
 
 
-def function(route: str, *instances: dict[str, Any], snapshot: str = "ready") -> dict[str, Any]:
-    return {"function": route, "runtime": "edge", "snapshot": snapshot, "waiting": 0, "instances": list(instances)}
+def function(
+    route: str, *instances: dict[str, Any], snapshot: str = "ready", deployment: str = "f8c6b17ab35e"
+) -> dict[str, Any]:
+    facts = {"function": route, "runtime": "edge", "deployment": deployment, "snapshot": snapshot, "waiting": 0}
+    return {**facts, "instances": list(instances)}
 
 
 def drawn(*functions: dict[str, Any]) -> str:
@@ -47,6 +50,12 @@ def test_more_lamps_than_fit_are_a_number() -> None:
 
 def test_where_nobody_calls_it_is_dark() -> None:
     assert "Dark. Nobody is calling" in drawn(function("/a", snapshot="absent"))
+
+
+def test_a_preview_is_told_from_what_serves() -> None:
+    text = drawn(function("/a"), function("/a", deployment="e917abeea4b0"))
+    assert "DEPLOYMENT" in text and "f8c6b17ab35e" in text and "e917abeea4b0" in text
+    assert "f8c6b17ab35e" not in drawn(function("/a")) and "edge" in drawn(function("/a"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no terminals like this")

@@ -16,11 +16,13 @@ from lampyr.core.moments import SINCE
 from lampyr.errors import ConfigError
 from lampyr.ledger.usage import BY
 
-COLUMNS = ("INVOCATIONS", "ERRORS", "REFUSED", "COLD", "BUSY", "CPU", "GB-S")
+COLUMNS: tuple[str, ...] = ("INVOCATIONS", "ERRORS", "REFUSED", "COLD", "BUSY", "CPU", "GB-S")
 SPENT_COLUMNS = ("TOKENS IN", "TOKENS OUT", "COST")
-NARROW_COLUMNS = ("INVOCATIONS", "ERRORS", "BUSY", "GB-S", "TOKENS", "COST")
-# A terminal that is narrower gets fewer columns and rounder numbers.
-WIDE = 120
+NARROW_COLUMNS: tuple[str, ...] = ("INVOCATIONS", "ERRORS", "BUSY", "GB-S")
+NARROW_SPENT_COLUMNS = ("TOKENS", "COST")
+# A terminal that is narrower gets fewer columns and rounder numbers: a row must not lose its name.
+WIDE = 80
+WIDE_SPENT = 120
 
 
 @click.command
@@ -91,8 +93,9 @@ def _csv(by: str, groups: list[dict[str, Any]]) -> str:
 def _show(by: str, found: dict[str, Any]) -> None:
     total = found["total"]
     spent = bool(total["calls"] or total["cost_usd"])
-    narrow = spent and terminal.width() < WIDE
-    columns: tuple[str, ...] = NARROW_COLUMNS if narrow else (*COLUMNS, *SPENT_COLUMNS) if spent else COLUMNS
+    narrow = terminal.width() < (WIDE_SPENT if spent else WIDE)
+    columns = NARROW_COLUMNS if narrow else COLUMNS
+    columns = (*columns, *(NARROW_SPENT_COLUMNS if narrow else SPENT_COLUMNS)) if spent else columns
     cells = _narrow_cells if narrow else _cells
     rows = [(_name(one[by]), *cells(one)[: len(columns)]) for one in found["groups"]]
     terminal.table((by.upper(), *columns), rows, total=("total", *cells(total)[: len(columns)]))

@@ -42,16 +42,17 @@ def watch(state: Path) -> NoReturn:
 
 
 def view(running: dict[str, Any]) -> Group:
-    """What is drawn of a payload of `ps`."""
+    """What is drawn of a payload of `ps`. With several deployments a row names its own in place of its runtime."""
     functions = running["functions"]
+    second = "deployment" if len({one["deployment"] for one in functions}) > 1 else "runtime"
     table = Table(box=None, pad_edge=False, header_style="bright_black", expand=True)
     for column, more in (
-        ("FUNCTION", {}), ("RUNTIME", {}), ("INSTANCES", {"ratio": 1}), ("IN FLIGHT", {"justify": "right"}),
+        ("FUNCTION", {}), (second.upper(), {}), ("INSTANCES", {"ratio": 1}), ("IN FLIGHT", {"justify": "right"}),
         ("WAITING", {"justify": "right"}), ("MEMORY", {"justify": "right"}),
     ):  # fmt: skip
         table.add_column(column, no_wrap=True, **more)
     for function in functions:
-        table.add_row(*_row(function))
+        table.add_row(*_row(function, second))
     return Group(_headline(functions), Text(), table, Text(), Text("Ctrl-C leaves", style="bright_black"))
 
 
@@ -66,7 +67,7 @@ def _headline(functions: list[dict[str, Any]]) -> Text:
     )
 
 
-def _row(function: dict[str, Any]) -> tuple[Text, ...]:
+def _row(function: dict[str, Any], second: str) -> tuple[Text, ...]:
     instances = function["instances"]
     flying = sum(one["in_flight"] for one in instances)
     name = Text(function["function"], style="bold" if flying else "" if instances else "bright_black")
@@ -74,7 +75,7 @@ def _row(function: dict[str, Any]) -> tuple[Text, ...]:
     dim = "" if instances else "bright_black"
     return (
         name,
-        Text(function["runtime"], style="bright_black"),
+        Text(function[second], style="bright_black"),
         _lamps(function),
         Text(str(flying), style="bold yellow1" if flying else "bright_black"),
         Text(str(function["waiting"]), style="red" if function["waiting"] else "bright_black"),
