@@ -15,6 +15,8 @@ COLUMNS = ("FUNCTION", "RUNTIME", "DEPLOYMENT", "SNAPSHOT", "INSTANCE", "PID", "
 # A terminal that is narrower has no room for everything beside the names of functions.
 WIDE = 100
 NARROW_COLUMNS = ("FUNCTION", "SNAPSHOT", "INSTANCE", "PID", "STATE", "IN FLIGHT", "MEMORY")
+# Of several deployments, such as previews, a row says its own all the same.
+NARROW_DEPLOYMENTS = ("FUNCTION", "DEPLOYMENT", "SNAPSHOT", "INSTANCE", "STATE", "IN FLIGHT", "MEMORY")
 
 
 @click.command
@@ -36,10 +38,16 @@ def ps(folder: Path, state_dir: Path | None, as_json: bool, watch: bool) -> None
     if as_json:
         terminal.payload_json(running)
     else:
-        shown = COLUMNS if terminal.width() >= WIDE else NARROW_COLUMNS
-        places = [COLUMNS.index(column) for column in shown]
-        rows = [row for function in running["functions"] for row in _rows(function)]
-        terminal.table(shown, [tuple(row[place] for place in places) for row in rows])
+        _show(running["functions"])
+
+
+def _show(functions: list[dict[str, Any]]) -> None:
+    several = len({one["deployment"] for one in functions}) > 1
+    narrow = NARROW_DEPLOYMENTS if several else NARROW_COLUMNS
+    shown = COLUMNS if terminal.width() >= WIDE else narrow
+    places = [COLUMNS.index(column) for column in shown]
+    rows = [row for function in functions for row in _rows(function)]
+    terminal.table(shown, [tuple(row[place] for place in places) for row in rows])
 
 
 def _rows(function: dict[str, Any]) -> list[tuple[str, ...]]:
