@@ -232,6 +232,8 @@ def test_a_preview_has_a_url_of_its_own_until_it_is_promoted(serve: Serve) -> No
     assert active(server) == made["id"] and not any(one["preview"] for one in listed(server))
     assert lampyr("promote", made["id"], server.root).returncode == 1
     assert lampyr("rollback", server.root).returncode == 0 and server.get("/says").body == b"one"
+    for line in (f"{made['id']} is a preview", f"{made['id']} serves", f"{first} serves"):
+        server.log(f"^lampyr: the deployment {line}$")
 
 
 @pytest.mark.parametrize("module", ["lampyr.gateway", "lampyr.control"])

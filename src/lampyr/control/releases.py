@@ -257,6 +257,8 @@ class Releases:
     def _finish(self, errand: Errand) -> None:
         self._errand = None
         id = errand.release.id
+        if not errand.begins:  # who reads the log later wants to know from when on it was other code
+            self._send({"log": f"the deployment {id} {'is a preview' if errand.shows else 'serves'}"}, ())
         errand.reply(
             {
                 "id": id,
