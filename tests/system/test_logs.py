@@ -244,6 +244,9 @@ def test_what_was_never_there_is_told_in_clear_words(server: Server, tmp_path: P
     assert code == 2 and "'debug', 'info', 'warning', 'error', 'critical'" in err
     code, out, err = ask("--state-dir", str(tmp_path / "none"))
     assert (code, out, err) == (0, "", "lampyr: nothing has been logged yet\n")
+    for option, value in (("--id", "0" * 24), ("--function", "/says")):
+        code, out, err = ask("--state-dir", str(tmp_path / "none"), option, value)
+        assert (code, out) == (1, "") and f"{value} is kept" in err
 
 
 class Following:

@@ -120,7 +120,7 @@ def _print(line: Line) -> None:
 def _explain_nothing(root: Path, query: Query) -> None:
     """Say why there is nothing to show. Raises LampyrError for what nothing was ever kept of."""
     known = reading.functions(root)
-    if not root.exists():
+    if not root.exists() and query.function is None and query.id is None:
         terminal.note("lampyr: nothing has been logged yet")
     elif query.function is not None and query.function not in known:
         near = get_close_matches(f"/{query.function.strip('/')}", known, 1, 0.6)
