@@ -65,6 +65,14 @@ def test_every_file_can_be_edited(tmp_path: Path) -> None:
     assert all(path.stat().st_mode & 0o200 for path in (tmp_path / "new").rglob("*"))
 
 
+def test_functions_can_read_it_whatever_the_umask(tmp_path: Path) -> None:
+    assert subprocess.run([LAMPYR, "init", tmp_path / "new"], capture_output=True, umask=0o077).returncode == 0
+    made = list((tmp_path / "new").rglob("*"))
+    assert made and all(
+        path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644) for path in made if path.name != ".gitignore"
+    )
+
+
 def test_the_folder_one_stands_in(tmp_path: Path) -> None:
     done = init(".", cwd=tmp_path)
     assert done.returncode == 0

@@ -66,13 +66,17 @@ def _refuse_collisions(folder: Path, files: list[Path]) -> None:
 
 
 def _copy(template: Path, folder: Path, files: list[Path]) -> None:
-    """Copy everything or nothing: what was made is taken away again where the rest cannot be written."""
+    """Copy everything or nothing: what was made is taken away again where the rest cannot be written.
+
+    Functions have user ids of their own. So whatever the umask is, they can read what was made.
+    """
     made: list[Path] = []
     try:
         for path in files:
             _make_folder((folder / path).parent, made)
             made.append(folder / path)
             shutil.copyfile(template / path, folder / path)
+            (folder / path).chmod(0o644)
         _ignore(folder / ".gitignore", (template / GITIGNORE).read_text().splitlines())
     except OSError as error:
         for path in reversed(made):
@@ -88,6 +92,7 @@ def _make_folder(folder: Path, made: list[Path]) -> None:
         _make_folder(folder.parent, made)
         folder.mkdir()
         made.append(folder)
+        folder.chmod(0o755)
 
 
 def _take_away(path: Path) -> None:

@@ -284,7 +284,10 @@ def _install(npm: str, folder: Path) -> None:
     if not (made / "node_modules/ai/package.json").exists():
         shutil.rmtree(made)
         pytest.skip(f"npm could not install {AI_PACKAGE}: {why}")
-    made.rename(folder)
+    try:
+        made.rename(folder)
+    except OSError:  # another process of the tests has installed it meanwhile
+        shutil.rmtree(made)
 
 
 @pytest.mark.parametrize(
