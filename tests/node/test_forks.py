@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -69,3 +70,23 @@ def test_who_is_below_whom() -> None:
     os.waitpid(pid, 0)
     assert is_below(pidfd, 1 << 22)  # it is over: whoever is told to end it ends nobody
     os.close(pidfd)
+
+
+def test_a_child_that_is_just_being_waited_for_is_still_ours() -> None:
+    """While it is waited for, the system says for some microseconds that its parent is 0."""
+    for _ in range(500):
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+        pidfd = os.pidfd_open(pid)
+        reaper = threading.Thread(target=os.waitpid, args=(pid, 0))
+        reaper.start()
+        os.close(writer)
+        while reaper.is_alive():
+            assert is_below(pidfd, os.getpid())
+        reaper.join()
+        os.close(reader)
+        os.close(pidfd)

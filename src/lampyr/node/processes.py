@@ -37,9 +37,9 @@ def is_below(pidfd: int, ancestor: int) -> bool:
             pid = int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split(None, 2)[1])
             if pid == ancestor:
                 return True
-        return pid == -1
     except (OSError, IndexError):
-        return is_over(pidfd)
+        pass
+    return is_over(pidfd)  # asked last: the parent of a process that is just being waited for reads as 0
 
 
 def is_over(pidfd: int) -> bool:
