@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lampyr.runtime import stack, wire
@@ -39,6 +40,7 @@ class Instance:
         self.executor = Workers(program.threads, "lampyr")
         self.application = _application(program)
         self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
+        self.loop.time = monotonic  # type: ignore[method-assign]  # the same, without a frame: three times a timer
         self.loop.set_default_executor(self.executor)
         self._starter = Starter(self.loop)
         self.running: dict[int, Invocation] = {}

@@ -87,7 +87,7 @@ class Streaming:
                 break
             if encoder is None:
                 encoder = self._settle(chunk)
-            if data := self._encode(encoder, chunk):
+            if (data := self._encode(encoder, chunk)) and not self._write_now(data):
                 await self._write(data)
             if walker is not None:
                 await self._send_steps(walker, encoder)
@@ -131,14 +131,22 @@ class Streaming:
         instance = self._invocation.instance
         self._keep_alive = KeepAlive(instance.loop, instance.program.stream_keepalive_s, self._break_silence)
 
-    async def _write(self, data: bytes) -> None:
+    def _write_now(self, data: bytes) -> bool:
+        """Send a chunk; False where the client has no room for it. Where it has, no coroutine has to be made."""
         invocation = self._invocation
         if not invocation.context.begun:
             invocation.head(self._fields())
         if not invocation.write_now(data):
-            await invocation.write(data)
+            return False
         if self._keep_alive is not None:
             self._keep_alive.spoke()
+        return True
+
+    async def _write(self, data: bytes) -> None:
+        if not self._write_now(data):
+            await self._invocation.write(data)
+            if self._keep_alive is not None:
+                self._keep_alive.spoke()
 
     def _break_silence(self) -> None:
         lock = self._invocation.threads.lock
