@@ -252,7 +252,8 @@ def test_a_writer_that_is_killed_anywhere_leaves_whole_lines(tmp_path: Path) -> 
         process.send_signal(signal.SIGKILL)
         process.communicate()
     found = list(reading.read(tmp_path, Query()))
-    assert found and all(one.message == "m" * 300 for one in found)
+    # Where the disk was slower than the writer, a mark says how many lines are missing.
+    assert found and {one.message for one in found if one.stream != "platform"} == {"m" * 300}
     bad = [
         one
         for name in files.numbers(tmp_path / "%2Fx")
