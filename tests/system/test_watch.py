@@ -160,12 +160,12 @@ async def stream():
 
 
 def grow(server: Server) -> set[bytes]:
-    """Call until another instance has answered, 4 MiB a time; who has."""
+    """Call until another instance has answered, 2 MiB a time; who has."""
     seen: set[bytes] = set()
 
     def another() -> bool:
         time.sleep(0.15)  # the instance is weighed once a second, and must not be full before
-        answer = server.get("/x?mib=4")
+        answer = server.get("/x?mib=2")
         assert answer.status == 200, server.lines[-10:]
         seen.add(answer.body)
         return len(seen) > 1
