@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from bombs import MEMORY_BOMB
 from serving import ended
 
 from lampyr import config
@@ -277,19 +278,8 @@ def groups() -> set[Path]:
 @pytest.mark.alone
 def test_bombs_at_import_end_alone_and_are_named(tmp_path: Path) -> None:
     """In children, for which the bound on one process's memory is none; and as many of them as there may be."""
-    memory_bomb = """
-        import os, time
-        memory = 32
-        for _ in range(3):
-            if os.fork() == 0:
-                keep = b"x" * (200 << 20)
-                time.sleep(60)
-        keep = b"x" * (900 << 20)  # the largest is the one that the kernel ends
-        time.sleep(60)
-        def GET(): ...
-    """
     fork_bomb = "import os\nwhile True: os.fork()\ndef GET(): ...\n"
-    files = {"memory": memory_bomb, "forks": fork_bomb, "fine": "def GET(): ...\n"}
+    files = {"memory": MEMORY_BOMB, "forks": fork_bomb, "fine": "def GET(): ...\n"}
     write(tmp_path, {f"app/{name}/route.py": text for name, text in files.items()})
     before = groups()
     done = build(tmp_path, "--json")

@@ -19,7 +19,7 @@ class Place:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("app/a/route.py", "app/b/route.py", "only_a.py", "both.py", "data.json"):
+        for name in ("app/a/route.py", "app/b/route.py", "only_a.py", "both.py", "else.py", "data.json"):
             self.write(name, ROUTE)
         self.saves = Saves(root)
         self.settle()
@@ -52,6 +52,7 @@ def place(tmp_path: Path) -> Place:
         (lambda place: place.write("app/a/route.py", ROUTE * 2), {"/a"}),
         (lambda place: place.write("only_a.py", ROUTE * 2), {"/a"}),
         (lambda place: place.write("both.py", ROUTE * 2), {"/a", "/b"}),
+        (lambda place: place.write("else.py", ROUTE * 2), {"/a", "/b"}),  # imported later, or by another process
         (lambda place: place.write("data.json", "{}"), {"/a", "/b"}),  # whoever has read it
         (lambda place: place.write("new.py", ROUTE), {"/a", "/b"}),  # it may be what an import finds now
         (lambda place: (place.root / "only_a.py").unlink(), {"/a", "/b"}),

@@ -213,23 +213,25 @@ def test_an_install_in_dev_says_so_and_what_serves_goes_on(shop: Shop) -> None:
     assert streams == [b"word " * 30]
 
 
-def test_ctrl_c_ends_an_install_in_dev(shop: Shop) -> None:
+def building(shop: Shop) -> Server:
+    """`lampyr dev` in the midst of a build that takes a minute."""
     log = shop.folder / "log"
     source(shop.root / "oil", "oil", "VERSION = 1\n", log, seconds=60)
     server = shop.serve({"app/one/route.py": "def GET(): return 'well'\n"}, "dev")
     server.write("requirements.txt", "./oil\n")
     until(log.exists, "the build")
+    return server
+
+
+def test_ctrl_c_ends_an_install_in_dev(shop: Shop) -> None:
+    server = building(shop)
     processes = server.processes()
     assert server.stop(signal.SIGINT) == 130
     assert all(map(ended, processes))
 
 
 def test_an_install_ends_with_the_supervisor_however_that_ends(shop: Shop) -> None:
-    log = shop.folder / "log"
-    source(shop.root / "oil", "oil", "VERSION = 1\n", log, seconds=60)
-    server = shop.serve({"app/one/route.py": "def GET(): return 'well'\n"}, "dev")
-    server.write("requirements.txt", "./oil\n")
-    until(log.exists, "the build")
+    server = building(shop)
     processes = server.processes()
     assert len([one for one in processes if "backend" in " ".join(one.cmdline()) or "uv" in one.name()]) > 1
     server.process.kill()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bombs import MEMORY_BOMB
 from serving import Serve, Server, until, write
 
 from lampyr.node import hierarchy
@@ -94,18 +95,7 @@ def test_what_an_import_said_before_it_failed_is_shown(tmp_path: Path) -> None:
 @pytest.mark.alone
 def test_a_memory_bomb_at_import_ends_alone_and_is_named(tmp_path: Path) -> None:
     """In children, for which the bound on one process's memory is none."""
-    bomb = """
-        import os, time
-        memory = 32
-        for _ in range(3):
-            if os.fork() == 0:
-                keep = b"x" * (200 << 20)
-                time.sleep(60)
-        keep = b"x" * (900 << 20)  # the largest is the one that the kernel ends
-        time.sleep(60)
-        def GET(): ...
-    """
-    said = refused(tmp_path / "project", bomb)
+    said = refused(tmp_path / "project", MEMORY_BOMB)
     assert "importing it needed more memory than the 1056 MiB" in said, said
 
 

@@ -174,6 +174,17 @@ class Limits(Protocol):
     def remove(self, group: Group) -> None: ...
 
 
+def _taken(step: Callable[..., None], arguments: tuple[Any, ...]) -> str:
+    """Take a step; what went wrong."""
+    try:
+        step(*arguments)
+    except ProcessLookupError:
+        pass  # it has ended in the meantime
+    except OSError as error:
+        return f"a limit cannot be set: {error}"
+    return ""
+
+
 class AtOnce:
     """For imports that are only tried: no loop turns meanwhile, nobody else waits, and they are over soon.
 
@@ -191,12 +202,8 @@ class AtOnce:
 
     def do(self, step: Callable[..., None], *arguments: Any, then: Callable[[], None] | None = None) -> None:
         """Take this step now."""
-        try:
-            step(*arguments)
-        except ProcessLookupError:
-            pass  # it has ended in the meantime
-        except OSError as error:
-            self.tell(f"a limit cannot be set: {error}")
+        if wrong := _taken(step, arguments):
+            self.tell(wrong)
         if then is not None:
             then()
 
@@ -227,12 +234,8 @@ class Beside:
         self._thread.submit(self._do, step, arguments, then)
 
     def _do(self, step: Callable[..., None], arguments: tuple[Any, ...], then: Callable[[], None] | None) -> None:
-        try:
-            step(*arguments)
-        except ProcessLookupError:
-            pass  # it has ended in the meantime
-        except OSError as error:
-            self.tell(f"warning: a limit cannot be set: {error}")
+        if wrong := _taken(step, arguments):
+            self.tell(f"warning: {wrong}")
         if then is not None:
             self._loop.call_soon_threadsafe(then)
 
