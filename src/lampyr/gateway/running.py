@@ -26,6 +26,7 @@ def _function(pool: Pool, deployment: str) -> dict[str, Any]:
         "deployment": deployment,
         "snapshot": "ready" if pool.snapshot.state == "ready" else "absent",
         "failed": pool.snapshot.state == "failed",
+        "parked": pool.parking.parked,
         "snapshot_mb": round(pool.snapshot.own_bytes / MIB, 1),
         "waiting": len(pool.waiting) + ahead,
         "instances": [_instance(pool, one) for one in instances],

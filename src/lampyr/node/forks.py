@@ -79,9 +79,9 @@ class Forks:
         return True
 
     @property
-    def has_children(self) -> bool:
-        """Whether a child lives or has been ordered."""
-        return bool(self._ordered or self._children)
+    def children(self) -> int:
+        """How many children live or have been ordered."""
+        return len(self._ordered) + len(self._children)
 
     def say(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
         if not self.alive:

@@ -56,6 +56,7 @@ class Instance:
         "number",
         "pidfd",
         "pipes",
+        "prompt",
         "reason",
         "running",
         "send",
@@ -82,6 +83,7 @@ class Instance:
         self.pipes = pipes
         self.tmp = tmp
         self.pidfd = -1
+        self.prompt = False  # parked, it takes requests at once
         self.state: lifecycle.State = "starting"
         self.running: dict[int, Caller] = {}
         self.caller: Caller | None = None  # who writes to the log, where a line does not say so
@@ -271,7 +273,7 @@ class Instance:
         caller = self.running.get(stream)
         if caller is None:
             return (
-                self._take_own(kind) if not stream else stream <= self._streams
+                self._take_own(kind, payload) if not stream else stream <= self._streams
             )  # cancelled: frames were on their way
         if kind == wire.CHUNK:
             caller.chunk(payload)
@@ -298,7 +300,7 @@ class Instance:
             return False
         return True
 
-    def _take_own(self, kind: int) -> bool:
+    def _take_own(self, kind: int, payload: bytes) -> bool:
         """Act on a frame about the process itself."""
         if kind == wire.HELLO and self.state in ("starting", "retiring"):
             self._pool.hello(self)
@@ -306,7 +308,7 @@ class Instance:
         if kind == wire.PONG:
             self._pool.watch.answered(self)
             return True
-        return False
+        return kind == wire.PARKED and self._pool.parking.ready(self, prompt=payload == b"\1")
 
     def _busy(self, stream: int) -> bool:
         """The process has read a request that it cannot serve yet, while another one runs.
@@ -368,6 +370,19 @@ class Instance:
     def read_log(self) -> None:
         for pipe in self.pipes:
             pipe.read()
+
+    def wake(self) -> None:
+        """It was parked, and is wanted."""
+        self.step("wake")
+        self.forked_s = monotonic()
+        if self.prompt:
+            self._loop.call_soon(self._awake)
+        else:
+            self.send(wire.frame(0, wire.WAKE))
+
+    def _awake(self) -> None:
+        if self.state == "starting":
+            self._pool.hello(self)
 
     def forked(self, pidfd: int) -> None:
         """The process exists; its pidfd tells when it has ended."""

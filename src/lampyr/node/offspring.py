@@ -118,9 +118,9 @@ class Offspring:
         return self._forks.order(message, fds, forked, ended)
 
     @property
-    def needed(self) -> bool:
-        """Whether a child of it lives or is on its way."""
-        return self._forks.has_children
+    def children(self) -> int:
+        """How many of its children live or are on their way."""
+        return self._forks.children
 
     def close(self) -> None:
         """Let it go, with all below it."""

@@ -23,6 +23,7 @@ from lampyr.node.health import Health, Verdict
 from lampyr.node.instance import CRASHED, OUT_OF_MEMORY, Instance
 from lampyr.node.link import Link
 from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
+from lampyr.node.parking import Parking
 from lampyr.node.processes import send_signal
 from lampyr.node.snapshots import MAKE_ROOM, Base, Snapshot
 from lampyr.node.watch import Watch
@@ -88,6 +89,7 @@ class Pool:
         self.talks = False  # its instances write lines that do not say whose they are
         self.ahead = Ahead(self)
         self.watch = Watch(self)
+        self.parking = Parking(self)
         self._alarm = Alarm(self.loop, self._scale)  # when to ask again how many instances there should be
         self._failures = 0  # instances in a row that served nothing
         self._paused_until_s = 0.0
@@ -227,8 +229,30 @@ class Pool:
         self.health = Health(self, told)
         self.health.look()
 
+    def quiet_s(self, now_s: float, since_s: float) -> float:
+        """How long nothing of the function has run, as far as it is known to have been quiet `since_s`."""
+        if self.waiting or any(one.state != "idle" for one in self.instances.values()):
+            return 0.0
+        return now_s - max([since_s, *(one.since_s for one in self.instances.values())])
+
     def start(self) -> Instance:
-        """Fork an instance from the snapshot, which is ready. Raises OSError where the system lacks what it takes."""
+        """Start an instance, the parked one or from the snapshot, which is ready. Raises OSError as `_fork` does."""
+        instance = self.parking.take()
+        if instance is not None:
+            instance.wake()
+        else:
+            instance = self._fork({})
+        self.instances[instance.number] = instance
+        self._base.tracks.change(self.function.route, 1)
+        self.loop.call_later(START_TIMEOUT_S, self._check_started, instance)
+        return instance
+
+    def park(self) -> Instance | None:
+        """Fork one that nobody needs yet. Raises OSError as `_fork` does."""
+        return self._fork({"parked": True}) if self.snapshot.state == "ready" and not self.retired else None
+
+    def _fork(self, order: Message) -> Instance:
+        """Raises OSError where the system lacks what it takes."""
         number = next(_numbers)
         link = Link(self.loop, one_at_a_time=self.concurrency == 1)
         pipes: list[LogPipe] = []
@@ -238,22 +262,19 @@ class Pool:
         try:
             pipes += stdout_and_stderr(self.loop, partial(self._heard, instance), self._user, self._patience)
             fds = (link.theirs(), *(pipe.writer for pipe in pipes))
-            sent = self.snapshot.fork({"tmp": tmp}, fds, forked, exited)
+            sent = self.snapshot.fork({"tmp": tmp, **order}, fds, forked, exited)
         except OSError:
             instance.close()
             raise
-        self.instances[number] = instance
-        self._base.tracks.change(self.function.route, 1)
         link.handed_over()
         for pipe in pipes:
             pipe.handed_over()
-        self.loop.call_later(START_TIMEOUT_S, self._check_started, instance)
         if not sent:
             self.loop.call_soon(self.ended, instance)
         return instance
 
     def _forked(self, instance: Instance, pidfd: int, lacked: str) -> None:
-        if pidfd < 0 and lacked:
+        if pidfd < 0 and lacked and instance is not self.parking.process:
             self._scarce(lacked, instance)
             return
         if pidfd < 0:
@@ -287,6 +308,7 @@ class Pool:
         if self.health is not None and self.health.takes(instance):
             self._retire(instance, "healthy")
             return
+        self.parking.started()
         self.open.append(instance)
         self._serve_waiting()
         if instance.state == "idle":
@@ -299,6 +321,7 @@ class Pool:
         elif self.snapshot.state == "ready":
             self._scale()
         else:
+            self.parking.end()
             for instance in [one for one in self.instances.values() if one.pidfd < 0]:
                 self.died(instance)  # with its snapshot, before anybody could watch it
             self._restore_soon()
@@ -358,19 +381,18 @@ class Pool:
         """The socket of `instance` has closed: the process is dead or as good as dead."""
         if instance.state == "ended":
             return
+        if instance is self.parking.process:
+            self.parking.died()
+            return
         failed_start = instance.state == "starting"
         instance.step("exit")
         self._count_failure(instance)
-        # A process that closed its socket and lives on would serve nobody.
-        if instance.pidfd >= 0:
-            send_signal(instance.pidfd)
-        unread = instance.never_read()
-        instance.close()
+        unread = self._clear_away(instance)
         if instance in self.open:
             self.open.remove(instance)
         del self.instances[instance.number]
         self._base.tracks.change(self.function.route, -1)
-        self.loop.run_in_executor(None, lambda: shutil.rmtree(instance.tmp, ignore_errors=True))
+        self.parking.stirred()
         fence = self.snapshot.fence
         why = instance.reason or (OUT_OF_MEMORY if fence.out_of_memory(instance.number) else CRASHED)
         fence.release(instance.number)
@@ -387,6 +409,22 @@ class Pool:
             self._charge("FUNCTION_OUT_OF_MEMORY" if why is OUT_OF_MEMORY else "FUNCTION_CRASHED")
         self._scale()
         self._check_emptied()
+
+    def discard(self, process: Instance) -> None:
+        """What was parked is dead, or nobody needs it."""
+        process.step("exit")
+        self._clear_away(process)
+        self.snapshot.fence.release(process.number)
+
+    def _clear_away(self, instance: Instance) -> list[Caller]:
+        """Let go of all it had; returns whose requests it has not read."""
+        # A process that closed its socket and lives on would serve nobody.
+        if instance.pidfd >= 0:
+            send_signal(instance.pidfd)
+        unread = instance.never_read()
+        instance.close()
+        self.loop.run_in_executor(None, lambda: shutil.rmtree(instance.tmp, ignore_errors=True))
+        return unread
 
     def _exited(self, instance: Instance, status: int) -> None:
         instance.exit.said(status)
@@ -464,6 +502,7 @@ class Pool:
 
     def stand_by(self) -> None:
         """Another deployment has taken over, and this one may again: its snapshot stays, what runs may finish."""
+        self.parking.end()
         self._bounds = replace(self._bounds, min_instances=0)
         if not self.waiting:
             for instance in list(self.instances.values()):
@@ -479,6 +518,7 @@ class Pool:
         """Another deployment has taken over: what runs may finish; `emptied` is called when nothing is left."""
         self.retired = True
         self._emptied = emptied
+        self.parking.end()
         self._bounds = replace(self._bounds, min_instances=0)
         self._paused_until_s = inf  # it starts nothing more but for calls that wait already
         if not self.waiting:

@@ -50,6 +50,15 @@ def is_over(pidfd: int) -> bool:
         return False
 
 
+def memory_is_short() -> bool:
+    """Whether less than an eighth of this machine's memory could be had (proc_meminfo(5))."""
+    try:
+        amounts = {line.split(b":")[0]: int(line.split()[1]) for line in _read("/proc/meminfo").splitlines()}
+        return amounts[b"MemAvailable"] < amounts[b"MemTotal"] // 8
+    except (OSError, KeyError):
+        return False
+
+
 def has_ended(pid: int) -> bool:
     """Whether a process is gone, or is only waited for by its parent (proc_pid_stat(5), "Z" and "X")."""
     try:

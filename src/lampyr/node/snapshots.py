@@ -188,6 +188,7 @@ class Snapshot:
         self._retry_at = 0.0
         self._died = False  # while it was importing, since it was ready last
         self.scarce = False  # it failed because the system lacks something, and not for a fault of its own
+        self.parked = False  # one of its children waits for nobody yet (node/parking.py)
         self.let = False  # it is absent because there was no room, and comes back only when somebody needs it
         self.state: Literal["absent", "importing", "ready", "failed"] = "absent"
         self.failure: dict[str, Any] = {}
@@ -331,7 +332,7 @@ class Snapshot:
     @property
     def needed(self) -> bool:
         """Whether an instance of it lives or is on its way."""
-        return self._process is not None and self._process.needed
+        return self._process is not None and self._process.children > self.parked
 
     def let_go(self) -> None:
         """Be absent until somebody needs it again."""

@@ -53,25 +53,32 @@ class Instance:
         self._waits_for_room = False
         self._reading = False
         self._one_at_a_time = False
-        self._greeted = False
+        self.greeted = False  # the gateway knows that requests may come
+        self._settled = False
         self._hushed = False  # has said where its handler stands, and is not asked again
 
     def greet(self, sock: socket.socket) -> None:
         """Say before `open` that requests may come: the first one is on its way while this process gets ready."""
         sock.send(HELLO)
-        self._greeted = True
+        self.greeted = True
+
+    def settle(self) -> None:
+        """Give the loop, which was made before the fork, what a process must have for itself."""
+        if not self._settled:
+            self._settled = True
+            _own(self.loop)
 
     def open(self, sock: socket.socket) -> None:
         """Be ready for requests from `sock`, and say so."""
         self.sock = sock
         self._one_at_a_time = sock.type == socket.SOCK_SEQPACKET
         sock.setblocking(False)
-        _own(self.loop)
+        self.settle()
         asyncio.set_event_loop(self.loop)
         if self.application is not None:
             self.loop.run_until_complete(self.application.startup())
         self.loop.add_reader(sock, self.read_packets if self._one_at_a_time else self.read)
-        if not self._greeted:
+        if not self.greeted:
             self.send(HELLO)
 
     def serve(self, sock: socket.socket) -> NoReturn:

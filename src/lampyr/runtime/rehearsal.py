@@ -41,6 +41,11 @@ def rehearse(*steps: Callable[[], None]) -> None:
     asyncio.set_event_loop(None)
 
 
+def answer_once(kind: int) -> None:
+    """Answer in a process that will soon have to, over a socket of this kind: it writes where that will write."""
+    _answer(Program("", {"POST": _handler}, None, 1), kind)
+
+
 def _begin_anew() -> None:
     """What every child of a fork does first: the interpreter by itself, and an instance (runtime/snapshot.py).
 

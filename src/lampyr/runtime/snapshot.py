@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 from lampyr.runtime import context, frameworks, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
 from lampyr.runtime.channel import Channel, Message
 from lampyr.runtime.instance import Instance, leave
+from lampyr.runtime.parked import wait_to_be_wanted
 from lampyr.runtime.program import Program
 from lampyr.runtime.rehearsal import rehearse
 from lampyr.runtime.tracing import pass_on_traces
@@ -333,8 +334,10 @@ def _import(spec: Message) -> tuple[Program, list[leftovers.Found]]:
 
 def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) -> NoReturn:
     sock = socket.socket(fileno=fds[0])
-    if instance.application is None and not context.hooks["after_restore"]:
-        instance.greet(sock)  # nothing of the user's runs before the request is read, or could hold it up
+    # Whether nothing of the user's runs before the request is read, or could hold it up.
+    prompt = instance.application is None and not context.hooks["after_restore"]
+    if prompt and "parked" not in order:
+        instance.greet(sock)
     connect(*fds[1:])
     os.setsid()
     # Daemons of an instance come back to it while it lives, and so end with it instead of with a sibling.
@@ -342,6 +345,8 @@ def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) 
     sandbox.private_tmp(order["tmp"])
     reseed.reseed()
     gc.enable()
+    if "parked" in order:
+        wait_to_be_wanted(instance, sock, prompt=prompt)
     try:
         context.run_hooks("after_restore")
     except BaseException as error:  # it must not unwind into the snapshot's code

@@ -23,6 +23,7 @@ CREDIT = 5  # u32: the instance may send that many more bytes of this stream
 CANCEL = 6  # the client has left or the deadline has passed
 RETIRE = 7  # finish what runs, take nothing more, exit
 PING = 8  # does the loop turn?
+WAKE = 9  # it was parked, and is wanted: say hello
 
 # instance -> gateway
 HELLO = 16  # ready for requests
@@ -37,6 +38,7 @@ AFTER = 24  # the response is complete but the stream stays occupied until DONE
 QUICK_ANSWER = 25  # an answer whose handler never waited and took no time to speak of (core/pace.py)
 BUSY = 26  # the request was read and not begun: this instance serves one at a time, and another one runs
 PONG = 27  # it does
+PARKED = 28  # forked ahead, and as ready as can be without the user's code; one byte: whether requests may come at once
 
 # Fields of a request head; header names and values alternate from HEADERS on.
 ID, METHOD, ORIGIN, PATH, QUERY, PARAMS, IP, DEADLINE, REGION, HEADERS = range(10)
