@@ -26,11 +26,17 @@ def _function(pool: Pool, deployment: str) -> dict[str, Any]:
         "deployment": deployment,
         "snapshot": "ready" if pool.snapshot.state == "ready" else "absent",
         "failed": pool.snapshot.state == "failed",
-        "parked": pool.parking.parked,
+        "parked": _parked(pool),
         "snapshot_mb": round(pool.snapshot.own_bytes / MIB, 1),
         "waiting": len(pool.waiting) + ahead,
         "instances": [_instance(pool, one) for one in instances],
     }
+
+
+def _parked(pool: Pool) -> int | None:
+    """The process that is to be the next instance."""
+    process = pool.parking.process
+    return process.host_pid() if process is not None and process.state == "parked" else None
 
 
 def _instance(pool: Pool, instance: Instance) -> dict[str, Any]:

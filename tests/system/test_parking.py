@@ -1,0 +1,171 @@
+"""The process that is forked ahead: it serves the next start, runs none of the user's code before, and goes again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from serving import WHO, Answer, Serve, Server, ended, running, until
+
+from lampyr.control import door
+
+PLAIN = f"""
+    import os, random, uuid
+    idle_timeout = 0.05
+    rate_limit = "none"
+    draw = random.Random()
+
+    async def GET():
+        return {{"who": {WHO}, "drawn": [random.random(), draw.random(), str(uuid.uuid1()), str(uuid.uuid4())]}}
+"""
+HOOKED = f"""
+    import os
+    from lampyr import after_restore
+    idle_timeout = 0.05
+    rate_limit = "none"
+    restored = []
+
+    @after_restore
+    def restore():
+        restored.append(os.getpid())
+        print("restored", flush=True)
+
+    async def GET():
+        return {{"who": {WHO}, "restored": restored == [os.getpid()]}}
+"""
+APP = f"""
+    import json, os
+    idle_timeout = 0.05
+    rate_limit = "none"
+    started = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            started.append(os.getpid())
+            print("restored", flush=True)
+            await send({{"type": "lifespan.startup.complete"}})
+            await receive()
+            await send({{"type": "lifespan.shutdown.complete"}})
+            return
+        body = json.dumps({{"who": {WHO}, "restored": started == [os.getpid()]}}).encode()
+        await send({{"type": "http.response.start", "status": 200, "headers": []}})
+        await send({{"type": "http.response.body", "body": body}})
+"""
+EDGE = 'runtime = "edge"\n'
+
+
+def edge(source: str) -> str:
+    return f'\n    runtime = "edge"{source}'
+
+
+PROJECT = {
+    "app/plain/route.py": PLAIN,
+    "app/edge/route.py": edge(PLAIN),
+    "app/hooked/route.py": HOOKED,
+    "app/hooked-edge/route.py": edge(HOOKED),
+    "app/app/route.py": APP,
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("parking"), PROJECT) as started:
+        yield started
+
+
+def row(server: Server, route: str) -> dict[str, Any]:
+    rows = door.ask(server.root / ".lampyr", "ps")["functions"]
+    return next(one for one in rows if one["function"] == route)
+
+
+def cold(server: Server, route: str) -> Answer:
+    """A call that nobody is there for."""
+    until(lambda: not row(server, route)["instances"], "no instance")
+    answer = server.get(route)
+    assert answer.status == 200, (answer.body, server.lines[-10:])
+    assert "desc=cold" in answer.headers["server-timing"]
+    return answer
+
+
+def park(server: Server, route: str) -> psutil.Process:
+    """Start `route` until it has a process parked; which one that is."""
+    for _ in range(3):
+        cold(server, route)
+        time.sleep(0.35)  # what starts at once counts as one start
+    until(lambda: row(server, route)["parked"], "a parked process")
+    return psutil.Process(row(server, route)["parked"])
+
+
+@pytest.mark.parametrize("route", ["/plain", "/edge", "/hooked", "/hooked-edge", "/app"])
+def test_the_parked_process_is_the_next_instance(server: Server, route: str) -> None:
+    parked = park(server, route)
+    answer = cold(server, route).json()
+    found = server.who_is(answer["who"])
+    assert found is not None and found.pid == parked.pid
+    assert not row(server, route)["parked"]
+
+
+@pytest.mark.parametrize("route", ["/hooked", "/hooked-edge", "/app"])
+def test_nothing_of_the_users_runs_in_it_before(server: Server, route: str) -> None:
+    park(server, route)
+    before = sum("restored" in line for line in server.lines)
+    time.sleep(0.2)
+    assert sum("restored" in line for line in server.lines) == before
+    assert cold(server, route).json()["restored"] is True
+    until(lambda: sum("restored" in line for line in server.lines) > before, "what it printed", context=server.lines)
+
+
+@pytest.mark.parametrize("route", ["/plain", "/edge"])
+def test_each_draws_numbers_of_its_own(server: Server, route: str) -> None:
+    drawn: list[Any] = []
+    for _ in range(4):
+        park(server, route)
+        drawn += cold(server, route).json()["drawn"]
+    assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("route", ["/plain", "/edge", "/hooked"])
+def test_where_it_is_killed_the_next_call_starts_another(server: Server, route: str) -> None:
+    parked = park(server, route)
+    parked.kill()
+    until(lambda: not row(server, route)["parked"], "to be missed")
+    assert cold(server, route).status == 200
+    assert not any("ended" in line and route in line for line in server.lines)
+
+
+def test_where_nobody_comes_it_goes(server: Server) -> None:
+    parked = park(server, "/plain")
+    until(lambda: ended(parked), "no process", 30)
+    assert not row(server, "/plain")["parked"]
+
+
+def test_where_it_stands_still_only_its_own_call_does(serve: Serve) -> None:
+    server = serve({"app/plain/route.py": f"{PLAIN}\n    max_duration = 1\n"})
+    parked = park(server, "/plain")
+    parked.send_signal(signal.SIGSTOP)
+    assert server.get("/plain").status == 504
+    until(lambda: ended(parked), "no process")
+    assert server.get("/plain").status == 200
+
+
+def test_with_its_deployment_it_goes(serve: Serve) -> None:
+    server = serve({"app/plain/route.py": PLAIN}, command="dev")
+    parked = park(server, "/plain")
+    server.write("app/plain/route.py", PLAIN.replace("0.05", "0.06"))
+    until(lambda: ended(parked), "no process")
+    assert cold(server, "/plain").status == 200
+
+
+@pytest.mark.parametrize("module", ["lampyr.gateway", "lampyr.runtime.snapshot"])
+def test_with_those_it_depends_on_it_goes(serve: Serve, module: str) -> None:
+    server = serve({"app/plain/route.py": PLAIN})
+    parked = park(server, "/plain")
+    os.kill(server.find(module).pid, signal.SIGKILL)
+    until(lambda: ended(parked), "no process")
+    until(lambda: server.get("/plain").status == 200, "an answer")
