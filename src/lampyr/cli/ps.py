@@ -52,7 +52,8 @@ def _show(functions: list[dict[str, Any]]) -> None:
 
 def _rows(function: dict[str, Any]) -> list[tuple[str, ...]]:
     """A row for each instance; one without for a function that has none."""
-    facts = (function["function"], function["runtime"], function["deployment"], function["snapshot"])
+    snapshot = function["snapshot"] + (" +1" if function["parked"] else "")
+    facts = (function["function"], function["runtime"], function["deployment"], snapshot)
     return [(*facts, *_cells(one)) for one in function["instances"]] or [(*facts, *"-----")]
 
 
