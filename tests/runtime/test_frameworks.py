@@ -34,7 +34,7 @@ def test_every_request_of_a_rehearsal_is_answered(name: str) -> None:
                 await send(message)
             await app(scope, receive, note)
 
-        frameworks._answer(noted)
+        frameworks._answer(noted, frameworks.TIMES)
         print(said.count(200), set(one for one in said if isinstance(one, int)), "lifespan.shutdown.complete" in said)
     """
     assert run(text) == f"{2 * frameworks.TIMES} {{200}} True"

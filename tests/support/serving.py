@@ -128,7 +128,7 @@ class Server:
 
     def who_is(self, who: str) -> psutil.Process | None:
         """The process that calls itself `who` (see WHO); None when it has ended."""
-        return next((one for one in self.processes() if _who(one) == who), None)
+        return next((one for one in self.processes() if who_of(one) == who), None)
 
     def find(self, module: str) -> psutil.Process:
         """The process that was started for one of our modules, e.g. `lampyr.gateway`."""
@@ -176,7 +176,7 @@ def ended(process: psutil.Process) -> bool:
         return True
 
 
-def _who(process: psutil.Process) -> str:
+def who_of(process: psutil.Process) -> str:
     try:
         namespace = os.stat(f"/proc/{process.pid}/ns/pid").st_ino
         numbers = re.search(r"^NSpid:.*\t(\d+)$", Path(f"/proc/{process.pid}/status").read_text(), re.M)

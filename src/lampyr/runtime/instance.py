@@ -59,7 +59,10 @@ class Instance:
 
     def greet(self, sock: socket.socket) -> None:
         """Say before `open` that requests may come: the first one is on its way while this process gets ready."""
-        sock.send(HELLO)
+        try:
+            sock.send(HELLO)
+        except OSError:  # the gateway has let go of this process already
+            leave(0)
         self.greeted = True
 
     def settle(self) -> None:

@@ -25,8 +25,11 @@ def wait_to_be_wanted(instance: Instance, sock: socket.socket, *, prompt: bool) 
         if instance.application is not None:
             frameworks.rehearse(again=True)
     sock.setblocking(True)
-    sock.send(wire.frame(0, wire.PARKED, bytes([prompt])))
-    head = sock.recv(wire.HEADER_BYTES, socket.MSG_PEEK)
+    try:
+        sock.send(wire.frame(0, wire.PARKED, bytes([prompt])))
+        head = sock.recv(wire.HEADER_BYTES, socket.MSG_PEEK)
+    except OSError:
+        leave(0)
     if not head:
         leave(0)
     if head[-1] == wire.WAKE:
