@@ -10,11 +10,11 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from threading import Lock
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lampyr.runtime import stack, wire
 from lampyr.runtime.invocation import Invocation
+from lampyr.runtime.loop import Loop
 from lampyr.runtime.program import Program
 from lampyr.runtime.threads import Workers
 
@@ -39,8 +39,7 @@ class Instance:
         self.program = program
         self.executor = Workers(program.threads, "lampyr")
         self.application = _application(program)
-        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
-        self.loop.time = monotonic  # type: ignore[method-assign]  # the same, without a frame: three times a timer
+        self.loop: asyncio.AbstractEventLoop = Loop()
         self.loop.set_default_executor(self.executor)
         self._starter = Starter(self.loop)
         self.running: dict[int, Invocation] = {}
