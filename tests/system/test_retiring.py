@@ -12,6 +12,9 @@ import pytest
 from serving import Serve, Server, until
 
 from lampyr.control import door
+from lampyr.node import hierarchy
+
+needs_groups = pytest.mark.skipif("memory" not in hierarchy.find()[0], reason="no control group for memory here")
 
 # Answers with `size` bytes as soon as there is a file `go`.
 HELD = """
@@ -122,3 +125,50 @@ def test_a_replaced_function_that_nobody_waits_for_any_more_is_gone(serve: Serve
     waiting.close()
     (server.root / "app/slow/go").touch()
     until(lambda: len(ps()) == 1, "the old one to be gone")
+
+
+@needs_groups
+def test_who_was_told_to_leave_and_is_ended_for_memory_is_answered_507(serve: Serve) -> None:
+    """An instance that has grown is followed by another one, once a second, and goes on growing."""
+    server = serve(
+        {
+            "app/grows/route.py": """
+                import asyncio
+                memory = 64
+                runtime = "edge"
+
+                async def GET():
+                    keep = []
+                    while True:
+                        keep.append(bytearray(b"x" * (1 << 20)))
+                        await asyncio.sleep(0.01 if len(keep) < 54 else 0.4)
+            """
+        }
+    )
+    assert server.get("/grows").error == "FUNCTION_OUT_OF_MEMORY"
+    server.log("an instance is followed by another one: it uses")
+    server.log("the process ended: it needed more memory than it may use")
+
+
+def test_one_that_died_in_a_call_did_not_end_because_it_was_told_to_leave(serve: Serve) -> None:
+    server = serve(
+        {
+            "app/held/route.py": """
+                import os, pathlib, time
+
+                def GET():
+                    while not (pathlib.Path(__file__).parent / "go").exists():
+                        time.sleep(0.005)
+                    os._exit(3)
+            """
+        },
+        command="dev",
+    )
+    call = ask(server, "/held")
+    rows = lambda: door.ask(server.root / ".lampyr", "ps")["functions"]  # noqa: E731
+    until(lambda: sum(one["in_flight"] for row in rows() for one in row["instances"]) == 1, "the call to begin")
+    server.write("app/held/route.py", "def GET(): return 'new'\n")
+    assert server.get("/held").body == b"new"
+    (server.root / "app/held/go").touch()
+    assert answer(call)[0] == 502
+    server.log(r"the process (ended|exited with status 3)$")  # who would say how may have been let go by then

@@ -52,6 +52,7 @@ class Instance:
         "first_bytes",
         "forked_s",
         "init_ms",
+        "killed",
         "meter",
         "number",
         "pidfd",
@@ -104,6 +105,7 @@ class Instance:
         memory_gb = pool.function.settings.memory / 1024
         self.meter = SharedMeter(memory_gb) if pool.concurrency > 1 else Meter(memory_gb)
         self.reason: str | None = None
+        self.killed = False  # by us, for that reason
         self.exit = Exit(pool.loop)
         link.on_full = self._full
         link.listen(self._read)
@@ -192,11 +194,19 @@ class Instance:
 
     def kill(self, reason: str) -> None:
         """End the process now; its snapshot ends whatever it leaves behind."""
-        self.reason = reason
+        self.reason, self.killed = reason, True
         if self.pidfd < 0:
             self._loop.call_soon(self._pool.ended, self)  # `forked` ends the process, if it ever comes to that
         self._signal(signal.SIGKILL)
         self._pool.snapshot.fence.end(self.number)
+
+    def why(self) -> str:
+        """Why its process has ended. One that was told to leave and is gone in the midst of a call died of itself."""
+        if self.reason and (self.killed or not self.running):
+            return self.reason
+        if self.reason is OUT_OF_MEMORY or self._pool.snapshot.fence.out_of_memory(self.number):
+            return OUT_OF_MEMORY
+        return CRASHED
 
     def _signal(self, signum: int) -> None:
         if self.pidfd >= 0:

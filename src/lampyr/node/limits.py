@@ -88,6 +88,8 @@ class Fence:
 
     def imported(self) -> None:
         """The snapshot is ready: its children begin in its group."""
+        if self._snapshot is not None:
+            self._kills = self._snapshot.memory_kills()  # whoever else is ended there is an instance
         if self._limits.group is not None:
             self._limits.do(self._open)
 
@@ -115,9 +117,9 @@ class Fence:
         if group is not None and group.memory_kills():
             return True
         snapshot = self._snapshot
-        if snapshot is None or (kills := snapshot.memory_kills()) == self._kills:
+        if snapshot is None or snapshot.memory_kills() == self._kills:
             return False
-        self._kills = kills  # it had not been moved yet
+        self._kills += 1  # it had not been moved yet; others, that were ended beside it, ask as well
         return True
 
     def used_bytes(self, number: int, exactly_from: int) -> int | None:

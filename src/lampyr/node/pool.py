@@ -20,7 +20,7 @@ from lampyr.node.ahead import Ahead
 from lampyr.node.alarm import Alarm
 from lampyr.node.caller import Caller
 from lampyr.node.health import Health, Verdict
-from lampyr.node.instance import CRASHED, OUT_OF_MEMORY, Instance
+from lampyr.node.instance import OUT_OF_MEMORY, Instance
 from lampyr.node.link import Link
 from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
 from lampyr.node.parking import Parking
@@ -393,9 +393,8 @@ class Pool:
         del self.instances[instance.number]
         self._base.tracks.change(self.function.route, -1)
         self.parking.stirred()
-        fence = self.snapshot.fence
-        why = instance.reason or (OUT_OF_MEMORY if fence.out_of_memory(instance.number) else CRASHED)
-        fence.release(instance.number)
+        why = instance.why()
+        self.snapshot.fence.release(instance.number)
         if instance.reason is None and not instance.running:
             instance.exit.ask(self._tell_end)
         if self.health is not None:
