@@ -148,6 +148,27 @@ def test_who_leaves_and_who_is_refused_have_rows_too(serve: Serve) -> None:
     assert (total["invocations"], total["refused"], total["errors"]) == (2, 1, 0)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import none_such\ndef GET(): ...",
+        "memory = 'much'\ndef GET(): ...",
+        '# /// script\n# requires-python = "<3"\n# ///\ndef GET(): ...',
+    ],
+    ids=["import", "setting", "packages"],
+)
+def test_a_call_of_a_function_that_cannot_run_has_a_row(serve: Serve, code: str) -> None:
+    """Whatever the reason: it cannot be imported, its file is wrong, or its packages cannot be had."""
+    server = serve({"app/x/route.py": code}, command="dev")
+    answer = server.get("/x")
+    found = row(server, answer.headers["x-lampyr-id"])
+    assert (answer.status, found["status"], found["outcome"]) == (500, 500, "error")
+    assert (found["function"], found["bytes_out"], found["duration_ms"]) == ("/x", len(answer.body), 0)
+    server.log(r"^GET /x 500 error ")
+    total = usage(server.root)["total"]
+    assert (total["invocations"], total["errors"]) == (1, 1)
+
+
 @pytest.mark.parametrize("path", ["/reads", "/deaf"])
 def test_a_body_that_grows_too_large_is_its_clients_fault(serve: Serve, path: str) -> None:
     reads = """

@@ -103,7 +103,7 @@ class Proxy:
     def _call(self, site: Site, exchange: Exchange, match: Match) -> None:
         function = match.function
         if function.problem is not None:
-            self._answer(exchange, self._broken(site, exchange, function.problem), function.route)
+            self._refuse_broken(site, exchange, function.route, function.problem)
             return
         method = exchange.method
         if (
@@ -149,9 +149,13 @@ class Proxy:
         if exchange.waits:
             exchange.invite()
 
-    def _broken(self, site: Site, exchange: Exchange, problem: Problem) -> answers.Answer:
+    def _refuse_broken(self, site: Site, exchange: Exchange, route: str, problem: Problem) -> None:
+        """It has a row in the ledger, as a call has whose function cannot be imported."""
         more = {"traceback": str(problem)} if site.shows_tracebacks else {}
-        return answers.error("FUNCTION_INVOCATION_FAILED", None, exchange.id, **more)
+        status, headers, body = answers.error("FUNCTION_INVOCATION_FAILED", None, exchange.id, **more)
+        site.services[route].book.refused(exchange.id, "error", status, len(body))
+        site.log.not_let_in(exchange, status, route, "error")
+        exchange.answer(status, [*headers, answers.NO_TIMING], body)
 
     def _not_allowed(self, exchange: Exchange, methods: tuple[str, ...]) -> answers.Answer:
         allowed = {*methods, "OPTIONS", *(("HEAD",) if "GET" in methods else ())}
