@@ -174,6 +174,22 @@ def test_forwarded_headers_are_believed_from_trusted_proxies(serve: Serve) -> No
         assert seen["url"] == f"https://127.0.0.1:{server.port}/api/who"
 
 
+def test_a_forwarded_address_may_have_a_port_and_is_an_address(serve: Serve) -> None:
+    """What is neither is not believed, nor what stands in front of it."""
+    server = serve({**PROJECT, "lampyr.toml": '[server]\ntrusted_proxies = ["127.0.0.0/8", "2001:db8::/32"]\n'})
+    for said, ip in {
+        "203.0.113.9:5678": "203.0.113.9",
+        "[2001:db9::1]:443": "2001:db9::1",
+        "[2001:db9::1]": "2001:db9::1",
+        "2001:db9::1": "2001:db9::1",
+        "203.0.113.9:1, [2001:db8::1]:443": "203.0.113.9",
+        **dict.fromkeys(("203.0.113.9:", "203.0.113.9:x", "203.0.113:80", "203.0.113.9:123456"), "127.0.0.1"),
+        **dict.fromkeys(("[203.0.113.9]:80", "[2001:db9::1", "2001:db9::1]:4", "[]:80", "unknown"), "127.0.0.1"),
+        "203.0.113.9, _hidden, 127.0.0.7:80": "127.0.0.7",
+    }.items():
+        assert server.get("/api/who", X_Forwarded_For=said).json()["ip"] == ip, said
+
+
 def test_one_connection_more_than_there_may_be_is_throttled(serve: Serve) -> None:
     server = serve({**PROJECT, "lampyr.toml": "[server]\nmax_connections = 1\n"})
     with server.connect() as first:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from lampyr.core.depth import MAX_DEPTH
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 ENV_JS = "/_lampyr/env.js"
 TOO_DEEP = f"Functions call one another more than {MAX_DEPTH} deep over this gateway."
 WEBSOCKET = "WebSockets are not carried; stream server-sent events instead."
+# Some proxies, Azure's for one, add the port from which they were called.
+_WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}|\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\](?::[0-9]{1,5})?")
 
 
 class Proxy:
@@ -170,7 +173,7 @@ class Proxy:
         ip = exchange.connection.peer
         for hop in reversed(told.get(b"x-forwarded-for", "").split(",")):
             try:
-                address = ip_address(hop.strip())
+                address = _address(hop.strip())
             except ValueError:
                 break
             ip = str(address)
@@ -181,6 +184,12 @@ class Proxy:
         if not names_a_host(host.encode()):
             host = exchange.host or exchange.connection.authority
         return ip, ("https://" if scheme == "https" else "http://") + host
+
+
+def _address(hop: str) -> IPv4Address | IPv6Address:
+    """Raises ValueError."""
+    found = _WITH_PORT.fullmatch(hop)
+    return ip_address((found[1] or found[2]) if found else hop)
 
 
 class Parked:
