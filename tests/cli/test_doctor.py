@@ -9,7 +9,9 @@ import textwrap
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from lampyr.cli.doctor import doctor
 from lampyr.node import ends, isolation
 from lampyr.runtime.sandbox import Means
 
@@ -35,6 +37,15 @@ def test_for_people_every_promise_is_there() -> None:
     done = run()
     assert (done.returncode, done.stderr) == (0, "")
     assert all(one["promise"] in done.stdout and one["mechanism"] in done.stdout for one in promises())
+
+
+def test_the_last_line_says_so_where_everything_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = dict.fromkeys(("memory", "pids", "cpu"), "not there")
+    short = isolation.promises(Means().as_message(), missing, told=False)
+    for found, holds in ((short, False), ([one._replace(holds=True, hint="") for one in short], True)):
+        monkeypatch.setattr(isolation, "promises", lambda *_, found=found, **__: found)
+        last = CliRunner().invoke(doctor, []).stdout.splitlines()[-1]
+        assert (last == f"all {len(found)} promises hold on this machine") == holds, last
 
 
 def test_strict_fails_exactly_when_something_falls_short() -> None:

@@ -27,6 +27,8 @@ def doctor(strict: bool, as_json: bool) -> int:
         for one in found:
             terminal.payload(_row(one))
     lacking = [one.name for one in found if not one.holds]
+    if not lacking and not as_json:
+        terminal.payload(f"all {len(found)} promises hold on this machine")
     if strict and lacking:
         problem = LampyrError(
             f"{len(lacking)} of {len(found)} promises are kept by a fallback: {', '.join(lacking)}",
