@@ -31,16 +31,8 @@ PASSED_ON = frozenset(
 OURS_TO_SAY = frozenset(
     (
         *("UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX", "UV_PROJECT"),
-        *(
-            "UV_WORKING_DIR",
-            "UV_LOCKED",
-            "UV_FROZEN",
-            "UV_NO_SYNC",
-            "UV_ISOLATED",
-            "UV_NO_EDITABLE",
-            "UV_NO_DEFAULT_GROUPS",
-        ),
-        *("UV_NO_DEV", "UV_DEV", "UV_NO_GROUP", "UV_EXCLUDE", "UV_ENV_FILE", "UV_NO_PROGRESS"),
+        *("UV_WORKING_DIR", "UV_LOCKED", "UV_FROZEN", "UV_NO_SYNC", "UV_ISOLATED", "UV_NO_EDITABLE"),
+        *("UV_NO_DEFAULT_GROUPS", "UV_NO_DEV", "UV_DEV", "UV_NO_GROUP", "UV_EXCLUDE", "UV_ENV_FILE", "UV_NO_PROGRESS"),
     )
 )
 # What users of pip have set (pip's configuration files are not read).
@@ -52,12 +44,12 @@ FROM_PIP = {
     "PIP_TRUSTED_HOST": ("UV_INSECURE_HOST",),
     "PIP_CERT": ("SSL_CERT_FILE",),
 }
-# Which certificates of servers are believed is said already.
-# Where a system has its own: whoever trusts a proxy, or an index of his, has put that there.
+# Where a system has its own certificates: whoever trusts a proxy, or an index of his, has put that there.
 CERTIFICATES = (
     *("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"),
     *("/etc/ssl/cert.pem", "/System/Library/Keychains"),
 )
+# Where one of these is set, it is said already whose are believed.
 _OWN_CERTIFICATES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"}
 # What `uv pip` has options for, and no variables.
 NO_INDEX, NO_BUILD = "PIP_NO_INDEX", "UV_NO_BUILD"
@@ -223,12 +215,8 @@ _HINTS = (
     ),
     (
         (
-            "no wheels with a matching",
-            "no wheel",
-            "not have wheels",
-            "matching platform",
-            "source distributions is disabled",
-            "no usable wheels",
+            *("no wheels with a matching", "no wheel", "not have wheels", "matching platform"),
+            *("source distributions is disabled", "no usable wheels"),
         ),
         "ask for a version that has a wheel for this Python",
     ),
