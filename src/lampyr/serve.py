@@ -270,7 +270,7 @@ def _chosen(registry: Registry, state_dir: Path) -> str:
         print(f"lampyr: serving the deployment {id}; the project's files are those of {copy}", file=sys.stderr)
         print(f"hint: `lampyr deploy` switches to {copy}", file=sys.stderr)
     with Progress() as progress:
-        supplier = Supplier(state_dir, os.environ, progress.at)
+        supplier = Supplier(state_dir, os.environ, progress.now_at)
         for one in (id, *(one.id for one in index.deployments.values() if one.preview)):
             folder = registry.root if one == copy else registry.folder(one)
             supply = supplier.get(scan(folder, config.load(folder), registry.root))

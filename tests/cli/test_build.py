@@ -23,6 +23,7 @@ from serving import ended
 from lampyr import config
 from lampyr.build import check
 from lampyr.build import report as report_of
+from lampyr.build.progress import Progress
 from lampyr.node import hierarchy
 from lampyr.node.limits import AtOnce
 from lampyr.runtime import load
@@ -309,7 +310,7 @@ def test_an_import_without_an_end_is_ended_and_the_next_one_has_the_processor(
     before = set(psutil.Process().children(recursive=True))  # servers of other tests
     with closing(AtOnce(print)) as limits:
         settings = config.load(root)
-        found = report_of.make(root, tmp_path / "state", settings, None, {}, lambda _: None, limits.fence)
+        found = report_of.make(root, tmp_path / "state", settings, None, {}, Progress(), limits.fence)
         assert [one.message for one in found.project.errors] == ["the import did not finish within 3 s"]
         assert found.loads.keys() == {"/b"}
     assert all(map(ended, set(psutil.Process().children(recursive=True)) - before))

@@ -158,6 +158,13 @@ def test_a_new_lock_is_seen_by_the_next_request(shop: Shop) -> None:
     assert version(server) == "2.0"
 
 
+def test_what_is_installed_is_said_before_anything_is_fetched(shop: Shop) -> None:
+    write(shop.root, {"app/one/route.py": LAMP, "requirements.txt": "lamp==1.0\n"})
+    done = shop.lampyr("build", shop.root)
+    assert done.stderr.startswith("lampyr: installing the packages of requirements.txt\n"), done.stderr
+    assert shop.lampyr("build", shop.root).stderr.find("installing") < 0
+
+
 def test_what_cannot_be_installed_in_dev_is_an_error_until_it_is_mended(shop: Shop) -> None:
     files = {
         "app/one/route.py": LAMP,
@@ -208,7 +215,8 @@ def test_an_install_in_dev_says_so_and_what_serves_goes_on(shop: Shop) -> None:
     source(shop.root / "oil", "oil", "VERSION = 'slow'\n", shop.folder / "log", seconds=1.5)
     write(shop.root, {"app/one/route.py": LAMP.replace("lamp", "oil"), "requirements.txt": "./oil\n"})
     assert version(server) == "slow"
-    server.log("lampyr: installing the packages of requirements.txt(: Building oil.*)?$")
+    server.log("lampyr: installing the packages of requirements.txt$")
+    server.log("lampyr: Building oil.*, for requirements.txt$")
     thread.join()
     assert streams == [b"word " * 30]
 

@@ -12,7 +12,7 @@ QUIET_S = 1.0
 
 
 class Progress:
-    """What a long command is at, on stderr, once it has taken a second.
+    """What a long command is at, on stderr, once it has taken a second or begins with what takes long.
 
     In a terminal it is one line that changes, elsewhere at most a line a second.
     """
@@ -44,6 +44,13 @@ class Progress:
             self._text = text
             if self._speaking:
                 self._show()
+
+    def now_at(self, text: str) -> None:
+        """Something has begun that takes long, which is said at once."""
+        with self._lock:
+            self._speaking = True
+            self._text = text
+            self._show()
 
     def _speak(self) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lampyr.build import check, environment
 from lampyr.build.brokering import Brokered
+from lampyr.build.progress import Progress
 from lampyr.build.scan import relative, scan
 from lampyr.build.supply import Supplier
 from lampyr.config import Config
@@ -53,21 +54,21 @@ def make(
     settings: Config,
     brokered: Brokered | None,
     vault: Mapping[str, Secret],
-    tell: Callable[[str], None],
+    progress: Progress,
     fence: Callable[[str, int], check.Fence],
 ) -> Report:
     """Check the project at `root` as for production, install what it asks for, and import every function once.
 
-    `state` is where packages are installed, `brokered` are its providers, `vault` holds its secrets; `tell` hears what
-    is done next; `fence` makes the limits of an import (`check.imports`).
+    `state` is where packages are installed, `brokered` are its providers, `vault` holds its secrets; `fence` makes the
+    limits of an import (`check.imports`).
     """
-    supply = Supplier(state, os.environ, tell).get(scan(root, settings))
+    supply = Supplier(state, os.environ, progress.now_at).get(scan(root, settings))
     project = supply.project
     env = environment.read(root, "production", os.environ, vault).given(brokered)
     numbers = {id(function): number for number, function in enumerate(project.functions, 1)}
 
     def begin(function: Function) -> None:
-        tell(f"importing {function.route} ({numbers[id(function)]} of {len(numbers)})")
+        progress.at(f"importing {function.route} ({numbers[id(function)]} of {len(numbers)})")
 
     loads: dict[str, Load] = {}
     errors: list[Problem] = []

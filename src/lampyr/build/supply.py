@@ -30,9 +30,9 @@ class Supply:
 class Supplier:
     """Looks for what functions ask for, and installs it. `process` is the environment that has the way to an index.
 
-    `tell` hears what is being done. `failed` are problems of earlier tries, by key: they are not tried again.
-    `there` is the environment that was looked at last; `apart`: what that has counts for nothing, as it is not the
-    server's.
+    `tell` hears what is being done while it installs. `failed` are problems of earlier tries, by key: they are not
+    tried again. `there` is the environment that was looked at last; `apart`: what that has counts for nothing, as it is
+    not the server's.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Supplier:
     def install(self, missing: Mapping[str, Asked]) -> None:
         """Install what `look` has found missing. What goes wrong is in `failed` then. Raises StateError."""
         for key, asked in missing.items():
-            self._installs = f"installing the packages of {asked.file}"
-            self._tell(self._installs)
+            self._installs = asked.file
+            self._tell(f"installing the packages of {asked.file}")
             try:
                 self._sets.make(asked, self._uv)
             except UvError as error:
@@ -110,7 +110,7 @@ class Supplier:
 
     def _hear(self, line: str) -> None:
         if self._installs:  # while it only looks, nobody waits for what it says
-            self._tell(f"{self._installs}: {line}")
+            self._tell(f"{line}, for {self._installs}")  # terminals cut what is behind
 
     def get(self, project: Project) -> Supply:
         """All that can be had. Raises StateError."""

@@ -64,7 +64,7 @@ def _look(folder: Path, state_dir: Path | None) -> Report:
     vault = vault_values(state, "production")
     with Progress() as progress, closing(AtOnce(terminal.note)) as limits:
         brokered = brokering.of(settings.providers.values(), f"http://127.0.0.1:{DISCARD_PORT}", "00")
-        return report.make(root, state, settings, brokered, vault, progress.at, limits.fence)
+        return report.make(root, state, settings, brokered, vault, progress, limits.fence)
 
 
 def _table(report: Report) -> Iterator[str]:

@@ -123,7 +123,7 @@ def _install(root: Path, copy: Path, state: Path, *, apart: bool) -> None:
     except LampyrError:
         return
     with Progress() as progress:
-        supplier = Supplier(state, os.environ, progress.at, apart=apart)
+        supplier = Supplier(state, os.environ, progress.now_at, apart=apart)
         supply = supplier.look(project)
         if supply.missing:
             door.ask(state, "deployments")  # nobody waits for an install before he is told that nobody is there

@@ -20,7 +20,7 @@ class Fetch:
     def __init__(self, missing: Mapping[str, Asked], state: Path, process: Mapping[str, str]) -> None:
         self.missing = missing
         self._progress = Progress(alone=False)
-        self._supplier = Supplier(state, process, self._progress.at)
+        self._supplier = Supplier(state, process, self._progress.now_at)
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="fetch", daemon=True)
         self._thread.start()
