@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ COLUMNS: tuple[str, ...] = ("INVOCATIONS", "ERRORS", "REFUSED", "COLD", "BUSY", 
 SPENT_COLUMNS = ("TOKENS IN", "TOKENS OUT", "COST")
 NARROW_COLUMNS: tuple[str, ...] = ("INVOCATIONS", "ERRORS", "BUSY", "GB-S")
 NARROW_SPENT_COLUMNS = ("TOKENS", "COST")
+NARROWEST_SPENT_COLUMNS = ("INVOCATIONS", "BUSY", "COST")
 # A terminal that is narrower gets fewer columns and rounder numbers: a row must not lose its name.
 WIDE = 80
 WIDE_SPENT = 120
+NARROW_SPENT = 76
 
 
 @click.command
@@ -93,10 +97,7 @@ def _csv(by: str, groups: list[dict[str, Any]]) -> str:
 def _show(by: str, found: dict[str, Any]) -> None:
     total = found["total"]
     spent = bool(total["calls"] or total["cost_usd"])
-    narrow = terminal.width() < (WIDE_SPENT if spent else WIDE)
-    columns = NARROW_COLUMNS if narrow else COLUMNS
-    columns = (*columns, *(NARROW_SPENT_COLUMNS if narrow else SPENT_COLUMNS)) if spent else columns
-    cells = _narrow_cells if narrow else _cells
+    columns, cells = _layout(terminal.width(), spent)
     rows = [(_name(one[by]), *cells(one)[: len(columns)]) for one in found["groups"]]
     terminal.table((by.upper(), *columns), rows, total=("total", *cells(total)[: len(columns)]))
     if found["since"] is None:
@@ -113,6 +114,15 @@ def _show(by: str, found: dict[str, Any]) -> None:
         terminal.payload(f"what was used      {_usd(always['busy_usd'])}, for as long as functions were busy")
     if spent:
         terminal.payload(f"providers          {_usd(total['cost_usd'])}")
+
+
+def _layout(width: int, spent: bool) -> tuple[tuple[str, ...], Callable[[dict[str, Any]], tuple[str, ...]]]:
+    """The columns behind the name, and what makes their cells."""
+    if spent and width < NARROW_SPENT:
+        return NARROWEST_SPENT_COLUMNS, lambda one: itemgetter(0, 2, 5)(_narrow_cells(one))
+    if width < (WIDE_SPENT if spent else WIDE):
+        return (*NARROW_COLUMNS, *(NARROW_SPENT_COLUMNS if spent else ())), _narrow_cells
+    return (*COLUMNS, *(SPENT_COLUMNS if spent else ())), _cells
 
 
 def _name(name: str | None) -> str:
