@@ -1,11 +1,14 @@
-"""What calls used: how old the figure for memory may be."""
+"""What calls used: how old the figure for memory may be, and what is known of a process that has ended."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
-from lampyr.node.meter import MEMORY_EVERY_S, MEMORY_WORTH_S, SharedMeter
+import pytest
+
+from lampyr.node.meter import MEMORY_EVERY_S, MEMORY_WORTH_S, Meter, SharedMeter
 
 GROWS = "import sys\nheld = b''\nfor line in sys.stdin:\n  held += b'x' * (8 << 20)\n  print(len(held), flush=True)"
 
@@ -39,3 +42,21 @@ def test_calls_that_end_together_share_one_look_at_memory() -> None:
         process.stdin.close()
         process.stdout.close()
         process.wait(40)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the clocks of other processes are Linux's")
+@pytest.mark.parametrize("meter", [Meter(0.25), SharedMeter(0.25)], ids=["one", "shared"])
+def test_what_a_process_had_used_is_known_when_it_has_ended(meter: Meter) -> None:
+    """Its clock can be read while nobody has waited for it, and what it said is kept."""
+    burns = "import time\ninput()\nuntil = time.process_time() + 0.1\nwhile time.process_time() < until: pass"
+    process = subprocess.Popen([sys.executable, "-c", burns], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    meter.watch(process.pid)
+    mark = meter.begin(0, 1.0)
+    process.stdin.write(b"\n")
+    process.stdin.close()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    meter.note()
+    process.wait()
+    meter.note()
+    assert meter.spent(mark, 1, 1.0, 2.0)[0] >= 100_000_000

@@ -34,13 +34,24 @@ class Meter:
     known.
     """
 
-    __slots__ = ("_clock", "_last_ns", "_memory_gb", "_memory_s", "_peak_kib", "_share_ns", "answers", "pid")
+    __slots__ = (
+        "_clock",
+        "_kept_ns",
+        "_last_ns",
+        "_memory_gb",
+        "_memory_s",
+        "_peak_kib",
+        "_share_ns",
+        "answers",
+        "pid",
+    )
 
     def __init__(self, memory_gb: float) -> None:
         self._memory_gb = memory_gb
         self.pid = 0
         self._clock = 0
         self._last_ns = 0
+        self._kept_ns = 0
         self._memory_s = 0.0
         self._peak_kib = 0
         self._share_ns = -1
@@ -55,12 +66,16 @@ class Meter:
     def _used_ns(self) -> int:
         """What the process has used since this was last asked."""
         try:
-            now_ns = clock_gettime_ns(self._clock) if self._clock else self._last_ns
+            now_ns = clock_gettime_ns(self._clock) if self._clock else max(self._kept_ns, self._last_ns)
         except OSError:  # it has ended
             self._clock = 0
-            return 0
+            now_ns = max(self._kept_ns, self._last_ns)
         used_ns, self._last_ns = now_ns - self._last_ns, now_ns
         return used_ns
+
+    def note(self) -> None:
+        """Keep what its clock says: when its parent has waited for a process that has ended, nobody can read it."""
+        self._kept_ns = self.clock_ns() or self._kept_ns
 
     def begin(self, running: int, now_s: float) -> Mark:
         """A call begins where `running` others run."""

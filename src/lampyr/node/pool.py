@@ -369,6 +369,7 @@ class Pool:
 
     def died(self, instance: Instance) -> None:
         """The process is gone. Whoever tells of that may be heard before the answers that it has still given."""
+        instance.meter.note()
         if instance in self.open:
             self.open.remove(instance)
         if instance.state in ("idle", "busy"):
@@ -381,6 +382,7 @@ class Pool:
         """The socket of `instance` has closed: the process is dead or as good as dead."""
         if instance.state == "ended":
             return
+        instance.meter.note()
         if instance is self.parking.process:
             self.parking.died()
             return

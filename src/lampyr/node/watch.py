@@ -54,6 +54,7 @@ class Watch:
         for instance in list(self._pool.instances.values()):
             if instance.running:
                 self.on = True
+                instance.meter.note()
                 if self._edge:
                     self._ask(instance, now, punctual)
             if not instance.worn and (instance.running or instance.weighed != instance.served):
