@@ -19,21 +19,22 @@ class Progress:
 
     def __init__(self, *, alone: bool = True) -> None:
         """`alone`: nobody else writes lines to stderr meanwhile."""
-        self._timer = threading.Timer(QUIET_S, self._speak)
-        self._timer.daemon = True
+        self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
         self._speaking = False
         self._text = ""
+        self._shown = ""
         self._shown_s = 0.0
         self._rewrites = alone and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def __enter__(self) -> Progress:
-        self._timer.start()
+        self._speak_in(QUIET_S)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
         with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
             if self._speaking and self._rewrites:
                 sys.stderr.write("\r\x1b[K")
                 sys.stderr.flush()
@@ -52,8 +53,14 @@ class Progress:
             self._text = text
             self._show()
 
+    def _speak_in(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._speak)
+        self._timer.daemon = True
+        self._timer.start()
+
     def _speak(self) -> None:
         with self._lock:
+            self._timer = None
             self._speaking = True
             if self._text:
                 self._show()
@@ -63,6 +70,10 @@ class Progress:
             columns = os.get_terminal_size(2).columns or 80
             sys.stderr.write(f"\r\x1b[K{f'lampyr: {self._text}'[: columns - 1]}")
             sys.stderr.flush()
-        elif time.monotonic() - self._shown_s >= QUIET_S:
-            self._shown_s = time.monotonic()
-            print(f"lampyr: {self._text}", file=sys.stderr, flush=True)
+        elif self._text != self._shown:
+            soon_s = self._shown_s + QUIET_S - time.monotonic()
+            if soon_s <= 0:
+                self._shown, self._shown_s = self._text, time.monotonic()
+                print(f"lampyr: {self._text}", file=sys.stderr, flush=True)
+            elif self._timer is None:
+                self._speak_in(soon_s)
