@@ -11,12 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 from lampyr import config
-from lampyr.build import check
 from lampyr.build.packages import Packages
 from lampyr.build.scan import scan
 from lampyr.build.supply import Supplier, Supply
@@ -26,7 +23,9 @@ from lampyr.control.broker import Broker
 from lampyr.control.card import Weights, card
 from lampyr.control.door import Door, Reply
 from lampyr.control.fetch import Fetch
+from lampyr.control.gateway import Gateway
 from lampyr.control.otel import Exporter
+from lampyr.control.problems import Problems
 from lampyr.control.registry import Registry
 from lampyr.control.releases import Release, Releases
 from lampyr.control.saves import Saves
@@ -38,7 +37,7 @@ from lampyr.errors import LampyrError, PackagesError, StateError
 from lampyr.ledger.counters import Counters
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, Message, introduced, parcel, unpack
-from lampyr.types import PREVIEW, Function, Problem, Project
+from lampyr.types import PREVIEW, Function, Project
 
 # Between requests the disk is looked at this often, so that an import begins while the person still reaches for
 # the browser.
@@ -55,12 +54,11 @@ class Control:
         self.mode = str(told["mode"])
         self.development = self.mode == "development"
         self.shows_tracebacks = self.development and bool(told["loopback"])
-        self.gateway: Channel | None = None
+        self._gateway = Gateway()
         self.serving: Release | None = None
         self._saves = Saves(self.root)
         self._weights = Weights()
-        self._unshared: dict[str, frozenset[Problem]] = {}  # by route
-        self._warned: frozenset[Problem] = frozenset()
+        self._problems = Problems(self._gateway.say)
         self._sealed = Sealed()
         self._broker = Broker()
         self._thresholds = Thresholds(Counters(Path(told["ledger"]) / "budgets", lambda line: None))
@@ -75,13 +73,12 @@ class Control:
         self._first = str(told["begin"])
         if not self.development:
             registry = Registry(self._state_dir, self.root)
-            self._releases = Releases(registry, told["url"], partial(self._copy, registry), self._send, self._take_over)
+            self._releases = Releases(
+                registry, told["url"], partial(self._copy, registry), self._gateway.send, self._take_over
+            )
         self._door = Door(entrance, told["key"], self._asked, "vault", self._lead_to_the_vault)
         self._console_url = str(told["console"])
         self._brokers_at: str | None = told["broker"]
-        # What the gateway has yet to answer, and what is done with the answer.
-        self._questions: dict[int, tuple[Message, Callable[[Any], None]]] = {}
-        self._numbers = count(1)
 
     def run(self) -> None:
         poll = select.poll()
@@ -90,7 +87,7 @@ class Control:
         self._hear_supervisor(poll)  # what came along with the first message
         while True:
             vault = self._sealed.channel.fileno() if self._sealed.channel else -1
-            looks = self.development and self.gateway is not None
+            looks = self.development and self._gateway.there
             watches_ms = self._watch()
             fetch = self._fetch
             if fetch is not None:
@@ -101,8 +98,8 @@ class Control:
             for fd, _ in ready:
                 if fd == self.supervisor.fileno():
                     self._hear_supervisor(poll)
-                elif self.gateway is not None and fd == self.gateway.fileno():
-                    self._hear_gateway(poll)
+                elif fd == self._gateway.fileno():
+                    self._hear_gateway(poll, fd)
                 elif fd == vault:
                     self._hear_vault(poll, fd)
                 elif fd == self._broker.fileno():
@@ -116,24 +113,18 @@ class Control:
 
     def _watch(self) -> float | None:
         """Say how far budgets are used; in how many ms it is time to look again."""
-        if not self._thresholds.watches or self.gateway is None:
+        if not self._thresholds.watches or not self._gateway.there:
             return None
         self._thresholds.look(time.time(), self._say)
         while not self._webhook.problems.empty():
-            self._send({"log": self._webhook.problems.get()})
+            self._gateway.say(self._webhook.problems.get())
         return thresholds.LOOK_EVERY_S * 1000
 
     def _say(self, notice: Notice) -> None:
-        self._send({"log": notice.line()})
+        self._gateway.say(notice.line())
         url = self.serving.settings.budget.webhook if self.serving else None
         if url is not None:  # the gateway knows the secrets, and takes them out of what leaves the machine
-            self._ask({"mask": json.dumps(notice.event())}, partial(self._webhook.tell, url))
-
-    def _ask(self, question: Message, then: Callable[[Any], None]) -> None:
-        """Ask the gateway, and the next one if this one dies before it answers."""
-        number = next(self._numbers)
-        self._questions[number] = ({**question, "question": number}, then)
-        self._send(self._questions[number][0])
+            self._gateway.ask({"mask": json.dumps(notice.event())}, partial(self._webhook.tell, url))
 
     def _hear_supervisor(self, poll: select.poll) -> None:
         messages, alive = self.supervisor.drain()
@@ -161,7 +152,7 @@ class Control:
         poll.register(vault.fileno(), select.POLLIN)
         if self.serving is not None:
             self._renew()
-        elif self.gateway is not None:
+        elif self._gateway.there:
             self.freshen()
 
     def _hear_vault(self, poll: select.poll, fd: int) -> None:
@@ -181,16 +172,17 @@ class Control:
     def _hear_broker(self, poll: select.poll, fd: int) -> None:
         for message in self._broker.heard():
             if "said" in message:
-                self._send({"kept": message["said"], "function": message["function"]})
+                self._gateway.send({"kept": message["said"], "function": message["function"]})
         if self._broker.fileno() < 0:
             poll.unregister(fd)
 
     def _meet_gateway(self, poll: select.poll, gateway: Channel) -> None:
         """There is a gateway, perhaps in place of one that has died: it gets what is deployed."""
-        self._forget_gateway(poll)
+        if self._gateway.there:
+            poll.unregister(self._gateway.fileno())
         self._held = 0
         self._broker.shut_hatches()  # with the snapshots of the one before
-        self.gateway = gateway
+        self._gateway.connect(gateway)
         poll.register(gateway.fileno(), select.POLLIN)
         if self.serving is not None:
             self._deploy(self.serving)
@@ -198,22 +190,13 @@ class Control:
             self._releases.meet_gateway()
         elif self.serving is None:
             self.freshen()
-        for question, _ in self._questions.values():
-            self._send(question)
+        self._gateway.ask_again()
 
-    def _forget_gateway(self, poll: select.poll) -> None:
-        if self.gateway is not None:
-            poll.unregister(self.gateway.fileno())
-            self.gateway.close()
-            self.gateway = None
-
-    def _hear_gateway(self, poll: select.poll) -> None:
-        assert self.gateway is not None
-        messages, alive = self.gateway.drain()
-        for message, fds in messages:
+    def _hear_gateway(self, poll: select.poll, fd: int) -> None:
+        for message, fds in self._gateway.heard():
             self._act(message, fds)
-        if not alive:
-            self._forget_gateway(poll)
+        if not self._gateway.there:
+            poll.unregister(fd)
 
     def _act(self, message: Message, fds: list[int]) -> None:
         if "check" in message:
@@ -221,36 +204,26 @@ class Control:
             if self._fetch is not None:
                 self._held = message["check"]
             else:
-                self._send({"checked": message["check"]})
+                self._gateway.send({"checked": message["check"]})
         elif "loaded" in message:
             facts = json.loads(unpack(fds[0]))
             self._weights.loaded(message["loaded"], facts["files"])
             self._saves.loaded(message["loaded"], facts["files"])
-            self._warn_of_import(message["loaded"], facts)
+            self._problems.imported(message["loaded"], facts)
         elif "users" in message:
             self._broker.tell("users", fds[0])
         elif "hatch" in message:
             self._broker.hatch(message["hatch"], message["function"], fds[0] if fds else None)
-        elif "answer" in message and message["answer"] in self._questions:
-            _, then = self._questions.pop(message["answer"])
-            then(json.loads(unpack(fds[0])))
         elif "prepared" in message and self._releases is not None:
             self._releases.prepared(message["prepared"], json.loads(unpack(fds[0])))
         elif "switched" in message and self._releases is not None:
             self._releases.switched(message["switched"])
 
-    def _warn_of_import(self, route: str, facts: Message) -> None:
-        """Say what instances of a function cannot share, once, until its import is without it."""
-        found = frozenset(check.warnings_of(facts, Path(facts["root"])))
-        for problem in sorted(found.difference(*self._unshared.values()), key=lambda one: (one.file, one.line or 0)):
-            self._send({"log": f"warning: {problem}"})
-        self._unshared[route] = found
-
     def _asked(self, request: Message, reply: Reply) -> None:
         """Somebody at the door wants something. Raises LampyrError."""
         match request.get("do"):
             case "ps":
-                self._ask({"ps": True}, lambda found: reply(running.ps(found)))
+                self._gateway.ask({"ps": True}, lambda found: reply(running.ps(found)))
             case "card":
                 reply(self._card())
             case "console":
@@ -275,13 +248,6 @@ class Control:
         if self.serving is None:
             raise LampyrError("the server is starting", "ask again in a moment")
         return card(self.serving, self.root, self.mode, self._weights)
-
-    def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        if self.gateway is not None:
-            try:
-                self.gateway.send(message, fds)
-            except OSError:
-                pass  # a new gateway is on its way; it gets the deployment then
 
     # --- deploying
 
@@ -322,15 +288,15 @@ class Control:
         self._serve(release)
         self._deploy(release)
         if before is not None:
-            self._tell_of_a_restart(before.settings, settings)
-            self._report(release.judged)
+            self._problems.restart(before.settings, settings)
+            self._problems.changed(release.judged)
             took_ms = (time.perf_counter() - started) * 1000
             count = len(project.functions)
-            self._send({"log": f"reloaded, {count} function{'' if count == 1 else 's'}, {took_ms:.0f} ms"})
+            self._gateway.say(f"reloaded, {count} function{'' if count == 1 else 's'}, {took_ms:.0f} ms")
         else:
             for problem in supply.problems:
-                self._send({"log": f"error: {problem}"})
-        self._warned = frozenset(release.judged.warnings)
+                self._gateway.say(f"error: {problem}")
+            self._problems.known(release.judged)
 
     def _fetches(self, supply: Supply) -> bool:
         """Have what is missing installed; whether that is being done. What serves goes on serving meanwhile."""
@@ -353,7 +319,7 @@ class Control:
         self._supplier.failed.update(fetch.end())
         self.freshen()
         if self._fetch is None:
-            self._send({"checked": self._held})
+            self._gateway.send({"checked": self._held})
 
     def _begin(self, releases: Releases) -> None:
         """In production: have what is written down as active served, or what is to be the first deployment."""
@@ -388,8 +354,7 @@ class Control:
             return
         self._serve(release)
         self._deploy(release)
-        self._report(release.judged)
-        self._warned = frozenset(release.judged.warnings)
+        self._problems.changed(release.judged)
 
     def _copy(self, registry: Registry, id: str, environment: str) -> Release:
         """The deployment `id` with the variables and secrets of now. Raises LampyrError or Unreachable."""
@@ -467,40 +432,20 @@ class Control:
         self._tell_broker(release.project, release.settings, handed.desk, self.mode)
 
     def _deploy(self, release: Release) -> None:
-        self._send({"deployment": release.message}, (release.private,))
+        self._gateway.send({"deployment": release.message}, (release.private,))
 
     def _failed(self, error: LampyrError) -> None:
         if self.serving is None:
             problems = [asdict(one) for one in error.problems]
             self.supervisor.send({"refused": error.message, "hint": error.hint, "problems": problems})
         else:
-            self._send({"log": f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else "")})
-
-    def _tell_of_a_restart(self, before: config.Config, settings: config.Config) -> None:
-        """Sockets and models are made once, when the server starts."""
-        if _at_start(settings) != _at_start(before):
-            what = "[server] or [providers] has changed; who listens and which model answers is settled at the start"
-            self._send({"log": f"warning: {what}\nhint: restart `lampyr dev`"})
-
-    def _report(self, project: Project) -> None:
-        """Say what changed: every error, and the warnings that were not there before."""
-        for problem in project.errors:
-            self._send({"log": f"error: {problem}"})
-        for problem in project.warnings:
-            if problem not in self._warned:
-                self._send({"log": f"warning: {problem}"})
+            self._gateway.say(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
 
 
 def _together(projects: Sequence[Project]) -> Project:
     """All their functions; of two with one route the one of the last. Their files have no other root in common."""
     functions = {one.route: one for each in projects for one in each.functions}
     return replace(projects[0], root=Path("/"), public=None, functions=tuple(functions.values()))
-
-
-def _at_start(settings: config.Config) -> tuple[object, ...]:
-    server = settings.server
-    limits = server.max_connections, server.max_concurrency, server.ledger_days
-    return server.host, server.port, limits, settings.providers
 
 
 def _exporter(told: Message) -> Exporter | None:
