@@ -12,8 +12,8 @@ from lampyr.cli import terminal
 
 def function(deployment: str) -> dict[str, Any]:
     one = {"id": "13", "pid": 4194304, "state": "starting", "in_flight": 100, "memory_mb": 1023.5}
-    facts = {"function": "/api/chat/[id]", "runtime": "standard", "deployment": deployment, "snapshot": "absent"}
-    return {**facts, "instances": [one]}
+    facts = {"function": "/api/chat/[id]", "runtime": "standard", "deployment": deployment}
+    return {**facts, "snapshot": "absent", "parked": None, "instances": [one]}
 
 
 @pytest.mark.parametrize("columns", [80, 120])
