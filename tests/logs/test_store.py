@@ -18,7 +18,7 @@ from lampyr.logs import files, reading
 from lampyr.logs.line import Line, Stamps, parse, stamp
 from lampyr.logs.reading import Follower, Query
 from lampyr.logs.roll import FILES, Roll, forget_before
-from lampyr.logs.writer import MAX_WAITING_CHARS, Writer
+from lampyr.logs.writer import MAX_WAITING_BYTES, Writer
 
 MIB = 1024 * 1024
 
@@ -60,6 +60,19 @@ def test_a_line_is_one_line_of_ascii_and_comes_back_as_it_was() -> None:
 )
 def test_what_is_no_line_is_passed_over(torn: bytes) -> None:
     assert parse(torn) == []
+
+
+def test_access_lines_in_microseconds_and_those_of_an_earlier_lampyr_in_seconds_read_the_same() -> None:
+    rows = [["a" * 24, "GET", "/x", 200, "ok", False], ["b" * 24, "POST", "/y", 0, "client_closed", True]]
+    served = [[1_250_000, *rows[0], 2_500, None], [2_000_000, *rows[1], 1_500_000, 500_000]]
+    found = parse(json.dumps({"function": "/x", "stream": "access", "since_us": 10**15, "served": served}).encode())
+    served = [[1.25, *rows[0], 0.0025, None], [2.0, *rows[1], 1.5, 0.5]]
+    earlier = parse(json.dumps({"function": "/x", "stream": "access", "since": 1e9, "served": served}).encode())
+    assert [(one.time, one.message) for one in found] == [
+        ("2001-09-09T01:46:41.250Z", "GET /x 200 2.5 ms"),
+        ("2001-09-09T01:46:42.000Z", "POST /y - client_closed 1000.0 ms cold, after() 500.0 ms"),
+    ]
+    assert earlier == found
 
 
 def test_times_sort_as_text_and_are_the_same_made_either_way() -> None:
@@ -176,7 +189,7 @@ def test_a_follower_sees_a_line_only_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_a_writer_writes_what_it_is_given_in_order(tmp_path: Path, writer: Writer) -> None:
     for number in range(1000):
-        writer.add("/x" if number % 2 else None, [line(str(number), at=1e9 + number).json() + "\n"], 1)
+        writer.add("/x" if number % 2 else None, [line(str(number), at=1e9 + number).json().encode() + b"\n"], 1)
         if number % 10 == 0:
             writer.flush()
     writer.close()
@@ -184,15 +197,15 @@ def test_a_writer_writes_what_it_is_given_in_order(tmp_path: Path, writer: Write
 
 
 def test_a_function_that_says_more_than_the_disk_takes_loses_its_own_lines(tmp_path: Path, writer: Writer) -> None:
-    long = line("x" * 1000).json() + "\n"
-    for _ in range(2 * MAX_WAITING_CHARS // len(long)):  # and never a flush
+    long = line("x" * 1000).json().encode() + b"\n"
+    for _ in range(2 * MAX_WAITING_BYTES // len(long)):  # and never a flush
         writer.add("/x", [long], 1)
-    writer.add("/y", [line("mine", "/y").json() + "\n"], 1)
+    writer.add("/y", [line("mine", "/y").json().encode() + b"\n"], 1)
     writer.close()
     kept = messages(tmp_path, Query(function="/x"))
     assert kept[-1].endswith("lines are missing here: the disk is too slow")
     count = int(kept[-1].split()[0])
-    assert len(kept) - 1 + count == 2 * MAX_WAITING_CHARS // len(long)
+    assert len(kept) - 1 + count == 2 * MAX_WAITING_BYTES // len(long)
     assert messages(tmp_path, Query(function="/y")) == ["mine"]
 
 
@@ -209,7 +222,7 @@ def test_a_full_disk_costs_lines_and_a_mark_stands_for_them(tmp_path: Path) -> N
         rubbish.write_bytes(b"x" * 40_000)
         sent = [line(f"{number:04} {'x' * 200}", at=1e9 + number) for number in range(300)]
         for number, one in enumerate(sent):
-            writer.add("/x", [one.json() + "\n"], 1)
+            writer.add("/x", [one.json().encode() + b"\n"], 1)
             until(writer.flush, "the line before")
             if number == 250:
                 until(writer.flush, "the line before")
@@ -234,7 +247,8 @@ from lampyr.logs.line import Line, stamp
 writer = Writer(Path(sys.argv[1]), 1 << 20, 30, print)
 number = 0
 while True:
-    writer.add("/x", [Line(stamp(time.time()), str(number), "/x", "stdout", "info", "m" * 300).json() + "\\n"], 1)
+    line = Line(stamp(time.time()), str(number), "/x", "stdout", "info", "m" * 300)
+    writer.add("/x", [line.json().encode() + b"\\n"], 1)
     number += 1
     if number % 50 == 0:
         writer.flush()

@@ -35,6 +35,7 @@ class Call:
     __slots__ = (
         "_body_left",
         "_booked",
+        "_closed_s",
         "_complete",
         "_credit",
         "_deadline",
@@ -42,7 +43,6 @@ class Call:
         "_first_s",
         "_has_after",
         "_owed",
-        "_responded_s",
         "_returned",
         "_service",
         "_started",
@@ -65,6 +65,7 @@ class Call:
         "outcome",
         "parent",
         "pool",
+        "responded_s",
         "spared",
         "status",
     )
@@ -92,9 +93,10 @@ class Call:
         self._complete = exchange.complete
         self.brief = self._complete and len(target) + len(exchange.fields) + self.bytes_in <= BRIEF_BYTES
         self._returned = False
-        self._responded_s = 0.0  # when the last frame of its response came, where `after` has work to do
+        self.responded_s = 0.0  # when the last frame of its response came, where `after` has work to do
         self.spared = False
-        self._booked = 0  # rows of the ledger: 1 it is open, 2 it is closed
+        self._booked = False  # it has a row in the ledger
+        self._closed_s = 0.0  # when that was completed
         self.mark = (0, 0.0)  # what its instance had used when it began
         self._stream = 0
         self._started = False
@@ -110,14 +112,14 @@ class Call:
         service.deadlines.add(self)
 
     @property
+    def route(self) -> str:
+        """The function's."""
+        return self._service.route
+
+    @property
     def masker(self) -> Masker:
         """What hides this deployment's secrets."""
         return self._service.replies.masker
-
-    @property
-    def after_s(self) -> float | None:
-        """How long what `after` was given has been running; None where there is nothing."""
-        return monotonic() - self._responded_s if self._responded_s else None
 
     # --- towards the instance (Caller and Receiver)
 
@@ -134,7 +136,7 @@ class Call:
         limit_s = self._service.max_duration_s
         deadline = b"" if limit_s is None else b"%.3f" % max(limit_s - (self.begun_s - exchange.started), 0.0)
         if not self._booked:
-            self._booked = 1
+            self._booked = True
             self._service.book.open(self)
         self.mark = instance.meter.begin(len(instance.running), self.begun_s)
         kind = wire.REQUEST_WHOLE if whole else wire.REQUEST
@@ -217,8 +219,7 @@ class Call:
             return
         self.status = lines.status
         self.bytes_out = len(body)
-        now_s = monotonic()
-        self._booked = 2
+        now_s = self._closed_s = monotonic()
         self._service.book.close(self, now_s)
         self.exchange.answer_with(lines, b"\r\nserver-timing: " + self._timing(now_s), body)
         self.open = False
@@ -245,7 +246,7 @@ class Call:
 
     def _goes_on(self) -> bool:
         """Whether the handler works on after its client has left, at the response that nobody reads."""
-        return self.outcome == "client_closed" and self._ending is None and not self._responded_s
+        return self.outcome == "client_closed" and self._ending is None and not self.responded_s
 
     def _start(self, fields: list[bytes]) -> bool:
         """Send the head of a streamed response; False where it cannot be sent."""
@@ -327,7 +328,7 @@ class Call:
 
     def lost(self, why: str) -> None:
         """The process has ended before the response was complete."""
-        if self.outcome == "ok" or self._responded_s:
+        if self.outcome == "ok" or self.responded_s:
             if self.outcome == "ok":
                 self.outcome = "timeout" if why == BLOCKED else "crashed"
             if self.instance is not None and why == CRASHED:
@@ -373,11 +374,11 @@ class Call:
         if not self._has_after:
             self._over()
             return
-        if self._responded_s:
+        if self.responded_s:
             assert self.instance is not None
             self.instance.kill("it answered a request twice")
             return
-        self._responded_s = monotonic()
+        self.responded_s = monotonic()
         self._stop_timers()
         limit_s = self.pool.function.settings.max_duration
         if limit_s is not None:
@@ -433,8 +434,9 @@ class Call:
         self._service.crowd.inside -= 1
         if self.parent is not None:
             self.parent.inner -= 1
-        if self._booked == 2 and (self._has_after or self.outcome != "ok"):
-            self._service.book.amend(self)
+        if self._closed_s and (self._has_after or self.outcome != "ok"):  # it went on after its answer
+            self._closed_s = monotonic()
+            self._service.book.amend(self, self._closed_s)
         self.close_row()
         instance, self.instance = self.instance, None
         if instance is not None:
@@ -442,14 +444,14 @@ class Call:
                 # It has come to an end. What it started, daemons too, must not outlive the deadline.
                 instance.give_up(self._stream, "it reached its deadline")
             instance.release(self._stream)
-        self._service.log.access(self)
+        self._service.log.access(self, self._closed_s)
         self.exchange.receiver = None  # a ring of objects would wait for the collector, in memory that is cold by then
 
     def close_row(self) -> None:
         """Complete its row of the ledger, unless it is."""
-        if self._booked < 2:
-            self._booked = 2
-            self._service.book.close(self, monotonic())
+        if not self._closed_s:
+            self._closed_s = monotonic()
+            self._service.book.close(self, self._closed_s)
             if self._first_s:
                 self._service.book.streamed(self, self._first_s)
             if self.instance is not None and (self._has_after or self.outcome != "ok"):

@@ -76,6 +76,7 @@ class Exchange:
         "headers",
         "host",
         "id",
+        "id_bytes",
         "method",
         "over",
         "parent",
@@ -89,6 +90,7 @@ class Exchange:
     def __init__(self, connection: Connection, request: Head, id: str, started: float) -> None:
         self.connection = connection
         self.id = id
+        self.id_bytes = id.encode()  # as it stands in heads and records
         # As written, names in lower case; `target` in origin form, or "*" (RFC 9112 3.2).
         self.method, self.target, self.headers, self.host, _, _, self.content_length, _, self.fields, self.upgrade = (
             request
@@ -240,7 +242,7 @@ class Exchange:
         elif connection.http_1_0:
             framing += b"connection: keep-alive\r\n"
         date = date or connection.registry.date
-        return b"%b%b\r\nx-lampyr-id: %b\r\n%b%b\r\n" % (text, more, self.id.encode(), date, framing)
+        return b"%b%b\r\nx-lampyr-id: %b\r\n%b%b\r\n" % (text, more, self.id_bytes, date, framing)
 
     def _frame(self, status: int, length: int | None) -> bytes:
         self._silent = self.method == "HEAD" or status in _NO_BODY

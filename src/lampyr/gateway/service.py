@@ -20,6 +20,7 @@ class Service:
         "max_duration_s",
         "pool",
         "replies",
+        "route",
         "shows_tracebacks",
     )
 
@@ -41,6 +42,7 @@ class Service:
         self.replies = replies
         self.crowd = crowd
         self.shows_tracebacks = shows_tracebacks
+        self.route = pool.function.route
         settings = pool.function.settings
         self.max_duration_s = limit_s = settings.max_duration
         if settings.first_byte_timeout is not None and (limit_s is None or settings.first_byte_timeout < limit_s):

@@ -28,7 +28,7 @@ RETRY_S = 5.0
 class Journal:
     """The writing end: one process has it. `told` is called when something cannot be written, once for many.
 
-    `map`, `at` and `end` are open to whoever writes many records (gateway/metering.py), in the way of `write`.
+    Whoever writes many records (gateway/metering.py) asks for their `place` in the `map` and fills that, kind last.
     """
 
     def __init__(self, folder: Path, told: Callable[[str], None], segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -36,7 +36,7 @@ class Journal:
         self._told = told
         self._bytes = segment_bytes
         self.map: mmap.mmap = mmap.mmap(-1, mmap.PAGESIZE)
-        self.at = self.end = 0
+        self._at = self._end = 0
         self._lost = 0
         self._retry_s = 0.0
         self._origins: set[records.Origin] = set()
@@ -51,11 +51,17 @@ class Journal:
 
     def write(self, record: bytes) -> None:
         """Add a record; when this returns it survives the end of this process."""
-        if self.at + len(record) > self.end and not self._next():
-            return
-        at, self.at = self.at, self.at + len(record)
-        self.map[at : self.at] = record[:KIND_AT] + b"\0" + record[KIND_AT + 1 :]
-        self.map[at + KIND_AT] = record[KIND_AT]
+        at = self.place(len(record))
+        if at >= 0:
+            self.map[at : at + len(record)] = record[:KIND_AT] + b"\0" + record[KIND_AT + 1 :]
+            self.map[at + KIND_AT] = record[KIND_AT]
+
+    def place(self, size: int) -> int:
+        """Where in `map` the next record stands, which has this size; -1: nowhere, it is lost."""
+        if self._at + size > self._end and not self._next():
+            return -1
+        at, self._at = self._at, self._at + size
+        return at
 
     def _next(self) -> bool:
         """Go on in a new segment; False: there is none, and the record is lost."""
@@ -65,7 +71,7 @@ class Journal:
         try:
             self.map = _segment(self._folder, self._bytes)
         except OSError as error:
-            self.at = self.end = 0
+            self._at = self._end = 0
             self._retry_s = time.monotonic() + RETRY_S
             if not self._lost:
                 self._told(f"error: the ledger cannot be written: {error}\nhint: free some space on its disk")
@@ -74,7 +80,7 @@ class Journal:
         if self._lost:
             self._told(f"the ledger can be written again; {self._lost} records are lost")
             self._lost = 0
-        self.at, self.end = 0, self._bytes
+        self._at, self._end = 0, self._bytes
         return True
 
 

@@ -36,8 +36,9 @@ KIND_AT: Final = 2  # behind the length
 
 HEADER = Struct("<HB")
 _HEADER_BYTES: Final[int] = HEADER.size
-OPEN_STRUCT = Struct("<HB24sqB")
-CLOSE_STRUCT = Struct("<HB24sqHBBdddQIdQQB")
+# These two with their origin as bytes, as whoever writes many of them has it at hand.
+OPEN_STRUCT = Struct("<HB24s8sB")
+CLOSE_STRUCT = Struct("<HB24s8sHBBdddQIdQQB")
 # The same as they are read: what stands between their kinds.
 _OPENED, _CLOSED = Struct("<24sq"), Struct("<24sqH?BdddQIdQQ")
 AMEND_STRUCT = Struct("<HB24sqQB")
@@ -164,19 +165,25 @@ def started() -> bytes:
 
 def known(origin: Origin) -> bytes:
     """An origin, before its first row."""
-    return _framed(ORIGIN, origin.key.to_bytes(8, "little", signed=True) + json.dumps(origin).encode())
+    return _framed(ORIGIN, key_bytes(origin.key) + json.dumps(origin).encode())
+
+
+def key_bytes(key: int) -> bytes:
+    """The key of an origin as it stands in records."""
+    return key.to_bytes(8, "little", signed=True)
 
 
 def opened(row: Opened) -> bytes:
     """An invocation that begins."""
-    return OPEN_STRUCT.pack(OPEN_STRUCT.size, OPEN, row.id.encode(), row.origin, OPEN)
+    return OPEN_STRUCT.pack(OPEN_STRUCT.size, OPEN, row.id.encode(), key_bytes(row.origin), OPEN)
 
 
 def closed(row: Closed) -> bytes:
     """A complete row."""
     id, origin, status, cold, outcome, *figures = row
     number = OUTCOME_NUMBER[outcome]
-    return CLOSE_STRUCT.pack(CLOSE_STRUCT.size, CLOSE, id.encode(), origin, status, cold, number, *figures, CLOSE)
+    ids = id.encode(), key_bytes(origin)
+    return CLOSE_STRUCT.pack(CLOSE_STRUCT.size, CLOSE, *ids, status, cold, number, *figures, CLOSE)
 
 
 def amended(row: Amended) -> bytes:

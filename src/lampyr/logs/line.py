@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # What is said of how bad it is, from the least on. What nobody says anything of is "info".
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -34,19 +35,19 @@ class Line(NamedTuple):
 class Served(NamedTuple):
     """What an access line is made of by whoever reads it: most are never read.
 
-    `at_s` is when it ended, in seconds since some moment; `took_s` is all of it, and `after_s` (or None) how much of
-    that `after()` went on.
+    Times are in microseconds: `at_us` is when it ended, since some moment; `took_us` is all of it, and `after_us` (or
+    None) how much of that `after()` went on.
     """
 
-    at_s: float
+    at_us: int
     id: str
     method: str
     path: str
     status: int
     outcome: str
     cold: bool
-    took_s: float
-    after_s: float | None
+    took_us: int
+    after_us: int | None
 
     @property
     def level(self) -> str:
@@ -56,10 +57,10 @@ class Served(NamedTuple):
     @property
     def message(self) -> str:
         more = " cold" if self.cold else ""
-        if self.after_s is not None:
-            more += f", after() {self.after_s * 1000:.1f} ms"
+        if self.after_us is not None:
+            more += f", after() {self.after_us / 1000:.1f} ms"
         ended = "" if self.outcome == "ok" else f" {self.outcome}"
-        took_ms = (self.took_s - (self.after_s or 0.0)) * 1000
+        took_ms = (self.took_us - (self.after_us or 0)) / 1000
         return f"{self.method} {self.path} {self.status or '-'}{ended} {took_ms:.1f} ms{more}"
 
 
@@ -67,18 +68,31 @@ def parse(text: bytes) -> list[Line]:
     """The lines that were written so; none for what is none, such as the torn end of a file.
 
     Access lines of one function that follow one another are one object: `served` has what a `Served` has of each, and
-    `since` is the moment that their times count from.
+    `since_us` is the moment that their times count from. An earlier Lampyr kept seconds, with `since`.
     """
     try:
         found = json.loads(text)
         if "served" in found:
-            since_s, function = found["since"], found["function"]
-            rows = map(Served._make, found["served"])
-            return [Line(stamp(since_s + row.at_s), row.id, function, "access", row.level, row.message) for row in rows]
+            if "since" in found:
+                since_us, rows = int(found["since"] * 1e6), map(_in_us, found["served"])
+            else:
+                since_us, rows = found["since_us"], map(Served._make, found["served"])
+            function = found["function"]
+            return [
+                Line(stamp((since_us + row.at_us) / 1e6), row.id, function, "access", row.level, row.message)
+                for row in rows
+            ]
         line = Line(*[found[name] for name in Line._fields])
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return []
     return [line] if line.level in RANK and isinstance(line.message, str) and isinstance(line.time, str) else []
+
+
+def _in_us(served: Sequence[Any]) -> Served:
+    """A row of an earlier Lampyr, which kept seconds."""
+    at_s, *facts, took_s, after_s = served
+    after_us = None if after_s is None else int(after_s * 1e6)
+    return Served._make([int(at_s * 1e6), *facts, int(took_s * 1e6), after_us])
 
 
 def stamp(seconds: float) -> str:

@@ -17,12 +17,12 @@ from lampyr.logs.line import Line, stamp
 from lampyr.logs.roll import Roll, forget_before
 
 # Of one function, while the disk is slow.
-MAX_WAITING_CHARS = 1024 * 1024
+MAX_WAITING_BYTES = 1024 * 1024
 FORGET_EVERY_S = 3600.0
 _WAIT_AT_END_S = 2.0
 
 # Of each function the text, in pieces, and how many lines that is.
-Batch = dict[str | None, tuple[list[str], int]]
+Batch = dict[str | None, tuple[list[bytes], int]]
 
 
 class Writer:
@@ -34,7 +34,7 @@ class Writer:
         self._keep_s = keep_days * 86_400.0
         self._told = told
         self._waiting: Batch = {}
-        self._chars: dict[str | None, int] = {}
+        self._bytes: dict[str | None, int] = {}
         self._dropped: dict[str | None, int] = {}
         self._batches: SimpleQueue[Batch | None] = SimpleQueue()
         self._busy = False
@@ -44,13 +44,13 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def add(self, function: str | None, texts: list[str], count: int) -> None:
+    def add(self, function: str | None, texts: list[bytes], count: int) -> None:
         """Keep what stands for so many lines (see line.parse, each with a line break), at the next `flush`."""
-        chars = self._chars.get(function, 0) + sum(map(len, texts))
-        if chars > MAX_WAITING_CHARS:
+        size = self._bytes.get(function, 0) + sum(map(len, texts))
+        if size > MAX_WAITING_BYTES:
             self._dropped[function] = self._dropped.get(function, 0) + count
             return
-        self._chars[function] = chars
+        self._bytes[function] = size
         waiting, before = self._waiting.get(function, ([], 0))
         waiting += texts
         self._waiting[function] = waiting, before + count
@@ -66,7 +66,7 @@ class Writer:
         if self._waiting:
             self._busy = True
             self._batches.put(self._waiting)
-            self._waiting, self._chars, self._dropped = {}, {}, {}
+            self._waiting, self._bytes, self._dropped = {}, {}, {}
         return True
 
     def close(self) -> None:
@@ -90,15 +90,15 @@ class Writer:
                 forgotten_s = now_s
                 self._forget(now_s - self._keep_s)
 
-    def _write(self, function: str | None, texts: list[str], count: int) -> None:
+    def _write(self, function: str | None, texts: list[bytes], count: int) -> None:
         roll = self._rolls.get(function)
         if roll is None:
             roll = self._rolls[function] = Roll(self._folder / files.folder_of(function), self._keep_bytes)
         lost = self._unwritten.get(function)
-        first = mark(function, lost, "they could not be written to the disk") if lost else ""
+        first = mark(function, lost, "they could not be written to the disk") if lost else b""
         try:
-            roll.write((first + "".join(texts)).encode("ascii"))
-        except (OSError, ValueError) as error:
+            roll.write(first + b"".join(texts))
+        except OSError as error:
             self._unwritten[function] = self._unwritten.get(function, 0) + count
             if not self._complained:
                 self._complained = True
@@ -116,7 +116,7 @@ class Writer:
             self._told(f"warning: old lines of the log cannot be removed: {error}")
 
 
-def mark(function: str | None, count: int, why: str) -> str:
+def mark(function: str | None, count: int, why: str) -> bytes:
     """The line in place of lines that are not there."""
     text = f"{count} line{'s are' if count > 1 else ' is'} missing here: {why}"
-    return Line(stamp(time.time()), None, function, "platform", "warning", text).json() + "\n"
+    return Line(stamp(time.time()), None, function, "platform", "warning", text).json().encode() + b"\n"
