@@ -1,4 +1,4 @@
-"""Memory of many functions that import openai: scaled to zero, and with one warm instance each (PSS)."""
+"""Memory of many functions that import openai: with one warm instance each, and after all instances have left."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pathlib import Path
 import psutil
 import servers
 
-FUNCTIONS = 50
+FUNCTIONS, FEW = 50, 10
 MANY = 1000
+# Longer than it takes to call all.
+IDLE_S = 20.0
 ROUTE = """import openai
 from lampyr import Request, Response
 
@@ -66,22 +68,42 @@ def call_all(port: int, count: int) -> Iterator[float]:
         yield (time.perf_counter() - started) * 1000
 
 
+def await_nobody(server: servers.Server) -> None:
+    """Wait until every instance has left: while one lives it has most of its pages in common with its snapshot."""
+    deadline = time.monotonic() + 4 * IDLE_S
+    while levels(server)["instances"]:
+        if time.monotonic() > deadline:
+            raise RuntimeError("instances stay")
+        time.sleep(0.5)
+
+
+def median_mib(processes: list[psutil.Process], field: str) -> float:
+    return statistics.median(kib(one, field) for one in processes) / 1024
+
+
+def scale(folder: Path, count: int) -> float:
+    """Say what an instance and a snapshot of `count` functions have; the MiB below the base without instances."""
+    with servers.lampyr(project(folder, count, IDLE_S)) as server:
+        list(call_all(server.port, count))
+        warm = levels(server)["instances"]
+        print(f"{count} functions importing openai, one warm instance each: {len(warm)} instances")
+        print(f"  an instance {median_mib(warm, 'Pss:'):.2f} MiB PSS (median)")
+        await_nobody(server)
+        found = levels(server)
+        below_base = [*found["shared"], *found["functions"]]
+        print(f"  scaled to zero: a snapshot's own {median_mib(found['functions'], 'Private_'):.2f} MiB (median)")
+        print(f"  the shared snapshot {median_mib(found['shared'], 'Rss:'):.1f} MiB RSS", flush=True)
+        return sum(kib(one, "Pss:") for one in below_base) / 1024
+
+
 def main() -> None:
     if sys.platform != "linux":
         print("density: skipped, PSS is Linux's")
         return
     with tempfile.TemporaryDirectory() as folder:
-        with servers.lampyr(project(Path(folder) / "fifty", FUNCTIONS, 120.0)) as server:
-            list(call_all(server.port, FUNCTIONS))
-            found = levels(server)
-            instances = [kib(one, "Pss:") for one in found["instances"]]
-            functions = [kib(one, "Pss:") for one in found["functions"]]
-            print(f"{FUNCTIONS} functions importing openai, one warm instance each: {len(instances)} instances")
-            print(f"  an instance {statistics.median(instances) / 1024:.2f} MiB PSS (median)")
-            print(f"  an idle snapshot {statistics.median(functions) / 1024:.2f} MiB PSS")
-            print(f"  the shared snapshot {sum(kib(one, 'Pss:') for one in found['shared']) / 1024:.1f} MiB PSS")
-            private = [kib(one, "Private_") for one in found["functions"]]
-            print(f"  memory of an idle snapshot's own {statistics.median(private) / 1024:.2f} MiB")
+        few, fifty = (scale(Path(folder) / str(count), count) for count in (FEW, FUNCTIONS))
+        print(f"below the base, scaled to zero: {few:.1f} MiB PSS with {FEW} functions, {fifty:.1f} with {FUNCTIONS}")
+        print(f"  a function more costs {(fifty - few) / (FUNCTIONS - FEW):.2f} MiB")
         started = time.perf_counter()
         with servers.lampyr(project(Path(folder) / "many", MANY, 5.0)) as server:
             ready_s = time.perf_counter() - started

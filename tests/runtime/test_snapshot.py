@@ -6,8 +6,10 @@ import asyncio
 import os
 import socket
 
+import pytest
+
 from lampyr.runtime import wire
-from lampyr.runtime.instance import Instance
+from lampyr.runtime.instance import Instance, bare_loop
 from lampyr.runtime.program import Program
 from lampyr.runtime.rehearsal import rehearse
 
@@ -44,7 +46,26 @@ def test_loops_made_before_the_fork_share_nothing_after_it() -> None:
     for ours, pid in ends:
         ours.close()
         assert os.waitpid(pid, 0)[1] == 0
+    prepared.settle()
     prepared.loop.close()
+
+
+def test_an_instance_that_has_not_begun_has_no_descriptors() -> None:
+    """It is in a snapshot, and its loop in the process that all functions' snapshots are forked from."""
+    before = set(os.listdir("/proc/self/fd"))
+    prepared = Instance(Program("route.py", {"GET": _handler}, None, 1))
+    assert set(os.listdir("/proc/self/fd")) == before
+    prepared.settle()
+    prepared.loop.close()
+
+
+def test_a_function_that_wants_its_loop_debugged_has_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = bare_loop()
+    monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
+    prepared = Instance(Program("route.py", {"GET": _handler}, None, 1), loop)
+    assert prepared.loop is loop and loop.get_debug()
+    prepared.settle()
+    loop.close()
 
 
 def test_a_rehearsal_leaves_nothing_behind() -> None:

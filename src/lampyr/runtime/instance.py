@@ -35,11 +35,14 @@ class Instance:
 
     sock: socket.socket
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, loop: Any = None) -> None:
+        """`loop` has been made by `bare_loop`, in a process that this one was forked from perhaps."""
         self.program = program
         self.executor = Workers(program.threads, "lampyr")
         self.application = _application(program)
-        self.loop: asyncio.AbstractEventLoop = Loop()
+        self.loop: asyncio.AbstractEventLoop = bare_loop() if loop is None else loop
+        if os.environ.get("PYTHONASYNCIODEBUG"):  # which asyncio reads when it makes a loop
+            self.loop.set_debug(True)
         self.loop.set_default_executor(self.executor)
         self._starter = Starter(self.loop)
         self.running: dict[int, Invocation] = {}
@@ -254,14 +257,20 @@ def _application(program: Program) -> Application | None:
     return Application(program.app, program.mount)
 
 
-def _own(loop: Any) -> None:
-    """Give a loop that was made before the fork a poll object and a self-pipe that no other process shares.
+def bare_loop() -> Any:
+    """A loop without a poll object and without a self-pipe, which no process is to share with another.
 
     The loop cannot be asked for this; the attributes have had these names since asyncio was written, and a test looks.
     """
-    loop._selector._selector.close()
-    loop._selector._selector = type(loop._selector)._selector_cls()
+    loop: Any = Loop()
     loop._close_self_pipe()
+    loop._selector._selector.close()
+    return loop
+
+
+def _own(loop: Any) -> None:
+    """Give a bare loop what it lacks, in the process that is to run it."""
+    loop._selector._selector = type(loop._selector)._selector_cls()
     loop._make_self_pipe()
 
 

@@ -8,6 +8,7 @@ import platform
 import struct
 import sys
 from collections.abc import Iterable
+from functools import cache
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.getenv.restype = ctypes.c_void_p
@@ -342,12 +343,18 @@ def _only_itself(number: int, itself: tuple[tuple[int, int], ...]) -> list[Instr
 
 
 def seccomp(*, makes_rooms: bool = False, alike: bool = False, tcp_only: bool = False) -> None:
+    """Have the filter of `seccomp_filter` decide about our calls from now on. Needs no_new_privs."""
+    _install(seccomp_filter(makes_rooms, alike, tcp_only))
+
+
+@cache
+def seccomp_filter(makes_rooms: bool, alike: bool, tcp_only: bool) -> Filter:
     """Refuse the calls of REFUSED with EPERM from now on, in this process and all it starts.
 
     `makes_rooms`: but those that are needed to make a room for somebody else. `alike`: others have our user id, and
     nothing else keeps their processes, files and sockets from us. `tcp_only`: no network but what Landlock judges.
 
-    clone3 answers ENOSYS, which makes libc fall back to clone, whose flags a filter can see. Needs no_new_privs.
+    clone3 answers ENOSYS, which makes libc fall back to clone, whose flags a filter can see.
     """
     column = _column()
     refused = [pair for name, pair in REFUSED.items() if not (makes_rooms and name in _FOR_ROOMS)]
@@ -364,7 +371,7 @@ def seccomp(*, makes_rooms: bool = False, alike: bool = False, tcp_only: bool = 
     if tcp_only:
         for call, flags in _SENDS:
             rules += _when(call[column], [_argument(flags), (_ANY_BIT, 0, 1, _FAST_OPEN), _error(_EPERM), *_DONE])
-    filter_calls(rules)
+    return Filter(rules)
 
 
 def _column() -> int:
@@ -382,22 +389,27 @@ def _refusals(calls: Iterable[tuple[int, int]]) -> list[Instruction]:
 
 def refuse_calls() -> None:
     """Refuse REFUSED and nothing else, as the runtimes of containers do."""
-    filter_calls(_refusals(REFUSED.values()))
+    _install(Filter(_refusals(REFUSED.values())))
 
 
-def filter_calls(rules: list[Instruction]) -> None:
-    """Have `rules` decide about each call whose number they know; others are allowed. Needs no_new_privs."""
-    program = [
-        (_LOAD, 0, 0, 4),  # seccomp_data.arch
-        (_EQUAL, 1, 0, _AUDIT_ARCH[platform.machine()]),
-        (_RETURN, 0, 0, _KILL_PROCESS),
-        (_LOAD, 0, 0, 0),  # seccomp_data.nr
-    ]
-    if _column() == 0:
-        # The x32 numbers mean the same calls again and would pass every comparison below.
-        program += [(_AT_LEAST, 0, 1, 0x40000000), _error(_EPERM)]
-    program += [*rules, *_DONE]
-    code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer)), 16)
-    _call("prctl", PR_SET_SECCOMP, ctypes.c_ulong(2), ctypes.byref(head), 0, 0)
+class Filter:
+    """`rules` decide about each call whose number they know; others are allowed."""
+
+    def __init__(self, rules: list[Instruction]) -> None:
+        program = [
+            (_LOAD, 0, 0, 4),  # seccomp_data.arch
+            (_EQUAL, 1, 0, _AUDIT_ARCH[platform.machine()]),
+            (_RETURN, 0, 0, _KILL_PROCESS),
+            (_LOAD, 0, 0, 0),  # seccomp_data.nr
+        ]
+        if _column() == 0:
+            # The x32 numbers mean the same calls again and would pass every comparison below.
+            program += [(_AT_LEAST, 0, 1, 0x40000000), _error(_EPERM)]
+        program += [*rules, *_DONE]
+        code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+        self._code = ctypes.create_string_buffer(code, len(code))
+        self.head = struct.pack("HxxxxxxP", len(program), ctypes.addressof(self._code))
+
+
+def _install(chosen: Filter) -> None:
+    _call("prctl", PR_SET_SECCOMP, ctypes.c_ulong(2), chosen.head, 0, 0)

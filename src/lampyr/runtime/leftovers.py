@@ -171,7 +171,8 @@ def unlock_writers() -> list[Callable[[], object]]:
 
     Python lets a thread write without the GIL, but with such a lock; its copy would never be let go (bpo-6721).
     """
-    writers = instances_of(io.BufferedWriter)
+    ours = [stream.buffer for stream in (sys.__stdout__, sys.__stderr__) if stream is not None]  # older than the import
+    writers = [*instances_of(io.BufferedWriter), *(one for one in ours if isinstance(one, io.BufferedWriter))]
     for writer in writers:
         if not writer.closed:
             writer.flush()

@@ -65,8 +65,9 @@ def add_paths(root: str, project: Sequence[str], site: Sequence[str], *, isolate
         return fresh(path)
 
     sys.path_hooks.insert(0, hook)
-    for path in [path for path in sys.path_importer_cache if path == root or path.startswith(root + "/")]:
-        del sys.path_importer_cache[path]  # the others, many, are as good as they were, and shared
+    for path in {root, *project, *sys.path}:  # not all of the cache, which is long and shared
+        if path == root or path.startswith(root + "/"):
+            sys.path_importer_cache.pop(path, None)
     # The project's packages come before those that happen to be installed beside Lampyr, after the standard library.
     ours = [index for index, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages"))]
     where = ours[0] if ours else len(sys.path)

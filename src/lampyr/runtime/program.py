@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from inspect import Parameter, isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
+from inspect import CO_VARARGS, Parameter, isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
+from types import FunctionType
 from typing import Any
 
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -23,6 +24,8 @@ class Handler:
 
 
 def _arity(call: Callable[..., Any]) -> int:
+    if type(call) is FunctionType and not vars(call):  # as below, and writes into 45 pages less
+        return 2 if call.__code__.co_flags & CO_VARARGS else min(2, call.__code__.co_argcount)
     try:
         parameters = signature(call).parameters.values()
     except ValueError:  # a builtin without a signature

@@ -237,6 +237,15 @@ def _only_wait_for(pid: int) -> NoReturn:
 # --- the function's snapshot
 
 
+def prepare(means: Means) -> None:
+    """Make, in the process that all are forked from, what `enter` would make in each alike."""
+    if means.seccomp:
+        from lampyr.runtime import kernel
+
+        for tcp_only in (False, True):
+            kernel.seccomp_filter(False, not means.room, tcp_only)
+
+
 def enter(spec: Mapping[str, Any], means: Means) -> socket.socket | None:
     """Enter what the instances inherit, before any of the user's code is imported. Raises OSError.
 

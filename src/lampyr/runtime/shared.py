@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
 
-from lampyr.runtime import frameworks, lines, load, reseed, sandbox, snapshot
+from lampyr.runtime import context, frameworks, holes, load, reseed, sandbox, snapshot
 from lampyr.runtime.channel import Channel, Message
+from lampyr.runtime.rehearsal import TIMES_AGAIN, rehearse
 
 
 class Asked(os._Environ[str]):
@@ -33,10 +35,9 @@ class Asked(os._Environ[str]):
         return super().__iter__()
 
 
-def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Means) -> NoReturn:
+def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Means, loop: Any) -> NoReturn:
     """Serve as the shared snapshot of `spec["packages"]`."""
     snapshot.connect(*logs)
-    lines.speak()
     sandbox.adopt_orphans()
     try:
         apart = sandbox.share(spec, means, partial(snapshot.receive_env, channel))
@@ -45,16 +46,21 @@ def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Mean
     except BaseException as error:
         snapshot.fail(channel, error, spec["root"])
     frameworks.rehearse()
+    if not context.hooks["after_restore"]:  # else a package's own would run in here
+        rehearse(sandbox.adopt_orphans, times=TIMES_AGAIN)
     gc.collect()
     reseed.find(())  # the generators of the packages; what is found is found for all that are forked from here
     gc.freeze()
+    filled = holes.fill()  # noqa: F841  as long as this process lives
+    sys.stdout.flush()  # or every function would print again what an import did not end with a newline
+    os.environ.clear()  # each function is told its own
     channel.send({"ready": [], "asked": sorted(asked), "threads": snapshot.threads()})
     forker = snapshot.Forker(channel)
     while True:
         order, fds = forker.next_request()
         if forker.fork(apart.fork, fds):
             forker.close()
-            snapshot.function(order, Channel.from_fd(fds[0]), fds[1:], apart.means)
+            snapshot.function(order, Channel.from_fd(fds[0]), fds[1:], apart.means, loop)
 
 
 def _import(spec: dict[str, Any]) -> set[str]:

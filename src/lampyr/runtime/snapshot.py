@@ -24,7 +24,8 @@ from typing import Any, NoReturn
 # Some are named for their import alone, which has to come before the fork.
 from lampyr.runtime import context, frameworks, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
 from lampyr.runtime.channel import Channel, Message
-from lampyr.runtime.instance import Instance, leave
+from lampyr.runtime.holes import fill
+from lampyr.runtime.instance import Instance, bare_loop, leave
 from lampyr.runtime.parked import wait_to_be_wanted
 from lampyr.runtime.program import Program
 from lampyr.runtime.rehearsal import rehearse
@@ -208,12 +209,20 @@ def base(channel: Channel) -> NoReturn:
     """Serve as the base snapshot: fork a function snapshot for every spec that arrives."""
     _run_in_batches()
     means = sandbox.find()
+    sandbox.prepare(means)
     apart = sandbox.Apart(means)
     sandbox.adopt_orphans()
+    # For all that are forked from here: 1 and 2 are theirs by then, and nothing has been written.
+    lines.speak()
+    faulthandler.enable(file=2, all_threads=True)  # a crash in compiled code leaves a stack, in instances too
+    os.environ.clear()  # each is told its own
+    pass_on_traces()
     rehearse(sandbox.adopt_orphans)
+    loop = bare_loop()
     gc.collect()
     gc.freeze()
     gc.disable()
+    filled = fill()  # noqa: F841  as long as this process lives
     forker = Forker(channel)
     forker.tell({"means": means.as_message()})
     while True:
@@ -222,7 +231,7 @@ def base(channel: Channel) -> NoReturn:
         if forker.fork(fork, fds):
             forker.close()
             serve = _shared() if "packages" in spec else function
-            serve(spec, Channel.from_fd(fds[0]), fds[1:], means)
+            serve(spec, Channel.from_fd(fds[0]), fds[1:], means, loop)
 
 
 def _shared() -> Callable[..., NoReturn]:
@@ -241,14 +250,12 @@ def _run_in_batches() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Means) -> NoReturn:
+def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Means, loop: Any) -> NoReturn:
     """Serve as the snapshot of one function: import it once, then fork an instance at every request.
 
     Its environment comes over its own channel, so that neither the base nor a sibling ever holds its secrets.
     """
     connect(*logs)
-    lines.speak()
-    faulthandler.enable(file=2, all_threads=True)  # a crash in compiled code leaves a stack, in instances too
     os.setsid()
     receive_env(channel)
     if means.room:
@@ -267,8 +274,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         started = time.perf_counter()
         program, warnings = _import(spec)
         outgoing.name_invocations(spec.get("broker"))
-        pass_on_traces()
-        instance = Instance(program)
+        instance = Instance(program, loop)
     except BaseException as error:
         fail(channel, error, spec["root"])
     stack.listen()
