@@ -16,7 +16,8 @@ _POOL_BYTES = 16 * 1024
 _POOL_HEADER_BYTES = 48
 # `bytes` around its content; shorter ones than two bytes are made once for all.
 _AROUND_BYTES = 33
-_MOST_OBJECTS = 100_000
+# Of each size; 80 KiB are usual. An allocator without such pools (PYTHONMALLOC=malloc) would never be full.
+_MOST_FILLED_BYTES = 512 * 1024
 
 
 def fill() -> list[object]:
@@ -31,7 +32,7 @@ def _fill(size: int) -> list[object]:
     in_pool: Counter[int] = Counter()
     # Other objects of that size, the numbers below among them, may be in a new pool too.
     enough = (_POOL_BYTES - _POOL_HEADER_BYTES) // size * 15 // 16
-    while len(made) < _MOST_OBJECTS:
+    while len(made) * size < _MOST_FILLED_BYTES:
         made.append(one := make())
         pool = id(one) // _POOL_BYTES
         in_pool[pool] += 1
