@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lampyr.gateway import answers
 from lampyr.gateway.ending import Ending
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from lampyr.node.instance import Instance
 
 # Credit goes back to an instance in portions, so that a stream of small chunks costs few frames.
-CREDIT_BYTES = 32 * 1024
+CREDIT_BYTES: Final = 32 * 1024
 # A request of up to this size, with its head, travels in one packet, and so may wait in an instance's socket.
-BRIEF_BYTES = 16 * 1024
+BRIEF_BYTES: Final = 16 * 1024
 
 
 class Call:

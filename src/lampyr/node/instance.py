@@ -6,7 +6,7 @@ import os
 import signal
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lampyr.core import lifecycle
 from lampyr.core.pace import MOST_AHEAD
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from lampyr.node.pool import Pool
 
 # No frame of an honest instance is larger: bodies leave in pieces of one window.
-MAX_FRAME_BYTES = wire.WINDOW_BYTES + 128 * 1024
+MAX_FRAME_BYTES: Final = wire.WINDOW_BYTES + 128 * 1024
 # Frames that complete a response; their kind stands last in the header.
-ENDS = frozenset({wire.ANSWER, wire.QUICK_ANSWER, wire.END, wire.FAIL})
-KIND_AT = wire.HEADER_BYTES - 1
+ENDS: Final = frozenset({wire.ANSWER, wire.QUICK_ANSWER, wire.END, wire.FAIL})
+KIND_AT: Final = wire.HEADER_BYTES - 1
 # Why an instance has ended, where the kernel has ended it for that.
 OUT_OF_MEMORY = "it needed more memory than it may use"
 # By itself; the exit status says more.

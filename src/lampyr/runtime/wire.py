@@ -9,46 +9,50 @@ would hand it the gateway).
 from __future__ import annotations
 
 from struct import Struct
+from typing import Final
 
-HEADER = Struct("!IIB")
-HEADER_BYTES = HEADER.size
-_HEAD = Struct("!IIBI")  # the header of a frame with a head, and the length of that
+# Final: compiled code then finds them without looking them up, which takes 0.2 µs a chunk.
+HEADER: Final = Struct("!IIB")
+HEADER_BYTES: Final = HEADER.size
+_HEAD: Final = Struct("!IIBI")  # the header of a frame with a head, and the length of that
 
 # gateway -> instance
-REQUEST = 1  # head length u32, head, then the first bytes of the body; the body continues in BODY frames
-REQUEST_WHOLE = 2  # the same, and the body is complete
-BODY = 3  # more of a request body
-BODY_END = 4  # the request body is complete
-CREDIT = 5  # u32: the instance may send that many more bytes of this stream
-CANCEL = 6  # the client has left or the deadline has passed
-RETIRE = 7  # finish what runs, take nothing more, exit
-PING = 8  # does the loop turn?
-WAKE = 9  # it was parked, and is wanted: say hello
+REQUEST: Final = 1  # head length u32, head, then the first bytes of the body; the body continues in BODY frames
+REQUEST_WHOLE: Final = 2  # the same, and the body is complete
+BODY: Final = 3  # more of a request body
+BODY_END: Final = 4  # the request body is complete
+CREDIT: Final = 5  # u32: the instance may send that many more bytes of this stream
+CANCEL: Final = 6  # the client has left or the deadline has passed
+RETIRE: Final = 7  # finish what runs, take nothing more, exit
+PING: Final = 8  # does the loop turn?
+WAKE: Final = 9  # it was parked, and is wanted: say hello
 
 # instance -> gateway
-HELLO = 16  # ready for requests
-ANSWER = 17  # head length u32, head, body: a complete response
-HEAD = 18  # the head of a streamed response
-CHUNK = 19  # one chunk of a streamed response, sent on as it is
-END = 20  # the streamed response is complete
-FAIL = 21  # the handler failed; payload is the kind of failure, then NUL, then the traceback for the log
-BODY_CREDIT = 22  # u32: the gateway may send that many more bytes of this request's body
-DONE = 23  # what the response left to run after it (`after`) has finished; sent only after AFTER
-AFTER = 24  # the response is complete but the stream stays occupied until DONE
-QUICK_ANSWER = 25  # an answer whose handler never waited and took no time to speak of (core/pace.py)
-BUSY = 26  # the request was read and not begun: this instance serves one at a time, and another one runs
-PONG = 27  # it does
-PARKED = 28  # forked ahead, and as ready as can be without the user's code; one byte: whether requests may come at once
+HELLO: Final = 16  # ready for requests
+ANSWER: Final = 17  # head length u32, head, body: a complete response
+HEAD: Final = 18  # the head of a streamed response
+CHUNK: Final = 19  # one chunk of a streamed response, sent on as it is
+END: Final = 20  # the streamed response is complete
+FAIL: Final = 21  # the handler failed; payload is the kind of failure, then NUL, then the traceback for the log
+BODY_CREDIT: Final = 22  # u32: the gateway may send that many more bytes of this request's body
+DONE: Final = 23  # what the response left to run after it (`after`) has finished; sent only after AFTER
+AFTER: Final = 24  # the response is complete but the stream stays occupied until DONE
+QUICK_ANSWER: Final = 25  # an answer whose handler never waited and took no time to speak of (core/pace.py)
+BUSY: Final = 26  # the request was read and not begun: this instance serves one at a time, and another one runs
+PONG: Final = 27  # it does
+PARKED: Final = (
+    28  # forked ahead, and as ready as can be without the user's code; one byte: whether requests may come at once
+)
 
 # Fields of a request head; header names and values alternate from HEADERS on.
 ID, METHOD, ORIGIN, PATH, QUERY, PARAMS, IP, DEADLINE, REGION, HEADERS = range(10)
 
 # The most one write may hold, and one read takes. Instances that serve one request at a time are spoken to in packets
 # (SOCK_SEQPACKET), so that every request is read by itself; a packet larger than its reader's buffer would be cut.
-PACKET_BYTES = 64 * 1024
+PACKET_BYTES: Final = 64 * 1024
 
 # A stream may be this far ahead of its reader before its generator waits (both directions).
-WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES: Final = 256 * 1024
 
 
 def frame(stream: int, kind: int, payload: bytes = b"") -> bytes:
