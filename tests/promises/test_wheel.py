@@ -34,13 +34,26 @@ def test_a_pure_wheel_holds_everything(tmp_path: Path) -> None:
 
 def test_whole_servers_are_tested_as_they_are_installed() -> None:
     """With `./do test` that is the compiled one, unless LAMPYR_PURE or a machine without a compiler made it pure."""
-    built = ROOT / ".venv" / "installed-built"
-    if not built.exists() or "pure" in built.read_text() or "PYTHONPATH" in os.environ:
-        pytest.skip("Lampyr is not built: the tests run on the working tree")
+    _need_built()
     asked = "import lampyr.gateway.call, lampyr.cli; print(lampyr.gateway.call.__file__); print(lampyr.cli.__file__)"
     found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, cwd="/").stdout.split()
     assert found[1].endswith("cli/__init__.py") and "site-packages" in found[1]
     assert found[0].endswith(".so") or not _compiler()
+
+
+def test_masking_and_the_loop_do_the_same_compiled() -> None:
+    """Tests of one process import what is in src; a compiled slice of bytes that ends before it begins is an error."""
+    _need_built()
+    names = ["tests/core/test_masking.py", "tests/runtime/test_loop.py"]
+    pytest_ = [sys.executable, "-m", "pytest", "-o", "pythonpath=tests/support", "-p", "no:cacheprovider", *names]
+    done = subprocess.run(pytest_, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def _need_built() -> None:
+    built = ROOT / ".venv" / "installed-built"
+    if not built.exists() or "pure" in built.read_text() or "PYTHONPATH" in os.environ:
+        pytest.skip("Lampyr is not built: the tests run on the working tree")
 
 
 def _compiler() -> bool:
