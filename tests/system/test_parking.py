@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -77,6 +78,23 @@ PROJECT = {
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(tmp_path_factory.mktemp("parking"), PROJECT) as started:
         yield started
+
+
+LOOPS = """
+    import asyncio
+    from lampyr import after_restore
+    idle_timeout = 0.05
+    rate_limit = "none"
+    made = asyncio.get_event_loop()
+    same = []
+
+    @after_restore
+    def restore():
+        same.append(asyncio.get_event_loop() is made and not made.is_closed())
+
+    async def GET():
+        return {"same": same, "running": asyncio.get_event_loop() is asyncio.get_running_loop()}
+"""
 
 
 def row(server: Server, route: str) -> dict[str, Any]:
@@ -168,3 +186,11 @@ def test_with_those_it_depends_on_it_goes(serve: Serve, module: str) -> None:
     os.kill(server.find(module).pid, signal.SIGKILL)
     until(lambda: ended(parked), "no process")
     until(lambda: server.get("/plain").status == 200, "an answer")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio makes no loop of itself any more")
+def test_the_loop_that_an_import_has_made_is_still_there(serve: Serve) -> None:
+    server = serve({"app/loops/route.py": LOOPS})
+    assert cold(server, "/loops").json() == {"same": [True], "running": True}
+    park(server, "/loops")
+    assert cold(server, "/loops").json() == {"same": [True], "running": True}

@@ -84,7 +84,6 @@ def _answer(app: Any, times: int) -> None:
         instance.loop.close()
         ours.close()
         theirs.close()
-    asyncio.set_event_loop(None)
 
 
 def _turn_until_answered(loop: asyncio.AbstractEventLoop, ours: socket.socket) -> None:

@@ -79,7 +79,6 @@ class Instance:
         self._one_at_a_time = sock.type == socket.SOCK_SEQPACKET
         sock.setblocking(False)
         self.settle()
-        asyncio.set_event_loop(self.loop)
         if self.application is not None:
             self.loop.run_until_complete(self.application.startup())
         self.loop.add_reader(sock, self.read_packets if self._one_at_a_time else self.read)
@@ -88,6 +87,7 @@ class Instance:
 
     def serve(self, sock: socket.socket) -> NoReturn:
         """Be an instance until there is nothing left to do."""
+        asyncio.set_event_loop(self.loop)  # not in a rehearsal: the user's code may have set one, or expect none
         self.open(sock)
         try:
             self.loop.run_forever()

@@ -10,7 +10,6 @@ into the string that it takes the place of. A shared snapshot, where an import h
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import socket
@@ -43,7 +42,6 @@ def rehearse(*steps: Callable[[], None], times: int = TIMES) -> None:
         for step in steps:
             step()
         _answer(program, KINDS[turn % len(KINDS)])
-    asyncio.set_event_loop(None)
 
 
 def answer_once(kind: int) -> None:
