@@ -33,6 +33,7 @@ class Pool:
 
     concurrency = 1
     function = SimpleNamespace(settings=SimpleNamespace(memory=128))
+    parking = SimpleNamespace(holds=lambda process: False)
     snapshot = SimpleNamespace(fence=SimpleNamespace(end=lambda number: None))
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -61,6 +62,18 @@ def test_its_number_is_known_as_soon_as_it_is_ready(loop: asyncio.AbstractEventL
     os.waitpid(child, 0)
     instance._read()
     assert (instance.state, instance.host_pid()) == ("idle", child)
+    link.close()
+
+
+def test_one_that_is_on_its_way_to_be_parked_is_no_instance_whatever_it_says(loop: asyncio.AbstractEventLoop) -> None:
+    """Forked ahead of its call, it is not among those that there are: a call would be given to nobody."""
+    link = Link(loop, one_at_a_time=True)
+    pool = Pool(loop)
+    instance = Instance(pool, 1, link, [], "")  # type: ignore[arg-type]
+    pool.parking = SimpleNamespace(holds=lambda process: process is instance)
+    os.write(link.theirs(), wire.frame(0, wire.HELLO))
+    instance._read()
+    assert (instance.state, instance.killed) == ("starting", True)
     link.close()
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampyr.node.parking import LEAST_S, MOST_S, expected_until_s
+from lampyr.node import parking
+from lampyr.node.parking import KNOWN, LEAST_S, MOST_S, Parking, expected_until_s
 
 
 @pytest.mark.parametrize("starts_s", [(), (5.0,), (5.0, 6.0)])
@@ -31,3 +37,69 @@ def test_it_is_expected_for_twice_the_longest_pause(starts_s: tuple[float, ...],
 @given(st.lists(st.floats(0, 1e6), min_size=3, max_size=3).map(sorted))
 def test_it_is_never_expected_for_longer_than_that(starts_s: list[float]) -> None:
     assert LEAST_S - 1e-6 <= expected_until_s(starts_s) - starts_s[-1] <= MOST_S + 1e-6
+
+
+class Pool:
+    """As much of a pool as parking talks to; of a snapshot that is `absent` nothing can be forked."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, absent: bool = False) -> None:
+        self.loop = loop
+        self.snapshot = SimpleNamespace(parked=False)
+        self.absent = absent
+        self.asked = 0
+        self.let_go: list[Any] = []
+
+    def quiet_s(self, now_s: float, since_s: float) -> float:
+        return now_s - since_s
+
+    def park(self) -> Any:
+        self.asked += 1
+        return None if self.absent else SimpleNamespace(state="starting", forked_s=time.monotonic())
+
+    def discard(self, process: Any) -> None:
+        self.let_go.append(process)
+
+
+def started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Parking:
+    """The parking of a pool whose next start is expected."""
+    monkeypatch.setattr(parking, "LULL_S", 0.02)
+    monkeypatch.setattr(parking, "memory_is_short", lambda: False)
+    of_pool = Parking(pool)  # type: ignore[arg-type]
+    for _ in range(KNOWN):
+        time.sleep(0.03)
+        of_pool.started()
+    return of_pool
+
+
+def turn(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_until_complete(asyncio.sleep(0.2))
+
+
+@pytest.fixture
+def loop() -> Any:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def test_a_deployment_that_has_been_followed_by_another_parks_nothing(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(loop)
+    of_pool = started(pool, monkeypatch)
+    turn(loop)
+    assert (pool.asked, pool.snapshot.parked) == (1, True)
+    of_pool.forget()
+    assert (len(pool.let_go), pool.snapshot.parked) == (1, False)
+    of_pool.stirred()  # the last of its instances has ended
+    turn(loop)
+    assert pool.asked == 1
+
+
+def test_where_nothing_can_be_forked_it_is_not_tried_over_and_over(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(loop, absent=True)
+    started(pool, monkeypatch)
+    turn(loop)
+    assert (pool.asked, pool.snapshot.parked) == (1, False)

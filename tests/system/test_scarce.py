@@ -7,9 +7,11 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -121,9 +123,14 @@ def test_a_gateway_without_descriptors_for_an_import(serve: Serve, spare: int) -
     assert len(descriptors(gateway)) <= len(before) + 2 * 10  # two more snapshots, two more instances
 
 
+def listed(server: Server, route: str) -> dict[str, Any]:
+    """What `lampyr ps` says of it."""
+    rows: list[dict[str, Any]] = door.ask(server.root / ".lampyr", "ps")["functions"]
+    return next(row for row in rows if row["function"] == route)
+
+
 def in_flight(server: Server, route: str) -> int:
-    listed = door.ask(server.root / ".lampyr", "ps")["functions"]
-    return sum(one["in_flight"] for row in listed if row["function"] == route for one in row["instances"])
+    return sum(one["in_flight"] for one in listed(server, route)["instances"])
 
 
 def test_who_waits_for_an_instance_that_runs_is_served_by_it(serve: Serve) -> None:
@@ -137,6 +144,22 @@ def test_who_waits_for_an_instance_that_runs_is_served_by_it(serve: Serve) -> No
         assert server.get("/slow").body == b"slow"
     thread.join()
     assert first[0].body == b"slow"
+    no_traceback(server)
+
+
+@pytest.mark.parametrize("spare", range(3, 7))
+def test_what_is_parked_goes_before_anybody_is_refused(serve: Serve, spare: int) -> None:
+    brief = 'idle_timeout = 0.05\nrate_limit = "none"\ndef GET(): return "brief"'
+    server = serve({**ROUTES, "app/brief/route.py": brief}, command="start")
+    for _ in range(3):
+        assert server.get("/brief").status == 200
+        until(lambda: not listed(server, "/brief")["instances"], "no instance")
+        time.sleep(1.5)  # after which one is kept for twice as long
+    until(lambda: listed(server, "/brief")["parked"], "a parked process")
+    with only(server.find("lampyr.gateway"), spare):
+        assert server.get("/slow").body == b"slow"
+    assert not listed(server, "/brief")["parked"]
+    assert not [line for line in server.lines if "no instance can be started" in line]
     no_traceback(server)
 
 
@@ -172,7 +195,7 @@ def forkers(server: Server) -> list[psutil.Process]:
 def test_a_snapshot_that_cannot_fork(serve: Serve, limit: int) -> None:
     server = serve(ROUTES, command="start")
     assert server.get("/warm").body == b"warm"
-    low = 1 if limit == resource.RLIMIT_NPROC else 9
+    low = 1 if limit == resource.RLIMIT_NPROC else 4  # its standard streams and its channel
     before = {one: bound(one, limit, low) for one in forkers(server)}
     check_throttled(server.get("/slow"))
     assert server.get("/warm").body == b"warm"

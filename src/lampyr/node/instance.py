@@ -312,7 +312,7 @@ class Instance:
 
     def _take_own(self, kind: int, payload: bytes) -> bool:
         """Act on a frame about the process itself."""
-        if kind == wire.HELLO and self.state in ("starting", "retiring"):
+        if kind == wire.HELLO and self.state in ("starting", "retiring") and not self._pool.parking.holds(self):
             self._pool.hello(self)
             return True
         if kind == wire.PONG:

@@ -56,6 +56,10 @@ class Parking:
         """Whether one is there and ready."""
         return self.process is not None and self.process.state == "parked"
 
+    def holds(self, process: Instance) -> bool:
+        """Whether `process` is the one: it is no instance, whatever it says."""
+        return process is self.process
+
     def take(self) -> Instance | None:
         """Have the parked process, where there is one, be the next instance."""
         if not self.parked:
@@ -102,12 +106,13 @@ class Parking:
             self.process = self._pool.park()
         except OSError:  # the system has nothing left for it; who needs an instance will be told
             return
-        self._pool.snapshot.parked = self.process is not None
-        self._alarm.by(now_s + LULL_S)
+        if self.process is not None:
+            self._pool.snapshot.parked = True
+            self._alarm.by(now_s + LULL_S)
 
     def ready(self, process: Instance, *, prompt: bool) -> bool:
         """It says that it is parked; False where nobody wants that of it."""
-        if process is not self.process or process.state != "starting":
+        if not self.holds(process) or process.state != "starting":
             return False
         process.step("park")
         process.prompt = prompt
@@ -118,11 +123,17 @@ class Parking:
         self._barred = self._barred or not self.parked
         self.end()
 
-    def end(self) -> None:
-        """Let it go: another deployment has taken over, or its snapshot is gone, or nobody has come for long."""
+    def forget(self) -> None:
+        """Another deployment has taken over: what is known of starts says nothing any more."""
+        self._starts_s.clear()
+        self.end()
+
+    def end(self) -> bool:
+        """Let it go: its snapshot is gone, nobody has come for long, or somebody needs what it has. Whether it was."""
         self._alarm.cancel()
-        process = self.process
-        if process is not None:
-            self.process = None
-            self._pool.snapshot.parked = False
-            self._pool.discard(process)
+        process, self.process = self.process, None
+        if process is None:
+            return False
+        self._pool.snapshot.parked = False
+        self._pool.discard(process)
+        return True

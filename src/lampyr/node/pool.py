@@ -42,6 +42,8 @@ RESTORE_AFTER_S = 1.0
 # Where the system has nothing left for an instance: when it is tried again, and how often that is said.
 SCARCE_PAUSE_S = 1.0
 SCARCE_TOLD_S = 10.0
+# What is parked has ended by then.
+ROOM_AFTER_S = 0.02
 
 _numbers = count(1)
 
@@ -274,7 +276,10 @@ class Pool:
         return instance
 
     def _forked(self, instance: Instance, pidfd: int, lacked: str) -> None:
-        if pidfd < 0 and lacked and instance is not self.parking.process:
+        if pidfd < 0 and self.parking.holds(instance):
+            self.parking.end()
+            return
+        if pidfd < 0 and lacked and instance.state != "ended":
             self._scarce(lacked, instance)
             return
         if pidfd < 0:
@@ -344,8 +349,17 @@ class Pool:
         self._refuse_waiting(code, self.snapshot.failure)
 
     def _scarce(self, lacked: str, instance: Instance | None = None) -> None:
-        """The system lacks what an instance takes: who would wait for that alone may come again."""
+        """The system lacks what an instance takes: who would wait for that alone may come again.
+
+        Where something is parked, that goes first, and then it is tried again.
+        """
         now_s = monotonic()
+        if self._base.end_parked():
+            if instance is not None:
+                instance.reason = "it could not be started"
+                self.died(instance)
+            self._alarm.by(now_s + ROOM_AFTER_S)
+            return
         self._scarce_until_s = now_s + SCARCE_PAUSE_S
         if now_s - self._scarce_told_s > SCARCE_TOLD_S:
             self._scarce_told_s = now_s
@@ -383,7 +397,7 @@ class Pool:
         if instance.state == "ended":
             return
         instance.meter.note()
-        if instance is self.parking.process:
+        if self.parking.holds(instance):
             self.parking.died()
             return
         failed_start = instance.state == "starting"
@@ -503,7 +517,7 @@ class Pool:
 
     def stand_by(self) -> None:
         """Another deployment has taken over, and this one may again: its snapshot stays, what runs may finish."""
-        self.parking.end()
+        self.parking.forget()
         self._bounds = replace(self._bounds, min_instances=0)
         if not self.waiting:
             for instance in list(self.instances.values()):
@@ -519,7 +533,7 @@ class Pool:
         """Another deployment has taken over: what runs may finish; `emptied` is called when nothing is left."""
         self.retired = True
         self._emptied = emptied
-        self.parking.end()
+        self.parking.forget()
         self._bounds = replace(self._bounds, min_instances=0)
         self._paused_until_s = inf  # it starts nothing more but for calls that wait already
         if not self.waiting:

@@ -113,6 +113,11 @@ class Base:
         """Those of the function with that user id: of two deployments, for a while."""
         return list(self._pools.get(user, ()))
 
+    def end_parked(self) -> bool:
+        """The system has nothing left: let go of all processes that nobody needs yet. Whether there were any."""
+        let_go = [pool.parking.end() for pools in self._pools.values() for pool in pools]
+        return any(let_go)
+
     def users(self, routes: Iterable[str]) -> dict[str, list[int]] | None:
         """The user ids that each function may have; nothing while no base has said it."""
         if not self._means_known or self._users is None:
