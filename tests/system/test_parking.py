@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -58,7 +59,17 @@ APP = f"""
         await send({{"type": "http.response.start", "status": 200, "headers": []}})
         await send({{"type": "http.response.body", "body": body}})
 """
-EDGE = 'runtime = "edge"\n'
+HEAVY_PAGES = 1000
+HEAVY = f"""
+    idle_timeout = 0.5
+    rate_limit = "none"
+    memory_of_the_import = bytearray(b"x" * ({HEAVY_PAGES} * 4096))
+
+    def GET():
+        for at in range(0, len(memory_of_the_import), 4096):
+            memory_of_the_import[at] = 0
+        return "written"
+"""
 
 
 def edge(source: str) -> str:
@@ -145,6 +156,23 @@ def test_each_draws_numbers_of_its_own(server: Server, route: str) -> None:
         park(server, route)
         drawn += cold(server, route).json()["drawn"]
     assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read which pages a function's process has")
+def test_it_has_the_pages_that_those_before_have_written_to(serve: Serve) -> None:
+    server = serve({"app/heavy/route.py": HEAVY})
+    parked = park(server, "/heavy")
+    cold(server, "/heavy")
+    until(lambda: ended(parked), "no process")
+    parked = park(server, "/heavy")
+    before = faults(parked)
+    cold(server, "/heavy")
+    assert faults(parked) - before < HEAVY_PAGES // 2
+
+
+def faults(process: psutil.Process) -> int:
+    """How many pages it has been given so far (proc_pid_stat(5), minflt)."""
+    return int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 @pytest.mark.parametrize("route", ["/plain", "/edge", "/hooked"])

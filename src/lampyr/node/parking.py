@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lampyr.node.alarm import Alarm
 from lampyr.node.processes import memory_is_short
+from lampyr.node.touched import pages
 
 if TYPE_CHECKING:
     from lampyr.node.instance import Instance
@@ -41,7 +42,7 @@ def expected_until_s(starts_s: Sequence[float]) -> float:
 class Parking:
     """`process` is the one that is parked, or on its way to that."""
 
-    __slots__ = ("_alarm", "_barred", "_pool", "_starts_s", "_stirred_s", "process")
+    __slots__ = ("_alarm", "_barred", "_pages", "_pool", "_starts_s", "_stirred_s", "process")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -49,6 +50,7 @@ class Parking:
         self._stirred_s = 0.0
         self._alarm = Alarm(pool.loop, self._look)
         self._barred = False  # one was lost on its way
+        self._pages: bytes | None = None  # that instances write to, once somebody has looked
         self.process: Instance | None = None
 
     @property
@@ -82,6 +84,15 @@ class Parking:
         if len(self._starts_s) == KNOWN:
             self._alarm.by(self._stirred_s + LULL_S)
 
+    def served(self, instance: Instance) -> None:
+        """An instance has served its first call, and has nothing else to do."""
+        if self._pages is None and len(self._starts_s) == KNOWN:
+            self._pages = b""
+            self._pool.loop.run_in_executor(None, self._record, instance.host_pid())
+
+    def _record(self, pid: int) -> None:
+        self._pages = pages(pid)
+
     def _look(self) -> None:
         now_s, until_s = monotonic(), expected_until_s(self._starts_s)
         if now_s > until_s:
@@ -103,7 +114,7 @@ class Parking:
 
     def _park(self, now_s: float) -> None:
         try:
-            self.process = self._pool.park()
+            self.process = self._pool.park(self._pages or b"")
         except OSError:  # the system has nothing left for it; who needs an instance will be told
             return
         if self.process is not None:
@@ -131,6 +142,7 @@ class Parking:
     def end(self) -> bool:
         """Let it go: its snapshot is gone, nobody has come for long, or somebody needs what it has. Whether it was."""
         self._alarm.cancel()
+        self._pages = None  # those of another snapshot lie elsewhere
         process, self.process = self.process, None
         if process is None:
             return False

@@ -27,6 +27,7 @@ from lampyr.node.parking import Parking
 from lampyr.node.processes import send_signal
 from lampyr.node.snapshots import MAKE_ROOM, Base, Snapshot
 from lampyr.node.watch import Watch
+from lampyr.runtime import channel
 from lampyr.runtime.channel import Message
 from lampyr.runtime.marks import says_whose
 from lampyr.types import Function
@@ -146,6 +147,8 @@ class Pool:
             instance.since_s = now_s
         if not instance.running:
             instance.step("free")
+            if instance.served == 1:
+                self.parking.served(instance)
         if instance.state not in ("idle", "busy"):
             if not instance.running:
                 self._leave_soon(instance)
@@ -249,11 +252,17 @@ class Pool:
         self.loop.call_later(START_TIMEOUT_S, self._check_started, instance)
         return instance
 
-    def park(self) -> Instance | None:
-        """Fork one that nobody needs yet. Raises OSError as `_fork` does."""
-        return self._fork({"parked": True}) if self.snapshot.state == "ready" and not self.retired else None
+    def park(self, pages: bytes) -> Instance | None:
+        """Fork one that nobody needs yet, which is to have these pages. Raises OSError as `_fork` does."""
+        if self.snapshot.state != "ready" or self.retired:
+            return None
+        parcel = channel.parcel(pages)
+        try:
+            return self._fork({"parked": True}, parcel)
+        finally:
+            os.close(parcel)
 
-    def _fork(self, order: Message) -> Instance:
+    def _fork(self, order: Message, *more: int) -> Instance:
         """Raises OSError where the system lacks what it takes."""
         number = next(_numbers)
         link = Link(self.loop, one_at_a_time=self.concurrency == 1)
@@ -263,7 +272,7 @@ class Pool:
         forked, exited = partial(self._forked, instance), partial(self._exited, instance)
         try:
             pipes += stdout_and_stderr(self.loop, partial(self._heard, instance), self._user, self._patience)
-            fds = (link.theirs(), *(pipe.writer for pipe in pipes))
+            fds = (link.theirs(), *(pipe.writer for pipe in pipes), *more)
             sent = self.snapshot.fork({"tmp": tmp, **order}, fds, forked, exited)
         except OSError:
             instance.close()

@@ -31,6 +31,7 @@ _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445
 
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP
 _HERE = -100  # AT_FDCWD
+_POPULATE_WRITE = 23
 _EMPTY_PATH, _WHOLE_TREE = 0x1000, 0x8000
 
 
@@ -51,6 +52,11 @@ def _syscall(name: str, number: int, *arguments: object) -> int:
 def prctl(option: int, value: int) -> None:
     """prctl(2)."""
     _call("prctl", option, ctypes.c_ulong(value), 0, 0, 0)
+
+
+def populate(start: int, length_bytes: int) -> None:
+    """Have the pages of a range, where they are mapped, as if each had been written to (madvise(2))."""
+    _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length_bytes), _POPULATE_WRITE)
 
 
 def wipe_variable(name: str) -> None:

@@ -14,12 +14,13 @@ from lampyr.runtime import frameworks, rehearsal, wire
 from lampyr.runtime.instance import Instance, leave
 
 
-def wait_to_be_wanted(instance: Instance, sock: socket.socket, *, prompt: bool) -> None:
+def wait_to_be_wanted(instance: Instance, sock: socket.socket, pages: bytes, *, prompt: bool) -> None:
     """Return when the gateway wants this process; where it has let go of it, that ends.
 
     `prompt`: nothing of the user's has to run before a request can be read, so that may be the first thing to come.
     """
     instance.settle()
+    _populate(pages)
     with suppress(Exception):  # what the user's packages have changed in asyncio; the first request takes longer then
         rehearsal.answer_once(sock.type)
         if instance.application is not None:
@@ -35,3 +36,13 @@ def wait_to_be_wanted(instance: Instance, sock: socket.socket, *, prompt: bool) 
     if head[-1] == wire.WAKE:
         sock.recv(wire.HEADER_BYTES)
     instance.greeted = prompt
+
+
+def _populate(pages: bytes) -> None:
+    """Write to the pages that an instance before has written to (node/touched.py)."""
+    if pages:
+        from lampyr.runtime import kernel
+
+        ranges = memoryview(pages).cast("Q")
+        for start, length_bytes in zip(ranges[::2], ranges[1::2], strict=True):
+            kernel.populate(start, length_bytes)

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 # Some are named for their import alone, which has to come before the fork.
 from lampyr.runtime import context, frameworks, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
-from lampyr.runtime.channel import Channel, Message
+from lampyr.runtime.channel import Channel, Message, unpack
 from lampyr.runtime.holes import fill
 from lampyr.runtime.instance import Instance, bare_loop, leave
 from lampyr.runtime.parked import wait_to_be_wanted
@@ -344,7 +344,7 @@ def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) 
     prompt = instance.application is None and not context.hooks["after_restore"]
     if prompt and "parked" not in order:
         instance.greet(sock)
-    connect(*fds[1:])
+    connect(*fds[1:3])
     os.setsid()
     # Daemons of an instance come back to it while it lives, and so end with it instead of with a sibling.
     sandbox.adopt_orphans()
@@ -352,7 +352,7 @@ def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) 
     reseed.reseed()
     gc.enable()
     if "parked" in order:
-        wait_to_be_wanted(instance, sock, prompt=prompt)
+        wait_to_be_wanted(instance, sock, unpack(fds[3]), prompt=prompt)
     try:
         context.run_hooks("after_restore")
     except BaseException as error:  # it must not unwind into the snapshot's code
