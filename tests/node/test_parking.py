@@ -52,7 +52,7 @@ class Pool:
     def quiet_s(self, now_s: float, since_s: float) -> float:
         return now_s - since_s
 
-    def park(self) -> Any:
+    def park(self, pages: bytes) -> Any:
         self.asked += 1
         return None if self.absent else SimpleNamespace(state="starting", forked_s=time.monotonic())
 
