@@ -22,6 +22,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from lampyr.runtime.hints import cure
+from lampyr.runtime.later import import_later
 from lampyr.runtime.stack import shortened
 
 # sandbox.DATA_SLACK_BYTES, and where there are control groups node.limits.IMPORT_SLACK_MIB.
@@ -95,7 +96,10 @@ def project_files(root: str, before: int) -> list[str]:
 
 
 def load(file: str, base: str) -> ModuleType:
-    """Import the route file `file` as a submodule of the folders between `base` and it, so relative imports work."""
+    """Import the route file `file` as a submodule of the folders between `base` and it, so relative imports work.
+
+    With it comes what its packages leave to their first call.
+    """
     parts = file[len(base) + 1 : -len(".py")].split("/")
     name = ""
     for depth, part in enumerate(parts[:-1], 1):
@@ -116,6 +120,7 @@ def load(file: str, base: str) -> ModuleType:
     module = module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    import_later()
     return module
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from lampyr.runtime import context, frameworks, holes, load, reseed, sandbox, snapshot
 from lampyr.runtime.channel import Channel, Message
+from lampyr.runtime.later import import_later
 from lampyr.runtime.rehearsal import TIMES_AGAIN, rehearse
 
 
@@ -71,6 +72,7 @@ def _import(spec: dict[str, Any]) -> set[str]:
     try:
         for name in spec["packages"]:
             import_module(name)
+        import_later()
     finally:
         os.environ = real  # noqa: B003  it is the same environment
     return asked.names
