@@ -53,6 +53,10 @@ def test_help_goes_to_stdout(arguments: list[str], flag: str) -> None:
     assert done.stdout.startswith(f"Usage: {' '.join(['lampyr', *arguments])} [OPTIONS]")
 
 
+def test_what_each_command_does_stands_whole_in_the_list() -> None:
+    assert "..." not in lampyr("--help").stdout.partition("Commands:")[2]
+
+
 WRONG = {
     "": "which command?",
     "buidl": "no such command 'buidl'. Did you mean 'build'?",

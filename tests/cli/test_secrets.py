@@ -182,6 +182,7 @@ def test_audit(project: Path) -> None:
     assert [(one["action"], one["name"], one["allowed"], one["functions"]) for one in entries] == [
         ("set", "API_KEY", True, ["/api/chat"])
     ]
+    assert b"set API_KEY" in (shown := secrets(project, "audit").stdout) and shown.endswith(b" /api/chat\n")
     verified = secrets(project, "audit", "--verify", "--json")
     assert (verified.returncode, json.loads(verified.stdout)) == (0, {"ok": True, "entries": 1})
     trail = project / ".lampyr/vault/audit.log"

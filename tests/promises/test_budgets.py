@@ -55,7 +55,8 @@ def test_exactly_as_many_as_the_budget_has_however_many_ask_at_once(serve: Serve
     assert answer.json()["error"]["message"] == "The budget of this function, 50 invocations/month, is spent."
     assert server.get("/b").status == 200
     for percent in (50, 80, 100):
-        server.log(rf"lampyr: the budget of /a, 50 invocations/month, is used to {percent}%")
+        word = "" if percent == 50 else "warning: "
+        server.log(rf"lampyr: {word}the budget of /a, 50 invocations/month, is used to {percent}%")
 
 
 def test_what_is_used_survives_the_gateway_and_the_server(serve: Serve) -> None:
@@ -94,7 +95,7 @@ def test_a_refusal_starts_no_instance(serve: Serve) -> None:
     assert {one.pid for one in server.processes()} <= before
 
 
-LINE = r"lampyr: the budget of /a, 20 invocations/month, is used to (\d+)%"
+LINE = r"lampyr: (?:warning: )?the budget of /a, 20 invocations/month, is used to (\d+)%"
 
 
 def said(*servers: Server) -> list[int]:

@@ -286,6 +286,7 @@ def test_usage_for_people_and_spreadsheets(serve: Serve) -> None:
     assert lines[0].split()[:4] == ["FUNCTION", "INVOCATIONS", "ERRORS", "REFUSED"]
     assert lines[1].split()[:4] == ["/burn", "1", "0", "0"] and lines[3].split()[:4] == ["total", "2", "0", "1"]
     assert re.fullmatch(r"since \d{4}-\d\d-\d\dT\d\d:00Z .*, busy .* of it \(.*%\), CPU time .*", lines[5])
+    assert lines[5].endswith("CPU time " + re.findall(r"[\d.]+ m?s", lines[3])[1])
     assert re.fullmatch(r"a server all day +\S+, at \$0\.0500 an hour", lines[6])
     rows = list(csv.DictReader(io.StringIO(shown(server.root, "--csv", "--by", "outcome"))))
     assert [(row["outcome"], row["invocations"], row["refused"]) for row in rows] == [

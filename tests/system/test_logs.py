@@ -216,6 +216,18 @@ def test_a_line_of_every_request_is_kept_those_too_that_no_function_served(serve
     assert len(failed) == 1 and failed[0]["level"] == "error" and "GET returned None" in failed[0]["message"]
 
 
+def test_what_after_raises_is_an_error_also_where_the_answer_was_well(serve: Serve) -> None:
+    calls = (
+        "from lampyr import after\ndef GET():\n    after(lambda: 1 / 0)\n    after(print, 'later')\n    return 'x'\n"
+    )
+    server = serve({"app/x/route.py": calls})
+    id = server.get("/x").headers["x-lampyr-id"]
+    until(lambda: any(one["message"] == "later" for one in logs(server.root, "--id", id)), "what after prints")
+    errors = logs(server.root, "--id", id, "--level", "warning")
+    assert errors[-1]["message"] == "ZeroDivisionError: division by zero"
+    assert {one["level"] for one in errors} == {"error"}
+
+
 def test_level_since_and_number_choose(server: Server) -> None:
     id = server.request("POST", "/says").headers["x-lampyr-id"]
     of(server, id)

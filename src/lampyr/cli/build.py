@@ -22,7 +22,7 @@ SHOWN = 5
 DISCARD_PORT = 9
 
 
-@click.command
+@click.command(short_help="Check the project in DIR and import its functions once.")
 @folder_argument
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

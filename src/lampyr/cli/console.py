@@ -10,7 +10,7 @@ from lampyr.cli import terminal
 from lampyr.cli.place import folder_argument, state_in, state_option
 
 
-@click.command
+@click.command(short_help="Print the address of the console.")
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @folder_argument

@@ -24,7 +24,7 @@ PATIENCE_S = 3600.0
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
-@click.command
+@click.command(short_help="Make a deployment and switch to it, without a pause.")
 @click.option("--preview", is_flag=True, help="Give it a URL of its own and leave what serves as it is.")
 @state_option
 @json_option
@@ -39,7 +39,7 @@ def deploy(folder: Path, preview: bool, state_dir: Path | None, as_json: bool) -
     _tell(_change(root, state_dir, "deploy", lambda _: [root], root=str(root), preview=preview), as_json)
 
 
-@click.command
+@click.command(short_help="List the deployments, the newest first.")
 @state_option
 @json_option
 @folder_argument
@@ -52,7 +52,7 @@ def deployments(folder: Path, state_dir: Path | None, as_json: bool) -> None:
         terminal.table(COLUMNS, [(one["id"], one["created_at"], _state(one), one["url"] or "-") for one in found])
 
 
-@click.command
+@click.command(short_help="Go back to an earlier deployment.")
 @click.argument("id", required=False)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="[DIR]", required=False)
 @state_option
@@ -65,7 +65,7 @@ def rollback(id: str | None, folder: Path | None, state_dir: Path | None, as_jso
     _tell(_change(where, state_dir, "rollback", partial(_meant, id), id=id), as_json)
 
 
-@click.command
+@click.command(short_help="Switch to a preview.")
 @click.argument("id")
 @folder_argument
 @state_option

@@ -27,7 +27,7 @@ FOLLOWED_LINES = 10
 _COLOURS = {"debug": "bright_black", "warning": "yellow", "error": "red", "critical": "red"}
 
 
-@click.command
+@click.command(short_help="Show what the functions said, and what went wrong.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is said from now on, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="Show the latest N only.")
 @click.option("--id", "id", metavar="ID", help="Only the lines of this invocation (x-lampyr-id).")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 name_argument = click.argument("name", metavar="NAME")
 
 
-@click.group
+@click.group(short_help="Language models on this machine.")
 def model() -> None:
     """Language models on this machine, for providers of kind "local"."""
 

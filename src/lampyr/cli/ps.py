@@ -19,7 +19,7 @@ NARROW_COLUMNS = ("FUNCTION", "SNAPSHOT", "INSTANCE", "PID", "STATE", "IN FLIGHT
 NARROW_DEPLOYMENTS = ("FUNCTION", "DEPLOYMENT", "SNAPSHOT", "INSTANCE", "STATE", "IN FLIGHT", "MEMORY")
 
 
-@click.command
+@click.command(short_help="Show what runs: functions and their instances.")
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="Print functions and instances as JSON.")
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")

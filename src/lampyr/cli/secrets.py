@@ -37,7 +37,7 @@ def _grants(command: Callable[..., Any]) -> Callable[..., Any]:
     return only(everyone(command))
 
 
-@click.group
+@click.group(short_help="The vault: values that nobody can read back.")
 def secrets() -> None:
     """The vault: values that functions get and nobody can read back.
 
@@ -224,7 +224,8 @@ def audit(folder: Path, verify: bool, state_dir: Path | None, as_json: bool) -> 
     if as_json:
         terminal.payload_json(entries)
     for one in () if as_json else entries:
-        what = " ".join(filter(None, (one["action"], one["name"], ",".join(one.get("environments") or ()))))
+        about = (",".join(one.get(names) or ()) for names in ("environments", "functions"))
+        what = " ".join(filter(None, (one["action"], one["name"], *about)))
         terminal.payload(f"{one['time']}  {one['who']:<12} {'' if one['allowed'] else 'REFUSED '}{what}")
 
 

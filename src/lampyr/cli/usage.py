@@ -29,7 +29,7 @@ WIDE_SPENT = 120
 NARROW_SPENT = 76
 
 
-@click.command
+@click.command(short_help="Show what the functions have used, and what it cost.")
 @folder_argument
 @click.option("--by", type=click.Choice(BY), default="function", show_default=True, help="What to group by.")
 @click.option("--since", metavar="WHEN", help=f"Only from the hour that holds WHEN on: {SINCE}.")
@@ -101,12 +101,13 @@ def _show(by: str, found: dict[str, Any]) -> None:
     rows = [(_name(one[by]), *cells(one)[: len(columns)]) for one in found["groups"]]
     terminal.table((by.upper(), *columns), rows, total=("total", *cells(total)[: len(columns)]))
     if found["since"] is None:
+        terminal.note("lampyr: nothing has been called yet")
         return
     always = found["always_on"]
     terminal.payload("")
-    hours, busy, cpu = (_hours(always[name]) for name in ("hours", "busy_hours", "cpu_hours"))
-    share = always["busy_hours"] / always["hours"] if always["hours"] else 0.0
-    terminal.payload(f"since {found['since']}  {hours}, busy {busy} of it ({share:.2%}), CPU time {cpu}")
+    busy, cpu = _duration(total["billed_ms"]), _duration(total["cpu_ms"])
+    share = _share(always["busy_hours"] / always["hours"] if always["hours"] else 0.0)
+    terminal.payload(f"since {found['since']}  {_hours(always['hours'])}, busy {busy} of it ({share}), CPU time {cpu}")
     if always["usd"] is None:
         terminal.payload("a server all day   its price is not known: [prices] machine_per_hour in lampyr.toml")
     else:
@@ -157,6 +158,10 @@ def _hours(hours: float) -> str:
     if hours < 1 / 60:
         return f"{hours * 3600:.1f} s"
     return f"{hours * 60:.1f} min" if hours < 1 else f"{hours:,.1f} h"
+
+
+def _share(part: float) -> str:
+    return f"{part:.2%}" if part >= 0.0001 or not part else "<0.01%"
 
 
 def _usd(amount: float) -> str:

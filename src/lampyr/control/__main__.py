@@ -121,7 +121,7 @@ class Control:
         return thresholds.LOOK_EVERY_S * 1000
 
     def _say(self, notice: Notice) -> None:
-        self._gateway.say(notice.line())
+        self._gateway.say(f"warning: {notice.line()}" if notice.is_warning() else notice.line())
         url = self.serving.settings.budget.webhook if self.serving else None
         if url is not None:  # the gateway knows the secrets, and takes them out of what leaves the machine
             self._gateway.ask({"mask": json.dumps(notice.event())}, partial(self._webhook.tell, url))

@@ -18,6 +18,8 @@ from lampyr.values import Budget, parse_budget
 
 # How long after it is reached a mark may be said.
 LOOK_EVERY_S = 0.5
+# From here on it is a warning: there is still something to do about it.
+WARNED_FROM = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,10 @@ class Notice:
         """For the log."""
         whose = self.route or "the project"
         return f"the budget of {whose}, {self.budget.written()}, is used to {self.mark:.0%}"
+
+    def is_warning(self) -> bool:
+        """Whether somebody should look at it."""
+        return self.mark >= WARNED_FROM
 
     def event(self) -> dict[str, Any]:
         """For the webhook."""

@@ -23,7 +23,7 @@ def hint(status: int) -> str:
         return "look for sys.exit and os._exit in the function and in what it imports; to give up, raise an exception"
     name = _name(-status)
     if name in _FAULTS:
-        return "a crash in compiled code: the stack is in the lines above; the package in it may have a newer version"
+        return "a crash in compiled code: the stack is in its log; the package in it may have a newer version"
     return _HINTS.get(name, "look for what sends that signal")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from inspect import isawaitable, iscoroutinefunction
 from time import monotonic
@@ -13,6 +14,7 @@ from lampyr.errors import BadRequest, ClientDisconnect
 from lampyr.runtime import context, stack, wire
 from lampyr.runtime.arriving import ArrivingBody
 from lampyr.runtime.hints import cure
+from lampyr.runtime.lines import at_level
 from lampyr.runtime.request import Body, Request
 from lampyr.runtime.response import NonsenseReturned, Response, to_response
 from lampyr.runtime.streaming import Streaming
@@ -199,10 +201,12 @@ class Invocation:
             try:
                 await self._call_after(call, arguments, keywords)
             except asyncio.CancelledError:
-                print(f"{self.instance.program.file}: after() was cut off by max_duration")
+                with at_level(logging.ERROR):
+                    print(f"{self.instance.program.file}: after() was cut off by max_duration")
                 break
             except BaseException as error:
-                stack.print_trace(error)
+                with at_level(logging.ERROR):
+                    stack.print_trace(error)
 
     async def _call_after(self, call: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         if isawaitable(call):

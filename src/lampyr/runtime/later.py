@@ -1,7 +1,7 @@
 """What packages import at their first call, imported before anything is forked from the process that has them.
 
-`import openai` leaves the resources of its client to the first use of each, and anyio its backend to the first call that
-needs one. In an instance that is the first request, so every cold start would pay for it again.
+`import openai` leaves the resources of its client to the first use of each, and anyio its backend to the first call
+that needs one. In an instance that is the first request, so every cold start would pay for it again.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TextIO
 
@@ -65,10 +67,17 @@ def speak() -> None:
 
 def _handle_with_level(self: logging.Handler, record: logging.LogRecord) -> bool:
     """As Handler.handle: whatever the handler's format, what it writes meanwhile has the level of its record."""
-    before = _said.level
-    _said.level = _LEVEL + next((letter for least, letter in _LETTERS if record.levelno >= least), "d")
-    try:
+    with at_level(record.levelno):
         return _handle(self, record)
+
+
+@contextmanager
+def at_level(level: int) -> Iterator[None]:
+    """What this thread prints meanwhile has this level of `logging`."""
+    before = _said.level
+    _said.level = _LEVEL + next((letter for least, letter in _LETTERS if level >= least), "d")
+    try:
+        yield
     finally:
         _said.level = before
 
