@@ -40,24 +40,26 @@ def test_it_is_never_expected_for_longer_than_that(starts_s: list[float]) -> Non
 
 
 class Pool:
-    """As much of a pool as parking talks to; of a snapshot that is `absent` nothing can be forked."""
+    """As much of a pool as parking talks to: nothing of it runs."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, absent: bool = False) -> None:
+    waiting = ()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, state: str = "ready") -> None:
         self.loop = loop
-        self.snapshot = SimpleNamespace(parked=False)
-        self.absent = absent
-        self.asked = 0
-        self.let_go: list[Any] = []
+        self.snapshot = SimpleNamespace(parked=False, state=state, fence=SimpleNamespace(release=lambda number: None))
+        self.births = self
+        self.instances: dict[int, Any] = {}
+        self.ordered = 0
+        self.let_go = 0
 
-    def quiet_s(self, now_s: float, since_s: float) -> float:
-        return now_s - since_s
+    def order(self, order: dict[str, bool], parcel: int) -> Any:
+        self.ordered += order["parked"]
+        process = SimpleNamespace(state="starting", number=1, forked_s=time.monotonic(), clear_away=self.clear_away)
+        process.step = lambda event: None
+        return process
 
-    def park(self, pages: bytes) -> Any:
-        self.asked += 1
-        return None if self.absent else SimpleNamespace(state="starting", forked_s=time.monotonic())
-
-    def discard(self, process: Any) -> None:
-        self.let_go.append(process)
+    def clear_away(self) -> None:
+        self.let_go += 1
 
 
 def started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Parking:
@@ -88,18 +90,16 @@ def test_a_deployment_that_has_been_followed_by_another_parks_nothing(
     pool = Pool(loop)
     of_pool = started(pool, monkeypatch)
     turn(loop)
-    assert (pool.asked, pool.snapshot.parked) == (1, True)
+    assert (pool.ordered, pool.snapshot.parked) == (1, True)
     of_pool.forget()
-    assert (len(pool.let_go), pool.snapshot.parked) == (1, False)
+    assert (pool.let_go, pool.snapshot.parked) == (1, False)
     of_pool.stirred()  # the last of its instances has ended
     turn(loop)
-    assert pool.asked == 1
+    assert pool.ordered == 1
 
 
-def test_where_nothing_can_be_forked_it_is_not_tried_over_and_over(
-    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pool = Pool(loop, absent=True)
+def test_without_a_snapshot_nothing_is_parked(loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(loop, "absent")
     started(pool, monkeypatch)
     turn(loop)
-    assert (pool.asked, pool.snapshot.parked) == (1, False)
+    assert (pool.ordered, pool.snapshot.parked) == (0, False)

@@ -35,7 +35,7 @@ class Ahead:
             or instance.state != "busy"
             or instance.due
             or not caller.brief
-            or self._pool.talks
+            or self._pool.births.talks
         ):
             return False
         if self._impatient is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections import deque
 from time import monotonic
@@ -409,6 +410,15 @@ class Instance:
         """Take all that the process has said."""
         while self.state != "ended" and self._take_packet(self._receive()):
             pass
+
+    def clear_away(self) -> list[Caller]:
+        """It is over: let go of all it had; returns whose requests it has not read."""
+        # A process that closed its socket and lives on would serve nobody.
+        self._signal(signal.SIGKILL)
+        unread = self.never_read()
+        self.close()
+        self._loop.run_in_executor(None, lambda: shutil.rmtree(self.tmp, ignore_errors=True))
+        return unread
 
     def close(self) -> None:
         """The process is gone: let go of everything that belonged to it."""

@@ -6,6 +6,7 @@ in it; it is no instance yet. The next start is then a message instead of a fork
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from lampyr.node.alarm import Alarm
 from lampyr.node.processes import memory_is_short
 from lampyr.node.touched import pages
+from lampyr.runtime import channel
 
 if TYPE_CHECKING:
     from lampyr.node.instance import Instance
@@ -99,10 +101,17 @@ class Parking:
             self.end()
         elif self.process is not None:
             self._mind(self.process, now_s, until_s)
-        elif (quiet_s := self._pool.quiet_s(now_s, self._stirred_s)) < LULL_S:
+        elif (quiet_s := self._quiet_s(now_s)) < LULL_S:
             self._alarm.by(now_s + LULL_S - quiet_s)
-        elif not self._barred and not memory_is_short():
+        elif self._pool.snapshot.state == "ready" and not self._barred and not memory_is_short():
             self._park(now_s)
+
+    def _quiet_s(self, now_s: float) -> float:
+        """How long nothing of the function has run."""
+        instances = self._pool.instances.values()
+        if self._pool.waiting or any(one.state != "idle" for one in instances):
+            return 0.0
+        return now_s - max([self._stirred_s, *(one.since_s for one in instances)])
 
     def _mind(self, process: Instance, now_s: float, until_s: float) -> None:
         if process.state == "parked":
@@ -114,12 +123,15 @@ class Parking:
 
     def _park(self, now_s: float) -> None:
         try:
-            self.process = self._pool.park(self._pages or b"")
+            parcel = channel.parcel(self._pages or b"")
+            try:
+                self.process = self._pool.births.order({"parked": True}, parcel)
+            finally:
+                os.close(parcel)
         except OSError:  # the system has nothing left for it; who needs an instance will be told
             return
-        if self.process is not None:
-            self._pool.snapshot.parked = True
-            self._alarm.by(now_s + LULL_S)
+        self._pool.snapshot.parked = True
+        self._alarm.by(now_s + LULL_S)
 
     def ready(self, process: Instance, *, prompt: bool) -> bool:
         """It says that it is parked; False where nobody wants that of it."""
@@ -147,5 +159,7 @@ class Parking:
         if process is None:
             return False
         self._pool.snapshot.parked = False
-        self._pool.discard(process)
+        process.step("exit")
+        process.clear_away()
+        self._pool.snapshot.fence.release(process.number)
         return True

@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from itertools import count
 from math import inf
 from time import monotonic
 
 from lampyr.core import endings
 from lampyr.core.autoscale import BUSY_AFTER_S, Bounds, Load, pause_s, scale, stood_by
-from lampyr.core.flow import Patience
 from lampyr.node.ahead import Ahead
 from lampyr.node.alarm import Alarm
+from lampyr.node.births import Births
 from lampyr.node.caller import Caller
 from lampyr.node.health import Health, Verdict
 from lampyr.node.instance import OUT_OF_MEMORY, Instance
-from lampyr.node.link import Link
-from lampyr.node.logs import LogPipe, Sink, stdout_and_stderr
+from lampyr.node.logs import Sink
 from lampyr.node.parking import Parking
-from lampyr.node.processes import send_signal
-from lampyr.node.snapshots import MAKE_ROOM, Base, Snapshot
+from lampyr.node.scarcity import Scarcity
+from lampyr.node.snapshots import Base, Snapshot
+from lampyr.node.waiting import Waiting
 from lampyr.node.watch import Watch
-from lampyr.runtime import channel
 from lampyr.runtime.channel import Message
-from lampyr.runtime.marks import says_whose
 from lampyr.types import Function
 
-# Calls that wait for an instance, per function; one more is refused with 503 instead of waiting for nothing.
-MAX_WAITING = 1000
 # A process that has not said hello by then hangs in a hook of the user's.
 START_TIMEOUT_S = 10.0
 # How long a retiring instance may take to leave once nothing runs in it.
 RETIRE_GRACE_S = 5.0
 # What has died is made again ahead of any call, but not in a loop.
 RESTORE_AFTER_S = 1.0
-# Where the system has nothing left for an instance: when it is tried again, and how often that is said.
-SCARCE_PAUSE_S = 1.0
-SCARCE_TOLD_S = 10.0
-# What is parked has ended by then.
-ROOM_AFTER_S = 0.02
-
-_numbers = count(1)
 
 
 class Pool:
@@ -69,12 +53,9 @@ class Pool:
         least, idle_s = function.settings.min_instances, function.settings.idle_timeout
         self._bounds = Bounds(self.concurrency, least, self.max_instances, idle_s)
         place = base.place(function.route, tmp)
-        self._tmp: str = place["tmp"]
         self._user: int = place["user"]
         self._base = base
         base.add(self, self._user)
-        self._sink = sink
-        self._patience = Patience()  # with what its instances write
         self._told = told
         self.snapshot = Snapshot(
             base,
@@ -86,18 +67,17 @@ class Pool:
         )
         self.instances: dict[int, Instance] = {}
         self.open: list[Instance] = []  # those with room for a call, longest unused first
-        self.waiting: deque[Caller] = deque()
+        self.waiting = Waiting()
         self.retired = False
         self.health: Health | None = None  # while somebody asks for it
-        self.talks = False  # its instances write lines that do not say whose they are
+        self.births = Births(self, place["tmp"], self._user, sink)
         self.ahead = Ahead(self)
         self.watch = Watch(self)
         self.parking = Parking(self)
         self._alarm = Alarm(self.loop, self._scale)  # when to ask again how many instances there should be
         self._failures = 0  # instances in a row that served nothing
         self._paused_until_s = 0.0
-        self._scarce_until_s = 0.0
-        self._scarce_told_s = -inf
+        self._scarcity = Scarcity(base, function.route)
         self._restoring: asyncio.TimerHandle | None = None
         self._emptied: Callable[[], None] | None = None
 
@@ -109,12 +89,8 @@ class Pool:
             return
         if self.open:
             self._begin(self.open[-1], caller)
-        elif len(self.waiting) >= MAX_WAITING:
-            caller.refused("FUNCTION_THROTTLED")
-        else:
-            self.waiting.append(caller)
-            if len(self.instances) < self.max_instances:
-                self._scale()
+        elif self.waiting.add(caller) and len(self.instances) < self.max_instances:
+            self._scale()
 
     def _begin(self, instance: Instance, caller: Caller) -> None:
         instance.step("lease")
@@ -122,7 +98,7 @@ class Pool:
             self.open.remove(instance) if self.open[-1] is not instance else self.open.pop()
             if not self.open:
                 self._alarm.by(monotonic() + BUSY_AFTER_S)
-        if self.talks and not instance.running:
+        if self.births.talks and not instance.running:
             instance.read_log()  # what the call before wrote is its own
         if not self.watch.on:
             self.watch.begin()
@@ -131,11 +107,9 @@ class Pool:
 
     def abandon(self, caller: Caller) -> None:
         """The caller does not want to wait any longer."""
-        try:
+        if caller in self.waiting:
             self.waiting.remove(caller)
-        except ValueError:
-            return
-        self._check_emptied()
+            self._check_emptied()
 
     def freed(self, instance: Instance) -> None:
         """A call of `instance` is over."""
@@ -188,7 +162,7 @@ class Pool:
         now_s = monotonic()
         plan = scale(now_s, self._bounds, self._load())
         for _ in range(plan.start):
-            if now_s < self._scarce_until_s:
+            if now_s < self._scarcity.until_s:
                 self._spare_the_system()
                 break
             self.snapshot.wanted()
@@ -234,57 +208,20 @@ class Pool:
         self.health = Health(self, told)
         self.health.look()
 
-    def quiet_s(self, now_s: float, since_s: float) -> float:
-        """How long nothing of the function has run, as far as it is known to have been quiet `since_s`."""
-        if self.waiting or any(one.state != "idle" for one in self.instances.values()):
-            return 0.0
-        return now_s - max([since_s, *(one.since_s for one in self.instances.values())])
-
     def start(self) -> Instance:
-        """Start an instance, the parked one or from the snapshot, which is ready. Raises OSError as `_fork` does."""
+        """Start an instance, the parked one or from the snapshot, which is ready. Raises OSError."""
         instance = self.parking.take()
         if instance is not None:
             instance.wake()
         else:
-            instance = self._fork({})
+            instance = self.births.order({})
         self.instances[instance.number] = instance
         self._base.tracks.change(self.function.route, 1)
         self.loop.call_later(START_TIMEOUT_S, self._check_started, instance)
         return instance
 
-    def park(self, pages: bytes) -> Instance | None:
-        """Fork one that nobody needs yet, which is to have these pages. Raises OSError as `_fork` does."""
-        if self.snapshot.state != "ready" or self.retired:
-            return None
-        parcel = channel.parcel(pages)
-        try:
-            return self._fork({"parked": True}, parcel)
-        finally:
-            os.close(parcel)
-
-    def _fork(self, order: Message, *more: int) -> Instance:
-        """Raises OSError where the system lacks what it takes."""
-        number = next(_numbers)
-        link = Link(self.loop, one_at_a_time=self.concurrency == 1)
-        pipes: list[LogPipe] = []
-        tmp = os.path.join(self._tmp, f"{number}.{os.getpid()}")  # a dead gateway may have left some
-        instance = Instance(self, number, link, pipes, tmp)
-        forked, exited = partial(self._forked, instance), partial(self._exited, instance)
-        try:
-            pipes += stdout_and_stderr(self.loop, partial(self._heard, instance), self._user, self._patience)
-            fds = (link.theirs(), *(pipe.writer for pipe in pipes), *more)
-            sent = self.snapshot.fork({"tmp": tmp, **order}, fds, forked, exited)
-        except OSError:
-            instance.close()
-            raise
-        link.handed_over()
-        for pipe in pipes:
-            pipe.handed_over()
-        if not sent:
-            self.loop.call_soon(self.ended, instance)
-        return instance
-
-    def _forked(self, instance: Instance, pidfd: int, lacked: str) -> None:
+    def forked(self, instance: Instance, pidfd: int, lacked: str) -> None:
+        """The snapshot has made its process, or could not."""
         if pidfd < 0 and self.parking.holds(instance):
             self.parking.end()
             return
@@ -297,15 +234,6 @@ class Pool:
         if instance.state != "ended":
             self.snapshot.fence.admit(instance.number, pidfd)
         instance.forked(pidfd)
-
-    def _heard(self, instance: Instance, stream: str) -> Sink:
-        sink = self._sink(stream, instance)
-
-        def heard(line: bytes, ended: bool) -> None:
-            self.talks = self.talks or not says_whose(line)
-            sink(line, ended)
-
-        return heard
 
     def _check_started(self, instance: Instance) -> None:
         if instance.state == "starting":
@@ -355,38 +283,20 @@ class Pool:
 
     def _refuse_unimportable(self) -> None:
         code = "FUNCTION_THROTTLED" if self.snapshot.scarce else "FUNCTION_INVOCATION_FAILED"
-        self._refuse_waiting(code, self.snapshot.failure)
+        self.waiting.refuse(code, self.snapshot.failure)
 
     def _scarce(self, lacked: str, instance: Instance | None = None) -> None:
-        """The system lacks what an instance takes: who would wait for that alone may come again.
-
-        Where something is parked, that goes first, and then it is tried again.
-        """
-        now_s = monotonic()
-        if self._base.end_parked():
-            if instance is not None:
-                instance.reason = "it could not be started"
-                self.died(instance)
-            self._alarm.by(now_s + ROOM_AFTER_S)
-            return
-        self._scarce_until_s = now_s + SCARCE_PAUSE_S
-        if now_s - self._scarce_told_s > SCARCE_TOLD_S:
-            self._scarce_told_s = now_s
-            self.tell(f"error: no instance can be started: {lacked}\nhint: {MAKE_ROOM}")
+        """The system lacks what an instance takes: who would wait for that alone may come again."""
+        self._scarcity.met(lacked)
         if instance is not None:
             instance.reason = "it could not be started"
             self.died(instance)
         self._spare_the_system()
 
     def _spare_the_system(self) -> None:
-        self._alarm.by(self._scarce_until_s)
-        if not self.instances:
-            self._refuse_waiting("FUNCTION_THROTTLED")
-
-    def _refuse_waiting(self, code: str, failure: dict[str, object] | None = None) -> None:
-        waiting, self.waiting = self.waiting, deque()
-        for caller in waiting:
-            caller.refused(code, failure)
+        self._alarm.by(self._scarcity.until_s)
+        if not self.instances and self._scarcity.lasts:
+            self.waiting.refuse("FUNCTION_THROTTLED")
 
     # --- ending
 
@@ -412,7 +322,7 @@ class Pool:
         failed_start = instance.state == "starting"
         instance.step("exit")
         self._count_failure(instance)
-        unread = self._clear_away(instance)
+        unread = instance.clear_away()
         if instance in self.open:
             self.open.remove(instance)
         del self.instances[instance.number]
@@ -430,27 +340,12 @@ class Pool:
         for caller in unread:
             caller.returned()
         if failed_start and self.waiting and not self.retired and instance.reason is None:
-            self._charge("FUNCTION_OUT_OF_MEMORY" if why is OUT_OF_MEMORY else "FUNCTION_CRASHED")
+            self.waiting.charge("FUNCTION_OUT_OF_MEMORY" if why is OUT_OF_MEMORY else "FUNCTION_CRASHED")
         self._scale()
         self._check_emptied()
 
-    def discard(self, process: Instance) -> None:
-        """What was parked is dead, or nobody needs it."""
-        process.step("exit")
-        self._clear_away(process)
-        self.snapshot.fence.release(process.number)
-
-    def _clear_away(self, instance: Instance) -> list[Caller]:
-        """Let go of all it had; returns whose requests it has not read."""
-        # A process that closed its socket and lives on would serve nobody.
-        if instance.pidfd >= 0:
-            send_signal(instance.pidfd)
-        unread = instance.never_read()
-        instance.close()
-        self.loop.run_in_executor(None, lambda: shutil.rmtree(instance.tmp, ignore_errors=True))
-        return unread
-
-    def _exited(self, instance: Instance, status: int) -> None:
+    def exited(self, instance: Instance, status: int) -> None:
+        """The snapshot has waited for it."""
         instance.exit.said(status)
         self.died(instance)
 
@@ -466,17 +361,6 @@ class Pool:
         elif instance.reason is None:
             self._failures += 1
             self._paused_until_s = max(self._paused_until_s, monotonic() + pause_s(self._failures))
-
-    def _charge(self, code: str) -> None:
-        """One call pays for one failed start, so that a function that cannot start ends its queue and does not spin.
-
-        Each sees one failure that it does not pay for: somebody else may have killed that process.
-        """
-        spared = next((caller for caller in self.waiting if not caller.spared), None)
-        if spared is not None:
-            spared.spared = True
-        else:
-            self.waiting.popleft().refused(code)
 
     def _end_idle(self, count: int) -> None:
         idle = sorted((one for one in self.open if one.state == "idle"), key=lambda instance: instance.since_s)
@@ -542,12 +426,8 @@ class Pool:
         """Another deployment has taken over: what runs may finish; `emptied` is called when nothing is left."""
         self.retired = True
         self._emptied = emptied
-        self.parking.forget()
-        self._bounds = replace(self._bounds, min_instances=0)
         self._paused_until_s = inf  # it starts nothing more but for calls that wait already
-        if not self.waiting:
-            for instance in list(self.instances.values()):
-                self._retire(instance, "replaced")
+        self.stand_by()
         self._check_emptied()
 
     def _check_emptied(self) -> None:
