@@ -6,6 +6,7 @@ import mmap
 import os
 import struct
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from resource import RUSAGE_SELF, getrusage
 
@@ -51,6 +52,17 @@ def forked_and_writing(memory: mmap.mmap, numbers: list[int]) -> tuple[int, int]
     os.close(said)
     os.close(say)
     return pid, writer
+
+
+def test_one_that_maps_more_than_any_machine_has_costs_nothing() -> None:
+    """Within the limits of a function's process: what grows downwards is no data."""
+    grows_down, no_reserve = 0x100, 0x4000
+    with mmap.mmap(-1, 1 << 38, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | grows_down | no_reserve):
+        tracemalloc.start()
+        told = touched.pages(os.getpid())
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert (told, peak_bytes < 32 * 1024 * 1024) == (b"", True), peak_bytes
 
 
 def test_what_has_been_written_to_is_told(memory: mmap.mmap) -> None:
