@@ -147,6 +147,12 @@ browser() {
 }
 
 demo() {
+    case ${1-} in
+    -h | --help)
+        usage # and nothing is installed for it
+        return
+        ;;
+    esac
     environment local
     model
     [ ! -e .venv/installed-built ] || built

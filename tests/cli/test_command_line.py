@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,6 +56,12 @@ def test_help_goes_to_stdout(arguments: list[str], flag: str) -> None:
 
 def test_what_each_command_does_stands_whole_in_the_list() -> None:
     assert "..." not in lampyr("--help").stdout.partition("Commands:")[2]
+
+
+def test_the_door_shows_how_demo_is_used_without_installing_anything(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parents[2] / "do", tmp_path)
+    done = subprocess.run([tmp_path / "do", "demo", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: ./do COMMAND") and os.listdir(tmp_path) == ["do"]
 
 
 WRONG = {

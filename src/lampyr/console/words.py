@@ -139,7 +139,7 @@ def _optimized(function: Function) -> Word:
         else "No process has imported the function: the next request waits for its import.",
         (
             ("snapshot", "ready" if ready else function.snapshot),
-            ("bundle", _bundle(card)),
+            ("the project's files in it", _bundle(card)),
             ("cold start", f"p50 {wording.duration(init['p50'])}, p99 {wording.duration(init['p99'])}"),
             ("memory", f"{function.memory_mb:.1f} MB in {wording.number_of(len(function.instances), 'instance')}"),
         ),
