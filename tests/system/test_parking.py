@@ -222,3 +222,16 @@ def test_the_loop_that_an_import_has_made_is_still_there(serve: Serve) -> None:
     assert cold(server, "/loops").json() == {"same": [True], "running": True}
     park(server, "/loops")
     assert cold(server, "/loops").json() == {"same": [True], "running": True}
+
+
+def test_with_a_snapshot_that_has_to_make_room_it_goes_without_a_word(serve: Serve) -> None:
+    others = {f"app/other{number}/route.py": PLAIN for number in range(8)}
+    settings = {"lampyr.toml": "[server]\nsnapshot_memory = 16\n"}
+    server = serve({"app/plain/route.py": PLAIN, **others, **settings}, command="dev")
+    parked = park(server, "/plain")
+    time.sleep(0.2)  # it is moved to a control group of its own meanwhile
+    for number in range(8):
+        assert server.get(f"/other{number}").status == 200
+    until(lambda: ended(parked), "no process")
+    assert row(server, "/plain")["snapshot"] == "absent"
+    assert not [line for line in server.lines if "warning" in line], server.lines

@@ -162,6 +162,7 @@ class Fence:
 
     def _remove(self) -> None:
         group, self._group, self._snapshot = self._group, None, None
+        self._instances.clear()  # their groups go with it
         if group is not None:
             self._limits.remove(group)
 
