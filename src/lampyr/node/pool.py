@@ -287,7 +287,7 @@ class Pool:
 
     def _scarce(self, lacked: str, instance: Instance | None = None) -> None:
         """The system lacks what an instance takes: who would wait for that alone may come again."""
-        self._scarcity.met(lacked)
+        self._scarcity.met(lacked, here=instance is None)
         if instance is not None:
             instance.reason = "it could not be started"
             self.died(instance)

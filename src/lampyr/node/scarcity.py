@@ -25,10 +25,14 @@ class Scarcity:
         self.until_s = 0.0
         self.lasts = False
 
-    def met(self, lacked: str) -> None:
-        """The system has refused something. Where processes are parked, they go first."""
+    def met(self, lacked: str, *, here: bool) -> None:
+        """The system has refused something: `here`, in the gateway, or to the function's snapshot.
+
+        What is refused here is everybody's: where processes are parked, they go first. A snapshot may have met a limit
+        of its own, or not tell the truth, and takes nothing from anybody.
+        """
         now_s = monotonic()
-        self.lasts = not self._base.end_parked()
+        self.lasts = not (here and self._base.end_parked())
         self.until_s = now_s + (PAUSE_S if self.lasts else ROOM_AFTER_S)
         if self.lasts and now_s - self._told_s > TOLD_S:
             self._told_s = now_s
