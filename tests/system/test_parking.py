@@ -190,13 +190,13 @@ def test_where_nobody_comes_it_goes(server: Server) -> None:
     assert not row(server, "/plain")["parked"]
 
 
-def test_where_it_stands_still_only_its_own_call_does(serve: Serve) -> None:
-    server = serve({"app/plain/route.py": f"{PLAIN}\n    max_duration = 1\n"})
-    parked = park(server, "/plain")
+@pytest.mark.parametrize("route", ["/plain", "/edge", "/hooked"])
+def test_where_it_was_stopped_it_goes_on_when_it_is_wanted(server: Server, route: str) -> None:
+    """By another instance of its function; nobody else can. Its own calls would wait for it until it is given up."""
+    parked = park(server, route)
+    who = who_of(parked)
     parked.send_signal(signal.SIGSTOP)
-    assert server.get("/plain").status == 504
-    until(lambda: ended(parked), "no process")
-    assert server.get("/plain").status == 200
+    assert cold(server, route).json()["who"] == who
 
 
 def test_with_its_deployment_it_goes(serve: Serve) -> None:

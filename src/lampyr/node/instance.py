@@ -385,6 +385,7 @@ class Instance:
     def wake(self) -> None:
         """It was parked, and is wanted."""
         self.step("wake")
+        self._signal(signal.SIGCONT)  # another instance of its function may have stopped it
         self.forked_s = monotonic()
         if self.prompt:
             self._loop.call_soon(self._awake)
