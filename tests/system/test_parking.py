@@ -59,6 +59,16 @@ APP = f"""
         await send({{"type": "http.response.start", "status": 200, "headers": []}})
         await send({{"type": "http.response.body", "body": body}})
 """
+STUCK = """
+    max_duration = 1
+    max_instances = 1
+    idle_timeout = 0.05
+    rate_limit = "none"
+
+    def GET():
+        while True:
+            pass
+"""
 HEAVY_PAGES = 1000
 HEAVY = f"""
     idle_timeout = 0.5
@@ -182,6 +192,16 @@ def test_where_it_is_killed_the_next_call_starts_another(server: Server, route: 
     until(lambda: not row(server, route)["parked"], "to be missed")
     assert cold(server, route).status == 200
     assert not any("ended" in line and route in line for line in server.lines)
+
+
+def test_where_instances_have_to_be_ended_nothing_is_parked(serve: Serve) -> None:
+    server = serve({"app/stuck/route.py": STUCK})
+    resting = {one.pid for one in server.processes()}
+    for _ in range(4):
+        assert server.get("/stuck").status == 504
+        time.sleep(0.6)
+    assert not row(server, "/stuck")["parked"]
+    assert {one.pid for one in server.processes()} <= resting
 
 
 def test_where_nobody_comes_it_goes(server: Server) -> None:

@@ -147,7 +147,7 @@ class Parking:
         self.end()
 
     def forget(self) -> None:
-        """Another deployment has taken over: what is known of starts says nothing any more."""
+        """What is known of starts says nothing any more: an instance has died, another deployment has taken over."""
         self._starts_s.clear()
         self.end()
 

@@ -327,7 +327,10 @@ class Pool:
             self.open.remove(instance)
         del self.instances[instance.number]
         self._base.tracks.change(self.function.route, -1)
-        self.parking.stirred()
+        if instance.killed or instance.reason is None:
+            self.parking.forget()  # what had to be ended, or died, does not say that more will be wanted
+        else:
+            self.parking.stirred()
         why = instance.why()
         self.snapshot.fence.release(instance.number)
         if instance.reason is None and not instance.running:
