@@ -46,7 +46,7 @@ class Pool:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, state: str = "ready") -> None:
         self.loop = loop
-        self.snapshot = SimpleNamespace(parked=False, state=state, fence=SimpleNamespace(release=lambda number: None))
+        self.snapshot = SimpleNamespace(state=state, fence=SimpleNamespace(release=lambda number: None))
         self.births = self
         self.instances: dict[int, Any] = {}
         self.ordered = 0
@@ -90,9 +90,9 @@ def test_a_deployment_that_has_been_followed_by_another_parks_nothing(
     pool = Pool(loop)
     of_pool = started(pool, monkeypatch)
     turn(loop)
-    assert (pool.ordered, pool.snapshot.parked) == (1, True)
+    assert pool.ordered == 1 and of_pool.process is not None
     of_pool.forget()
-    assert (pool.let_go, pool.snapshot.parked) == (1, False)
+    assert pool.let_go == 1 and of_pool.process is None
     of_pool.stirred()  # the last of its instances has ended
     turn(loop)
     assert pool.ordered == 1
@@ -100,6 +100,6 @@ def test_a_deployment_that_has_been_followed_by_another_parks_nothing(
 
 def test_without_a_snapshot_nothing_is_parked(loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(loop, "absent")
-    started(pool, monkeypatch)
+    of_pool = started(pool, monkeypatch)
     turn(loop)
-    assert (pool.ordered, pool.snapshot.parked) == (0, False)
+    assert pool.ordered == 0 and of_pool.process is None

@@ -69,7 +69,6 @@ class Parking:
         if not self.parked:
             return None
         process, self.process = self.process, None
-        self._pool.snapshot.parked = False
         return process
 
     def started(self) -> None:
@@ -130,7 +129,6 @@ class Parking:
                 os.close(parcel)
         except OSError:  # the system has nothing left for it; who needs an instance will be told
             return
-        self._pool.snapshot.parked = True
         self._alarm.by(now_s + LULL_S)
 
     def ready(self, process: Instance, *, prompt: bool) -> bool:
@@ -158,7 +156,6 @@ class Parking:
         process, self.process = self.process, None
         if process is None:
             return False
-        self._pool.snapshot.parked = False
         process.step("exit")
         process.clear_away()
         self._pool.snapshot.fence.release(process.number)

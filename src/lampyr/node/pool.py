@@ -63,6 +63,7 @@ class Pool:
             env,
             lambda stream: sink(stream, None),
             self._snapshot_changed,
+            lambda: self.parking.process is not None,
             self.max_instances,
         )
         self.instances: dict[int, Instance] = {}

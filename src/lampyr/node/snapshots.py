@@ -175,6 +175,7 @@ class Snapshot:
         env: dict[str, str],
         sink: Callable[[str], Sink],
         changed: Callable[[], None],
+        parked: Callable[[], bool],
         max_instances: int,
     ) -> None:
         spec = dict(spec)
@@ -187,13 +188,13 @@ class Snapshot:
         self._env = env
         self._sink = sink
         self._changed = changed
+        self._parked = parked  # whether one of its children waits for nobody yet (node/parking.py)
         self._process: Offspring | None = None
         self.own_bytes = 0  # memory that it shared with no other process when it was ready; 0 while it is not
         self._retry_s = FIRST_RETRY_S
         self._retry_at = 0.0
         self._died = False  # while it was importing, since it was ready last
         self.scarce = False  # it failed because the system lacks something, and not for a fault of its own
-        self.parked = False  # one of its children waits for nobody yet (node/parking.py)
         self.let = False  # it is absent because there was no room, and comes back only when somebody needs it
         self.state: Literal["absent", "importing", "ready", "failed"] = "absent"
         self.failure: dict[str, Any] = {}
@@ -337,7 +338,7 @@ class Snapshot:
     @property
     def needed(self) -> bool:
         """Whether an instance of it lives or is on its way."""
-        return self._process is not None and self._process.children > self.parked
+        return self._process is not None and self._process.children > self._parked()
 
     def let_go(self) -> None:
         """Be absent until somebody needs it again."""
