@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_keeping_lock = ctypes.PyDLL(None, use_errno=True)  # its calls do not let go of the interpreter's lock
 _libc.getenv.restype = ctypes.c_void_p
 
 # unshare(2)
@@ -52,6 +53,15 @@ def _syscall(name: str, number: int, *arguments: object) -> int:
 def prctl(option: int, value: int) -> None:
     """prctl(2)."""
     _call("prctl", option, ctypes.c_ulong(value), 0, 0, 0)
+
+
+def fork() -> int:
+    """fork(2), and nothing else."""
+    pid = int(_keeping_lock.fork())
+    if pid < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"fork: {os.strerror(number)}")
+    return pid
 
 
 def populate(start: int, length_bytes: int) -> None:

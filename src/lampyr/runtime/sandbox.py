@@ -166,14 +166,16 @@ class Apart:
 
     def fork(self) -> int:
         """fork(2). Raises OSError."""
+        from lampyr.runtime.fork import fork
+
         if not self.means.room:
-            return os.fork()
+            return fork()
         from lampyr.runtime import kernel
 
         kernel.unshare(kernel.NEW_PIDS)
         pid = 0
         try:
-            pid = os.fork()
+            pid = fork()
         finally:
             if pid == 0 and os.getpid() == 1 and self._home >= 0:
                 os.close(self._home)

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 # Some are named for their import alone, which has to come before the fork.
 from lampyr.runtime import context, frameworks, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
 from lampyr.runtime.channel import Channel, Message, unpack
+from lampyr.runtime.fork import fork, heed_hooks
 from lampyr.runtime.holes import fill
 from lampyr.runtime.instance import Instance, bare_loop, leave
 from lampyr.runtime.parked import wait_to_be_wanted
@@ -216,6 +217,7 @@ def base(channel: Channel) -> NoReturn:
     lines.speak()
     faulthandler.enable(file=2, all_threads=True)  # a crash in compiled code leaves a stack, in instances too
     os.environ.clear()  # each is told its own
+    heed_hooks()
     pass_on_traces()
     rehearse(sandbox.adopt_orphans)
     loop = bare_loop()
@@ -227,8 +229,8 @@ def base(channel: Channel) -> NoReturn:
     forker.tell({"means": means.as_message()})
     while True:
         spec, fds = forker.next_request()
-        fork = partial(apart.fork_mapped, spec["users"]) if "packages" in spec else apart.fork
-        if forker.fork(fork, fds):
+        how = partial(apart.fork_mapped, spec["users"]) if "packages" in spec else apart.fork
+        if forker.fork(how, fds):
             forker.close()
             serve = _shared() if "packages" in spec else function
             serve(spec, Channel.from_fd(fds[0]), fds[1:], means, loop)
@@ -287,7 +289,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     forker.tell({"ready": sorted(instance.program.methods), **facts, **report()})
     while True:
         order, fds = forker.next_request()
-        if forker.fork(os.fork, fds):
+        if forker.fork(fork, fds):
             forker.close()
             _become_instance(instance, order, fds)
 
