@@ -1,7 +1,8 @@
 """Compiles the modules on a request's way with mypyc when a wheel is built: a quarter less CPU time for each request.
 
-Where there is no C compiler, or LAMPYR_PURE is set, the wheel holds the Python sources only, which do the same. They
-are in each wheel: tracebacks show them, and whoever looks for how something works finds it.
+Where there is no C compiler, or LAMPYR_PURE is set, the wheel holds the Python sources only, which do the same; but for
+what is written in C, a part that Lampyr works without. The sources are in each wheel: tracebacks show them, and whoever
+looks for how something works finds it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CustomBuildHook(BuildHookInterface):
-    """`modules` of its table in pyproject.toml are files to compile."""
+    """`modules` of its table in pyproject.toml are files to compile, `linux` those in C, of use to Linux only."""
 
     def dependencies(self) -> list[str]:
         return self.config["tools"] if _can_compile() else []
@@ -38,7 +39,7 @@ class CustomBuildHook(BuildHookInterface):
     def _compile(self) -> dict[str, str]:
         """Where the extension modules are, and where they belong in the wheel."""
         from mypyc.build import mypycify
-        from setuptools import Distribution
+        from setuptools import Distribution, Extension
 
         self._folder = tempfile.mkdtemp(prefix="lampyr-build-")
         os.chdir(self.root)
@@ -47,6 +48,10 @@ class CustomBuildHook(BuildHookInterface):
         extensions = mypycify(
             [*options, *self.config["modules"]], opt_level="2", debug_level="0", target_dir=self._folder
         )
+        if sys.platform == "linux":
+            for file in self.config["linux"]:
+                name = file.removeprefix("src/").removesuffix(".c").replace("/", ".")
+                extensions.append(Extension(name, [file], extra_compile_args=["-O2"], extra_link_args=["-Wl,-z,now"]))
         command: Any = Distribution({"name": "lampyr", "ext_modules": extensions}).get_command_obj("build_ext")
         command.build_lib, command.build_temp = f"{self._folder}/lib", f"{self._folder}/temp"
         command.ensure_finalized()

@@ -77,6 +77,20 @@ def await_nobody(server: servers.Server) -> None:
         time.sleep(0.5)
 
 
+def images_mib(server: servers.Server) -> float:
+    """Of the files that the memory of base and shared snapshots has become, whoever maps how much of them."""
+    files = {}
+    for process in server.tree():
+        try:
+            for fd in Path(f"/proc/{process.pid}/fd").iterdir():
+                if fd.readlink().name.startswith("memfd:lampyr"):
+                    found = fd.stat()
+                    files[found.st_ino] = found.st_blocks * 512
+        except OSError:  # it has ended meanwhile
+            continue
+    return sum(files.values()) / 2**20
+
+
 def median_mib(processes: list[psutil.Process], field: str) -> float:
     return statistics.median(kib(one, field) for one in processes) / 1024
 
@@ -92,7 +106,8 @@ def scale(folder: Path, count: int) -> float:
         found = levels(server)
         below_base = [*found["shared"], *found["functions"]]
         print(f"  scaled to zero: a snapshot's own {median_mib(found['functions'], 'Private_'):.2f} MiB (median)")
-        print(f"  the shared snapshot {median_mib(found['shared'], 'Rss:'):.1f} MiB RSS", flush=True)
+        print(f"  the shared snapshot {median_mib(found['shared'], 'Rss:'):.1f} MiB RSS", end="")
+        print(f"; its image and the base's: {images_mib(server):.1f} MiB, mapped by somebody or not", flush=True)
         return sum(kib(one, "Pss:") for one in below_base) / 1024
 
 

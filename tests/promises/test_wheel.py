@@ -16,8 +16,9 @@ HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["bu
 
 
 def test_modules_to_compile_exist_and_are_named_once() -> None:
-    modules = HOOK["custom"]["modules"]
-    assert modules == sorted(set(modules)) and all((ROOT / module).is_file() for module in modules)
+    for kind in ("modules", "linux"):
+        modules = HOOK["custom"][kind]
+        assert modules == sorted(set(modules)) and all((ROOT / module).is_file() for module in modules)
 
 
 def test_a_pure_wheel_holds_everything(tmp_path: Path) -> None:
@@ -39,6 +40,9 @@ def test_whole_servers_are_tested_as_they_are_installed() -> None:
     found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, cwd="/").stdout.split()
     assert found[1].endswith("cli/__init__.py") and "site-packages" in found[1]
     assert found[0].endswith(".so") or not _compiler()
+    asked = "import lampyr.runtime.image as image; print(image._image is not None)"
+    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, cwd="/").stdout.split()
+    assert found == ["True"] or not _compiler() or sys.platform != "linux"
 
 
 def test_masking_and_the_loop_do_the_same_compiled() -> None:

@@ -66,6 +66,10 @@ NOTHING = ["/dev/null", "both", "inherited"]  # standard input: what every progr
 LOG = ["pipe", "writes", "inherited"]
 # The orders of the gateway to this function's snapshot. In instances it is closed.
 ORDERS = ["socket AF_UNIX stream nameless", "both", "closed by exec"]
+# What the memory of the parent was, sealed against writing, and which pages of ours differ from it (runtime/image.py,
+# where Lampyr is compiled): nothing that this process does not have in its memory. Instances have neither.
+IMAGE = ["/memfd", "both", "closed by exec"]
+PAGES = ["/proc/1/pagemap", "reads", "closed by exec"]
 # The requests for this instance and its answers: a socket of its own with the gateway at the other end.
 PACKETS = ["socket AF_UNIX packets nameless", "both", "closed by exec"]
 STREAM = ["socket AF_UNIX stream nameless", "both", "closed by exec"]
@@ -92,7 +96,7 @@ def seen(found: dict[str, list[str]]) -> list[list[str]]:
 def check(server: Server, name: str) -> None:
     link = FUNCTIONS[name][1]
     found: dict[str, dict[str, Any]] = server.get(f"/{name}").json()
-    assert seen(found["import"]) == [ORDERS], found["import"]
+    assert seen(found["import"]) in ([ORDERS], sorted([ORDERS, IMAGE, PAGES])), found["import"]
     assert seen(found["handler"]) == sorted([*LOOP, *link]), found["handler"]
     writer = ["pipe", "writes", "closed by exec"]  # of the test's own
     assert seen(found["forked"]) == sorted([*LOOP, *link, writer]), found["forked"]

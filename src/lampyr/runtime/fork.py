@@ -33,7 +33,7 @@ def _heed(**hooks: Any) -> None:
 
 def fork() -> int:
     """fork(2): 0 in the child, which is as after `os.fork`. Raises OSError."""
-    if not KNOWN or _registered or not _alone():
+    if not KNOWN or _registered or not alone():
         return os.fork()
     from lampyr.runtime import kernel
 
@@ -43,9 +43,22 @@ def fork() -> int:
     return pid
 
 
-def _alone() -> bool:
+def alone() -> bool:
     """Whether this process has one thread: a folder, and so a link more than two, for each (proc_pid_task(5))."""
     try:
         return os.stat("/proc/self/task").st_nlink == 3
     except OSError:
         return False
+
+
+def shed_threads() -> bool:
+    """Whether this process has one thread, once libraries that end theirs before a fork have done so.
+
+    OpenBLAS does (pthread_atfork(3)), and starts them again when it needs them.
+    """
+    if not alone():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+    return alone()

@@ -11,21 +11,26 @@ into the string that it takes the place of. A shared snapshot, where an import h
 from __future__ import annotations
 
 import logging
+import os
 import random
 import socket
 import sys
 import threading
 from collections.abc import Callable
 
-from lampyr.runtime import context, reseed, wire
+from lampyr.runtime import context, load, reseed, wire
+from lampyr.runtime.channel import Channel
 from lampyr.runtime.instance import Instance
+from lampyr.runtime.leftovers import Leftovers
 from lampyr.runtime.program import Program
 from lampyr.runtime.request import Request
 from lampyr.runtime.response import Response
 
 # How often code has to run until nothing more is learned from it; and until all its names have been looked up.
 TIMES, TIMES_AGAIN = 64, 4
+TIMES_IMPORTED = 16
 KINDS = (socket.SOCK_STREAM, getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM))
+EMPTY = f"{os.path.dirname(__file__)}/__init__.py"
 _HEAD = [b"0", b"POST", b"http://localhost", b"/", b"", b"", b"127.0.0.1", b"10.000", b"", b"host", b"localhost"]
 
 
@@ -44,6 +49,13 @@ def rehearse(*steps: Callable[[], None], times: int = TIMES) -> None:
         _answer(program, KINDS[turn % len(KINDS)])
 
 
+def rehearse_import(times: int = TIMES_IMPORTED) -> None:
+    """Do what the snapshot of a function does until it has imported that, with an empty file."""
+    for _ in range(times):
+        _hear_environment()
+        _import_nothing()
+
+
 def answer_once(kind: int) -> None:
     """Answer in a process that will soon have to, over a socket of this kind: it writes where that will write."""
     _answer(Program("", {"POST": _handler}, None, 1), kind)
@@ -55,6 +67,26 @@ def _forget_lookups() -> None:
         if hasattr(sys, name):
             getattr(sys, name)()
             return
+
+
+def _hear_environment() -> None:
+    ours, theirs = Channel.pair()
+    ours.send({"env": {"LAMPYR_REHEARSAL": ""}})
+    received = theirs.receive()
+    assert received is not None
+    os.environ.update(received[0]["env"])
+    del os.environ["LAMPYR_REHEARSAL"]
+    ours.close()
+    theirs.close()
+
+
+def _import_nothing() -> None:
+    folder = os.path.dirname(EMPTY)
+    with Leftovers(folder, EMPTY) as left:
+        module = load.load(EMPTY, folder)
+        Program(EMPTY, load.handlers(module), load.application(module), 1)
+    left.found([*left.seeded()])
+    del sys.modules[module.__name__]
 
 
 def _begin_anew() -> None:

@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 from lampyr.runtime import context, frameworks, holes, load, reseed, sandbox, snapshot
 from lampyr.runtime.channel import Channel, Message
+from lampyr.runtime.image import Image, taken
 from lampyr.runtime.later import import_later
-from lampyr.runtime.rehearsal import TIMES_AGAIN, rehearse
+from lampyr.runtime.rehearsal import TIMES_AGAIN, rehearse, rehearse_import
 
 
 class Asked(os._Environ[str]):
@@ -36,7 +37,9 @@ class Asked(os._Environ[str]):
         return super().__iter__()
 
 
-def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Means, loop: Any) -> NoReturn:
+def shared(
+    spec: Message, channel: Channel, logs: list[int], means: sandbox.Means, loop: Any, of_base: Image | None
+) -> NoReturn:
     """Serve as the shared snapshot of `spec["packages"]`."""
     snapshot.connect(*logs)
     sandbox.adopt_orphans()
@@ -48,6 +51,7 @@ def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Mean
         snapshot.fail(channel, error, spec["root"])
     frameworks.rehearse()
     if not context.hooks["after_restore"]:  # else a package's own would run in here
+        rehearse_import(TIMES_AGAIN)
         rehearse(sandbox.adopt_orphans, times=TIMES_AGAIN)
     gc.collect()
     reseed.find(())  # the generators of the packages; what is found is found for all that are forked from here
@@ -55,13 +59,16 @@ def shared(spec: Message, channel: Channel, logs: list[int], means: sandbox.Mean
     filled = holes.fill()  # noqa: F841  as long as this process lives
     sys.stdout.flush()  # or every function would print again what an import did not end with a newline
     os.environ.clear()  # each function is told its own
+    image = taken()
+    if of_base is not None:
+        of_base.close()
     channel.send({"ready": [], "asked": sorted(asked), "threads": snapshot.threads()})
     forker = snapshot.Forker(channel)
     while True:
         order, fds = forker.next_request()
         if forker.fork(apart.fork, fds):
             forker.close()
-            snapshot.function(order, Channel.from_fd(fds[0]), fds[1:], apart.means, loop)
+            snapshot.function(order, Channel.from_fd(fds[0]), fds[1:], apart.means, loop, image)
 
 
 def _import(spec: dict[str, Any]) -> set[str]:

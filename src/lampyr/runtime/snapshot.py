@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 # Some are named for their import alone, which has to come before the fork.
 from lampyr.runtime import context, frameworks, leftovers, lines, load, outgoing, reseed, sandbox, snapstart, stack  # noqa: F401
@@ -29,21 +29,28 @@ from lampyr.runtime.holes import fill
 from lampyr.runtime.instance import Instance, bare_loop, leave
 from lampyr.runtime.parked import wait_to_be_wanted
 from lampyr.runtime.program import Program
-from lampyr.runtime.rehearsal import rehearse
+from lampyr.runtime.rehearsal import rehearse, rehearse_import
 from lampyr.runtime.tracing import pass_on_traces
+
+if TYPE_CHECKING:
+    from lampyr.runtime.image import Image
 
 ROOM_TMP = "/tmp"
 MAX_WARNINGS = 50
 # Somebody waits for what a new child will answer. Where it has the same core, telling about it comes after that.
 ASIDE_MS = 3
+# A process that has not been told anything for so long has time to tidy up.
+REST_MS = 1000
 
 
 class Forker:
     """Forks children on request over one channel and reports each that has ended."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, image: Image | None = None) -> None:
+        """`image` has the pages that this process gives back whenever nothing has happened for a while."""
         self.channel = channel
         channel.may_lose = True
+        self._image = image
         self.children: dict[int, int] = {}  # pidfd -> pid
         self.poll = select.poll()
         self.poll.register(channel.fileno(), select.POLLIN)
@@ -55,13 +62,20 @@ class Forker:
         if (arrived := self.channel.next()) is not None:
             return arrived
         while True:
-            for fd, _ in self.poll.poll():
+            for fd, _ in self._events():
                 if fd in self.children:
                     self.reap(fd)
                 elif (request := self.channel.receive()) is not None:
                     return request
                 else:
                     self.end()
+
+    def _events(self) -> list[tuple[int, int]]:
+        if self._image is not None:
+            if events := self.poll.poll(REST_MS):
+                return events
+            self._image.give_back()
+        return self.poll.poll()
 
     def fork(self, fork: Callable[[], int], fds: list[int]) -> bool:
         """Fork. True in the child; here the descriptors that are the child's are closed and the peer is told."""
@@ -140,6 +154,8 @@ class Forker:
     def close(self) -> None:
         """In a child: let go of everything that belongs to its parent."""
         self.channel.close()
+        if self._image is not None:
+            self._image.close()
         for pidfd in self.children:
             os.close(pidfd)
 
@@ -147,8 +163,8 @@ class Forker:
 class TidyForker(Forker):
     """In a room, where nobody outside can do it, removes the temporary files of instances that have ended."""
 
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(channel)
+    def __init__(self, channel: Channel, image: Image | None = None) -> None:
+        super().__init__(channel, image)
         self._kept = {*os.listdir(ROOM_TMP)}  # what the import made is every instance's
         self._folders: dict[int, str] = {}  # pid -> folder
         self._next = ""
@@ -219,12 +235,14 @@ def base(channel: Channel) -> NoReturn:
     os.environ.clear()  # each is told its own
     heed_hooks()
     pass_on_traces()
+    rehearse_import()
     rehearse(sandbox.adopt_orphans)
     loop = bare_loop()
     gc.collect()
     gc.freeze()
     gc.disable()
     filled = fill()  # noqa: F841  as long as this process lives
+    image = _image() if means.room else None
     forker = Forker(channel)
     forker.tell({"means": means.as_message()})
     while True:
@@ -233,7 +251,13 @@ def base(channel: Channel) -> NoReturn:
         if forker.fork(how, fds):
             forker.close()
             serve = _shared() if "packages" in spec else function
-            serve(spec, Channel.from_fd(fds[0]), fds[1:], means, loop)
+            serve(spec, Channel.from_fd(fds[0]), fds[1:], means, loop, image)
+
+
+def _image() -> Image | None:
+    from lampyr.runtime.image import taken  # it takes what only Linux has
+
+    return taken()
 
 
 def _shared() -> Callable[..., NoReturn]:
@@ -252,7 +276,9 @@ def _run_in_batches() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Means, loop: Any) -> NoReturn:
+def function(
+    spec: Message, channel: Channel, logs: list[int], means: sandbox.Means, loop: Any, image: Image | None
+) -> NoReturn:
     """Serve as the snapshot of one function: import it once, then fork an instance at every request.
 
     Its environment comes over its own channel, so that neither the base nor a sibling ever holds its secrets.
@@ -269,6 +295,8 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
         if hatch is not None:
             channel.send({"hatch": True}, (hatch.fileno(),))
             hatch.close()
+        if image is not None:
+            image.watch()
         os.chdir(spec["root"])
         outgoing.mark_connections(spec.get("ports", []))
         report = _trace(spec)
@@ -285,7 +313,7 @@ def function(spec: Message, channel: Channel, logs: list[int], means: sandbox.Me
     import_ms = (time.perf_counter() - started) * 1000
     files = load.project_files(spec["root"], known)
     facts = {"import_ms": import_ms, "threads": threads(), "files": files, "warnings": warnings[:MAX_WARNINGS]}
-    forker: Forker = TidyForker(channel) if means.room else Forker(channel)
+    forker: Forker = TidyForker(channel, image) if means.room else Forker(channel)
     forker.tell({"ready": sorted(instance.program.methods), **facts, **report()})
     while True:
         order, fds = forker.next_request()
