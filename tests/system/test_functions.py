@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import time
 import venv
@@ -89,6 +91,54 @@ PROJECT = {
 
         def POST(req):
             time.sleep(30)
+    """,
+    "app/api/over/[how]/route.py": """
+        import asyncio, os, time
+        from lampyr import Response, sse, ui_messages
+        max_duration = 1
+
+        async def waits():
+            yield "one"
+            await asyncio.sleep(30)
+
+        def stuck():
+            yield "one"
+            while True:
+                pass
+
+        async def dies():
+            yield "one"
+            await asyncio.sleep(0.1)
+            os._exit(3)
+
+        async def half():
+            yield "data: one\\n\\ndata: tw"
+            await asyncio.sleep(30)
+
+        EVENTS = {"content-type": "text/event-stream"}
+        MAKE = {
+            "waits": lambda: sse(waits()),
+            "stuck": lambda: sse(stuck()),
+            "dies": lambda: sse(dies()),
+            "ui": lambda: ui_messages(waits()),
+            "half": lambda: Response(half(), headers=EVENTS),
+            "zipped": lambda: Response(waits(), headers=EVENTS | {"content-encoding": "zstd"}),
+        }
+
+        async def GET(req):
+            return MAKE[req.params["how"]]()
+    """,
+    "app/api/application/[...all]/route.py": """
+        import asyncio
+        max_duration = 1
+
+        async def app(scope, receive, send):
+            fields = [(b"content-type", b"text/event-stream")]
+            await send({"type": "http.response.start", "status": 200, "headers": fields})
+            await send({"type": "http.response.body", "body": b"data: one\\n\\n", "more_body": True})
+            if scope["path"].endswith("fails"):
+                raise RuntimeError("late")
+            await asyncio.sleep(30)
     """,
     "app/api/leave/[how]/route.py": """
         import asyncio
@@ -237,6 +287,38 @@ def test_a_stream_over_its_deadline_is_cut_visibly(server: Server) -> None:
         data = _read_all(sock)
     assert data.count(b"\r\nx\r\n") >= 1
     assert not data.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("over/waits", "FUNCTION_INVOCATION_TIMEOUT"),
+        ("over/stuck", "FUNCTION_INVOCATION_TIMEOUT"),
+        ("over/ui", "FUNCTION_INVOCATION_TIMEOUT"),
+        ("over/dies", "FUNCTION_CRASHED"),
+        ("application/waits", "FUNCTION_INVOCATION_TIMEOUT"),
+        ("application/fails", "FUNCTION_INVOCATION_FAILED"),
+        ("over/half", None),
+        ("over/zipped", None),
+    ],
+)
+def test_an_event_stream_that_is_cut_says_why(server: Server, path: str, code: str | None) -> None:
+    """Also where its process can say nothing; never within an event, or where nobody could read it."""
+    with server.connect() as sock:
+        sock.sendall(f"GET /api/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        data = _read_all(sock)
+    assert b"one" in data and not data.endswith(b"0\r\n\r\n")
+    said = re.findall(rb"event: error\ndata: (.*)\n\n", data)
+    if code is None:
+        assert not said and b"error" not in data
+        return
+    (text,) = map(json.loads, said)
+    if path.endswith("ui"):  # readers of the UI message stream refuse other keys
+        assert text.keys() == {"type", "errorText"} and text["errorText"].startswith(code)
+        return
+    assert (text["type"], text["error"]["code"]) == ("error", code)
+    assert text["error"].get("limit") == ("max_duration" if code.endswith("TIMEOUT") else None)
+    assert f"x-lampyr-id: {text['error']['id']}".encode() in data
 
 
 @pytest.mark.parametrize("how", ["stream", "answer"])

@@ -22,10 +22,17 @@ def error(code: str, message: str | None, id: str, *headers: tuple[bytes, bytes]
 
     The id and timing headers are the caller's: an error of a function has timings, an error of the front door has none.
     """
-    status, sentence = CODES[code]
-    body = {"error": {"code": code, "message": message or sentence, "id": id, **more}}
-    text = _encode(body).encode()
-    return status, [(b"content-type", b"application/json"), (b"x-lampyr-error", code.encode()), *headers], text
+    text = _encode({"error": described(code, message, id, more)}).encode()
+    return (
+        CODES[code].status,
+        [(b"content-type", b"application/json"), (b"x-lampyr-error", code.encode()), *headers],
+        text,
+    )
+
+
+def described(code: str, message: str | None, id: str, more: dict[str, object]) -> dict[str, object]:
+    """What clients are told of an error, whatever it travels in."""
+    return {"code": code, "message": message or CODES[code].message, "id": id, **more}
 
 
 def moved(location: str) -> Answer:

@@ -320,8 +320,13 @@ class Call:
             if kind == "memory" and self.instance is not None:
                 self.instance.exhausted()
             code = "FUNCTION_OUT_OF_MEMORY" if kind == "memory" else "FUNCTION_INVOCATION_FAILED"
-            more = {"traceback": self._service.replies.text(text)} if self._service.shows_tracebacks else {}
-            self._answer_error(code, None, **more)
+            if not self._started:
+                more = {"traceback": self._service.replies.text(text)} if self._service.shows_tracebacks else {}
+                self._answer_error(code, None, **more)
+            elif self.open and not self.pool.function.asgi:  # readers of events know it (runtime/streaming.py)
+                self._cut(b"" if self._streamed is None else self._streamed.rest())
+            else:
+                self._answer_error(code, None)
         else:
             self._answer_error("FUNCTION_INVOCATION_FAILED", None)
         self._responded()
@@ -467,22 +472,27 @@ class Call:
             self._ending = None
 
     def _answer_error(self, code: str, message: str | None, *headers: tuple[bytes, bytes], **more: object) -> None:
-        """An error if nothing was sent yet; a visibly broken end otherwise."""
+        """An error if nothing was sent yet; a visibly broken end otherwise, where readers of events are told why."""
         if not self.open:
             return
-        self.open = False
         if self._started:
-            self.close_row()
-            if self._streamed is not None:
-                self.exchange.write(self._streamed.rest())
-            self.exchange.cut()
+            self._cut(b"" if self._streamed is None else self._streamed.cut(code, message, self.id, more))
             return
+        self.open = False
         status, all_headers, body = answers.error(code, message, self.id, *headers, **more)
         self.status = status
         all_headers.append((b"server-timing", self._timing(monotonic(), whole=False)))
         self.bytes_out = len(body)
         self.close_row()
         self.exchange.answer(status, all_headers, body)
+
+    def _cut(self, last: bytes) -> None:
+        """End what was begun; what was yielded is delivered, with what was held back of it."""
+        self.open = False
+        self.bytes_out += len(last)
+        self.close_row()
+        self.exchange.write(last)
+        self.exchange.cut()
 
     # --- small print
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lampyr.gateway import compression, packed
+from lampyr.gateway import compression, events, packed
 
 if TYPE_CHECKING:
     from lampyr.core.masking import Masker, MaskStream
@@ -45,6 +45,7 @@ class Replies:
     def streamed(self, exchange: Exchange, fields: list[bytes]) -> tuple[int, Headers, Stream]:
         """Status and headers of a reply whose body comes in pieces, and what those go through."""
         status, headers = self.read(fields)
+        watched = events.of(headers)
         encoder = compression.choose(_accepted(exchange), status, headers)
         masking = self.masker.stream() if self.masker else None
         if encoder is not None:
@@ -53,7 +54,7 @@ class Replies:
             headers = [header for header in headers if header[0] != b"content-length"]
             if (opened := packed.stream(status, headers, masking)) is not None:
                 return status, headers, Stream(*opened)
-        return status, headers, Stream(masking, encoder)
+        return status, headers, Stream(masking, encoder, watched)
 
     def read(self, fields: list[bytes]) -> tuple[int, Headers]:
         """Status and headers as the instance wrote them, masked, without framing."""
@@ -85,22 +86,40 @@ class Replies:
 class Stream:
     """The body of one reply on its way. What is held back for masking comes with a later piece, or with the rest."""
 
-    __slots__ = ("_encoder", "_masking")
+    __slots__ = ("_encoder", "_events", "_masking")
 
-    def __init__(self, masking: MaskStream | packed.OpenedStream | None, encoder: compression.Encoder | None) -> None:
+    def __init__(
+        self,
+        masking: MaskStream | packed.OpenedStream | None,
+        encoder: compression.Encoder | None,
+        watched: events.Events | None = None,
+    ) -> None:
         self._masking = masking
         self._encoder = encoder
+        self._events = watched
 
     def feed(self, data: bytes) -> bytes:
         """What may be sent now. Raises ValueError for what says that it is compressed, and is not."""
         if self._masking is not None:
             data = self._masking.feed(data)
+        if self._events is not None:
+            self._events.passed(data)
         return self._encoder.feed(data) if self._encoder is not None and data else data
 
     def rest(self) -> bytes:
         """Bytes yielded before a failure are delivered, those too that were held back. Nothing ends the body."""
         rest = self._masking.end() if self._masking is not None else b""
+        if self._events is not None:
+            self._events.passed(rest)
         return self._encoder.feed(rest) if self._encoder is not None and rest else rest
+
+    def cut(self, code: str, message: str | None, id: str, more: dict[str, object]) -> bytes:
+        """The rest of one that is cut and, where its readers know events, why."""
+        rest = self.rest()
+        if self._events is None:
+            return rest
+        event = self._events.error(code, message, id, more)
+        return rest + (self._encoder.feed(event) if self._encoder is not None else event)
 
     def end(self) -> bytes:
         """The rest, and what ends the body."""
