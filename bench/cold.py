@@ -16,7 +16,7 @@ import servers
 PACKAGES = ("openai", "anthropic", "fastapi", "numpy", "pandas")
 IMPORTS = 5
 # How many starts, and how long after one another. idle_timeout is 20 ms: the instance of the call before has left. A
-# process is parked where nothing has run for 300 ms.
+# process is parked where nothing has run for 100 ms.
 WAYS = {"forked": (200, 0.06), "parked": (100, 0.45)}
 
 

@@ -28,7 +28,7 @@ KNOWN = 3
 PATIENCE = 2.0
 LEAST_S, MOST_S = 1.0, 600.0
 # Nothing of the function has run for so long when a process is parked: nobody waits for the core that this takes.
-LULL_S = 0.3
+LULL_S = 0.1
 # What takes longer hangs, in something of the user's packages that we have set off; then it is not tried again.
 READY_WITHIN_S = 10.0
 
