@@ -52,6 +52,21 @@ def ps(server: Server) -> dict[str, Any]:
     return {one["function"]: one for one in listed}
 
 
+def names(server: Server) -> dict[int, str]:
+    """What the kernel calls each process."""
+    return {one.pid: Path(f"/proc/{one.pid}/comm").read_text().rstrip("\n") for one in server.processes()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")
+def test_processes_are_named_after_their_function(server: Server) -> None:
+    assert server.get("/quick/7").status == 200
+    found = names(server)
+    assert "lampyr:base" in found.values()
+    instance = ps(server)["/quick/[id]"]["instances"][0]["pid"]
+    assert found[instance] == "lampyr:ick/[id]"
+    assert [*found.values()].count("lampyr:ick/[id]") > 1, "its snapshot has none"
+
+
 def busy(server: Server, route: str) -> list[dict[str, Any]]:
     """Those of a function's instances that are at something: a spare one may stand by."""
     return [one for one in ps(server)[route]["instances"] if one["in_flight"]]

@@ -62,7 +62,7 @@ def memory_is_short() -> bool:
 def has_ended(pid: int) -> bool:
     """Whether a process is gone, or is only waited for by its parent (proc_pid_stat(5), "Z" and "X")."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0] in b"ZX"
     except (OSError, IndexError):
         return True
 
@@ -88,7 +88,7 @@ def anonymous_bytes(pid: int) -> int:
 def cpu_ticks(pid: int) -> int:
     """What a process has used of processors, in clock ticks (proc_pid_stat(5)); 0 where nobody says."""
     try:
-        behind_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        behind_name = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         return int(behind_name[11]) + int(behind_name[12])
     except (OSError, IndexError, ValueError):
         return 0
@@ -97,10 +97,10 @@ def cpu_ticks(pid: int) -> int:
 def wants_core(pid: int) -> bool:
     """Whether a process runs or waits for a core, as opposed to waiting for anything else (proc_pid_stat(5))."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = _read(f"/proc/{pid}/stat")
     except OSError:
         return False
-    return text.rpartition(")")[2].split()[:1] == ["R"]  # behind the name, which may hold anything
+    return text.rpartition(b")")[2].split()[:1] == [b"R"]  # behind the name, which may hold anything
 
 
 def send_signal(pidfd: int, signum: int = signal.SIGKILL) -> None:

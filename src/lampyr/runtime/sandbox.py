@@ -24,6 +24,8 @@ MAX_TASKS = 4096
 # Thread stacks and allocator arenas are mapped but hardly used; without this room 40 threads would count as 320 MB.
 DATA_SLACK_BYTES = 1024 * 1024 * 1024
 MIB = 1024 * 1024
+# Of a process's own part of its name: 15 in all, "lampyr:" among them.
+NAME_BYTES = 8
 # What packages leave behind at their import.
 SHARED_TMP_BYTES = 64 * MIB
 HATCH_BACKLOG = 1024
@@ -62,6 +64,17 @@ def close_memory() -> None:
         from lampyr.runtime import kernel
 
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
+def name_process(what: str) -> None:
+    """Have `top` say it of this process and those it forks; of a long route its end, as beginnings are alike."""
+    if LINUX:
+        from lampyr.runtime import kernel
+
+        end = what.encode(errors="ignore")[-NAME_BYTES:].decode(
+            errors="ignore"
+        )  # of whole characters, or `ps` shows none
+        kernel.set_name(b"lampyr:" + end.encode())
 
 
 def adopt_orphans() -> None:

@@ -41,6 +41,7 @@ def shared(
     spec: Message, channel: Channel, logs: list[int], means: sandbox.Means, loop: Any, of_base: Image | None
 ) -> NoReturn:
     """Serve as the shared snapshot of `spec["packages"]`."""
+    sandbox.name_process("shared")
     snapshot.connect(*logs)
     sandbox.adopt_orphans()
     try:

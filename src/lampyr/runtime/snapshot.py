@@ -225,6 +225,7 @@ def _children() -> list[int]:
 def base(channel: Channel) -> NoReturn:
     """Serve as the base snapshot: fork a function snapshot for every spec that arrives."""
     _run_in_batches()
+    sandbox.name_process("base")
     means = sandbox.find()
     sandbox.prepare(means)
     apart = sandbox.Apart(means)
@@ -283,6 +284,7 @@ def function(
 
     Its environment comes over its own channel, so that neither the base nor a sibling ever holds its secrets.
     """
+    sandbox.name_process(spec["route"])  # its instances have it from here, and need not write for it
     connect(*logs)
     os.setsid()
     receive_env(channel)
