@@ -117,6 +117,17 @@ def test_an_error_is_also_json_where_that_is_asked_for(case: str, tmp_path: Path
     assert as_json.stderr == f"lampyr: error: {error['message']}\nhint: {error['hint']}\n" == plain.stderr
 
 
+@pytest.mark.parametrize("name", ["logs", "usage"])
+def test_where_nothing_can_have_been_kept_it_says_so(name: str, project: Path, tmp_path: Path) -> None:
+    for more in ([], ["--state-dir", str(tmp_path / "absent")]):
+        done = lampyr(name, str(tmp_path), *more)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"{tmp_path} is not a project: looked for" in done.stderr and "\nhint: name the folder" in done.stderr
+        assert lampyr(name, str(project), *more).returncode == 0, "a project of which nothing is kept yet"
+    (tmp_path / ".lampyr").mkdir()
+    assert lampyr(name, str(tmp_path)).returncode == 0, "what a server has kept is there without its project"
+
+
 def test_a_setting_that_is_wrong_names_file_and_line(project: Path) -> None:
     (project / "lampyr.toml").write_text("[server]\n\nprot = 1\n")
     done = lampyr("start", str(project), "-p", "0")

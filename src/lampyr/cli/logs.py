@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from lampyr.cli import terminal
-from lampyr.cli.place import folder_argument, state_in, state_option
+from lampyr.cli.place import folder_argument, kept_in, state_option
 from lampyr.core.moments import SINCE, moment
 from lampyr.core.printable import printable
 from lampyr.errors import LampyrError
@@ -52,7 +52,7 @@ def logs(
 
     It reads what is kept, whether a server is running or not.
     """
-    root = state_in(folder, state_dir) / "logs"
+    root = kept_in(folder, state_dir) / "logs"
     query = Query(id=id, function=function, level=level, since=_since(since))
     if follow:
         try:

@@ -38,6 +38,16 @@ def state_in(folder: Path, state_dir: Path | None) -> Path:
     return (state_dir or project_in(folder) / ".lampyr").absolute()
 
 
+def kept_in(folder: Path, state_dir: Path | None) -> Path:
+    """As `state_in`, to read what servers have kept there. Raises ProjectError where none can have."""
+    state = state_in(folder, state_dir)
+    if not state.is_dir():
+        from lampyr.build.scan import app_folder
+
+        app_folder(project_in(folder))
+    return state
+
+
 def vault_keys() -> Keys:
     """Where the vault's master key may come from: LAMPYR_MASTER_KEY, or a prompt where there is a terminal."""
     from lampyr.vault import master, place

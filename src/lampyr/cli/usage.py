@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from lampyr.cli import terminal
-from lampyr.cli.place import folder_argument, project_in, state_option
+from lampyr.cli.place import folder_argument, kept_in, project_in, state_option
 from lampyr.core.moments import SINCE
 from lampyr.errors import ConfigError
 from lampyr.ledger.usage import BY
@@ -43,7 +43,7 @@ def usage(folder: Path, by: str, since: str | None, state_dir: Path | None, as_j
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv: one of them")
-    root = project_in(folder)
+    root, kept = project_in(folder), kept_in(folder, state_dir)
     from lampyr.ledger import store
     from lampyr.ledger import usage as used
 
@@ -54,7 +54,7 @@ def usage(folder: Path, by: str, since: str | None, state_dir: Path | None, as_j
         raise click.BadParameter(f"{since!r} is not {SINCE}", param_hint="--since") from None
     if since_hour * 3600 > now_s:
         terminal.note(f"lampyr: {since} has yet to come, so nothing is counted")
-    totals = store.totals((state_dir or root / ".lampyr").absolute() / "ledger", by, since_hour)
+    totals = store.totals(kept / "ledger", by, since_hour)
     found = used.report(totals.groups, by)
     begun_hour = since_hour or totals.first_hour
     hours = 0.0 if begun_hour is None else max(now_s / 3600 - begun_hour, 0.0)
