@@ -85,7 +85,7 @@ def test_lines_are_what_line_json_makes(place: Place) -> None:
 def test_access_lines_are_kept_as_facts_and_read_as_lines(place: Place) -> None:
     place.log.access(call('/a"b\\c?q=1'), 1.25)
     place.log.access(call(status=0, outcome="client_closed", responded_s=1.5, cold=True), 2.0)
-    place.log.output("/x", "i", "stdout", "info", b"said between", None)
+    place.log.output("/x", "j", "stdout", "info", b"said between", None)
     place.log.access(call(status=500, outcome="error"), time.monotonic())
     shown = place.shown().splitlines()
     kept = [json.loads(text) for text in place.kept("/x")]
@@ -102,12 +102,12 @@ def test_access_lines_are_kept_as_facts_and_read_as_lines(place: Place) -> None:
     assert third.message.startswith("GET /x 500 error ") and abs(place.started_s - seconds(third.time)) < 60
     assert shown == [
         *(f"{one.message} {one.id}" for one in (first, second)),
-        "/x i | said between",
+        "/x j | said between",
         f"{third.message} {third.id}",
     ]
     assert list(reading.read(place.folder, Query(level="error"))) == [third]
     assert reading.last(place.folder, Query(), 3) == found[1:]
-    assert list(reading.read(place.folder, Query(id="i"))) == [between]
+    assert list(reading.read(place.folder, Query(id="j"))) == [between]
 
 
 def test_of_thousands_of_requests_a_second_the_terminal_shows_how_many(place: Place) -> None:

@@ -239,6 +239,19 @@ def test_level_since_and_number_choose(server: Server) -> None:
     assert logs(server.root, "--since", "10m", "--id", id) == logs(server.root, "--id", id)
 
 
+def test_the_beginning_of_an_id_is_enough_where_no_other_begins_so(server: Server) -> None:
+    first, second = (server.get("/other").headers["x-lampyr-id"] for _ in range(2))
+    of(server, first), of(server, second)
+    at = next(at for at in range(24) if first[at] != second[at])
+    shared, own = first[:at], first[: at + 1]
+    assert len(own) < len(first) and logs(server.root, "--id", own) == logs(server.root, "--id", first)
+    done = subprocess.run(command(server.root, "--id", shared), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"2 invocations begin with {shared}\nhint: give more of it: {first}, {second}\n" in done.stderr
+    done = subprocess.run(command(server.root, "--id", first[:6]), capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.endswith(", ...\n"), "more are counted than named"
+
+
 def test_what_was_never_there_is_told_in_clear_words(server: Server, tmp_path: Path) -> None:
     def ask(*arguments: str) -> tuple[int, str, str]:
         done = subprocess.run(command(server.root, *arguments), capture_output=True, text=True, check=False)
@@ -246,6 +259,10 @@ def test_what_was_never_there_is_told_in_clear_words(server: Server, tmp_path: P
 
     code, out, err = ask("--id", "0" * 24)
     assert (code, out) == (1, "") and f"no line of an invocation {'0' * 24} is kept\nhint: " in err
+    code, out, err = ask("--id", "000000")
+    assert (code, out) == (1, "") and "no line of an invocation 000000... is kept\nhint: " in err
+    code, _, err = ask("--id", "00000")
+    assert code == 2 and "'00000' is too short" in err
     code, _, err = ask("--function", "say")
     assert code == 1 and 'no line of a function say is kept\nhint: did you mean "/says"?' in err
     code, out, _ = ask("--function", "/absent", "--json")

@@ -24,13 +24,18 @@ POLL_S = 0.1
 INTERRUPTED = 130
 # What is shown first of what was said before, where nobody asks for more.
 FOLLOWED_LINES = 10
+# Of an invocation's id (gateway/ids.py), and how many of them are asked for at least.
+ID_CHARS = 24
+MOST_NAMED = 3
+ID_HINT = "an id is what x-lampyr-id of a response says; [logs] in lampyr.toml says how long lines are kept"
+FEWEST_ID_CHARS = 6
 _COLOURS = {"debug": "bright_black", "warning": "yellow", "error": "red", "critical": "red"}
 
 
 @click.command(short_help="Show what the functions said, and what went wrong.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is said from now on, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="Show the latest N only.")
-@click.option("--id", "id", metavar="ID", help="Only the lines of this invocation (x-lampyr-id).")
+@click.option("--id", "id", metavar="ID", help="Only the lines of this invocation (x-lampyr-id, or its beginning).")
 @click.option("--function", metavar="ROUTE", help="Only the lines of this function, such as /api/chat.")
 @click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only lines of this level and of worse.")
 @click.option("--since", metavar="WHEN", help=f"Only lines from then on: {SINCE}.")
@@ -53,6 +58,8 @@ def logs(
     It reads what is kept, whether a server is running or not.
     """
     root = kept_in(folder, state_dir) / "logs"
+    if id is not None and len(id) < ID_CHARS:
+        id = _whole(root, id)
     query = Query(id=id, function=function, level=level, since=_since(since))
     if follow:
         try:
@@ -65,6 +72,23 @@ def logs(
     elif lines is None and not since and id is None and reading.has_forgotten(root, query):
         terminal.note("lampyr: lines before these were let go; [logs] in lampyr.toml says how many are kept")
     return 0
+
+
+def _whole(root: Path, beginning: str) -> str:
+    """The one id that begins so. Raises LampyrError."""
+    if len(beginning) < FEWEST_ID_CHARS:
+        message = f"{beginning!r} is too short: the first {FEWEST_ID_CHARS} characters of an id, or more"
+        raise click.BadParameter(message, param_hint="--id")
+    found = sorted(reading.ids(root, Query(id=beginning)))
+    if not found:
+        raise LampyrError(f"no line of an invocation {beginning}... is kept", ID_HINT)
+    if len(found) > 1:
+        raise LampyrError(f"{len(found)} invocations begin with {beginning}", f"give more of it: {_few(found)}")
+    return found[0]
+
+
+def _few(ids: list[str]) -> str:
+    return ", ".join(ids[:MOST_NAMED]) + (", ..." if len(ids) > MOST_NAMED else "")
 
 
 def _since(text: str | None) -> str:
@@ -127,7 +151,6 @@ def _explain_nothing(root: Path, query: Query) -> None:
         hint = f'did you mean "{near[0]}"?' if near else f"there are lines of: {', '.join(known) or 'no function'}"
         raise LampyrError(f"no line of a function {query.function} is kept", hint)
     elif query.id is not None and not any(reading.last(root, Query(id=query.id), 1)):
-        hint = "an id is what x-lampyr-id of a response says; [logs] in lampyr.toml says how long lines are kept"
-        raise LampyrError(f"no line of an invocation {query.id} is kept", hint)
+        raise LampyrError(f"no line of an invocation {query.id} is kept", ID_HINT)
     else:
         terminal.note("lampyr: no line that is kept is like that")

@@ -85,7 +85,8 @@ def parse(text: bytes) -> list[Line]:
         line = Line(*[found[name] for name in Line._fields])
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return []
-    return [line] if line.level in RANK and isinstance(line.message, str) and isinstance(line.time, str) else []
+    texts = (line.time, line.id or "", line.message)
+    return [line] if line.level in RANK and all(isinstance(one, str) for one in texts) else []
 
 
 def _in_us(served: Sequence[Any]) -> Served:

@@ -30,7 +30,10 @@ _time = attrgetter("time")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which lines are wanted. `level` is the least one; `since` as in `Line.time` (see line.stamp)."""
+    """Which lines are wanted. `level` is the least one; `since` as in `Line.time` (see line.stamp).
+
+    `id` is that of an invocation, or how it begins.
+    """
 
     id: str | None = None
     function: str | None = None
@@ -40,7 +43,7 @@ class Query:
 
     def wants(self, line: Line) -> bool:
         return (
-            (self.id is None or line.id == self.id)
+            (self.id is None or (line.id or "").startswith(self.id))
             and (self.function is None or line.function == self.function)
             and RANK[line.level] >= RANK[self.level]
             and line.time >= self.since
@@ -75,9 +78,9 @@ class Query:
 
 
 def _born(id: str | None) -> str:
-    """When an invocation arrived: its id begins with that (gateway/ids.py)."""
+    """When an invocation arrived, or the first whose id begins so: ids begin with that (gateway/ids.py)."""
     try:
-        return stamp(int(id[:11], 16) / 1000) if id is not None and len(id) == 24 else ""
+        return stamp(int(id[:11].ljust(11, "0"), 16) / 1000) if id else ""
     except (ValueError, OverflowError, OSError):
         return ""
 
@@ -85,6 +88,11 @@ def _born(id: str | None) -> str:
 def functions(root: Path) -> list[str]:
     """The functions that have lines."""
     return sorted({name for folder in files.folders(root) if (name := files.function_of(folder)) is not None})
+
+
+def ids(root: Path, query: Query) -> set[str]:
+    """Of which invocations the wanted lines are."""
+    return {line.id for line in read(root, query) if line.id is not None}
 
 
 def read(root: Path, query: Query) -> Iterator[Line]:
