@@ -66,7 +66,7 @@ def test_who_blocks_a_loop_is_named_and_then_replaced(serve: Serve) -> None:
     started = time.monotonic()
     blocking = Background(lambda: server.get("/x?block=40"))
 
-    server.log(r"/x: an event loop has been blocked for 5 s")
+    server.log(r"/x: an event loop has been blocked for 5 s")  # by whom of the two, nobody can know from outside
     server.log(rf'/x \| +File ".*app/x/route\.py", line {LINE} in GET')
     other = server.get("/x")  # at once, from another instance
     assert (other.status, other.body != first) == (200, True)
@@ -130,11 +130,14 @@ def test_a_loop_that_turns_again_is_trusted_again(serve: Serve) -> None:
     server = serve({"app/x/route.py": "idle_timeout = 3\n" + BLOCKING})
     first = server.get("/x").body
     blocking = Background(lambda: server.get("/x?block=until-go"))
-    server.log(r"/x: an event loop has been blocked for 5 s")
+    (id,) = server.log(r"/x (\w{24}): an event loop has been blocked for 5 s").groups()
+    server.log(rf'/x {id} \|   File ".*app/x/route\.py", line \d+ in GET$')
+    shown = [line for line in server.lines if " | " in line and " in " in line and 'File "' in line]
+    assert len(shown) == 1, "what is below the handler, asyncio and Lampyr itself, says nothing to whoever wrote it"
     assert server.get("/x").body != first
     (server.live / "app/x/go").touch()
     answer = blocking.result()
-    assert (answer.status, answer.body) == (200, first)
+    assert (answer.status, answer.body, answer.headers["x-lampyr-id"]) == (200, first, id)
     server.log(r"/x: the event loop that was blocked turns again, after \d+ s")
     until(lambda: server.get("/x").body == first, "a request to the first instance")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lampyr.gateway.stacks import Stacks
 from lampyr.runtime.marks import unmarked
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 class Voice:
     """`stream` is "stdout" or "stderr", `instance` None for the process that imports the function."""
 
-    __slots__ = ("_instance", "_level", "_log", "_long", "_masker", "_route", "_stream", "_whose")
+    __slots__ = ("_instance", "_level", "_log", "_long", "_masker", "_route", "_stacks", "_stream", "_whose")
 
     def __init__(self, log: Log, masker: Masker, route: str, stream: str, instance: Instance | None) -> None:
         self._log = log
@@ -24,12 +25,15 @@ class Voice:
         self._stream = stream
         self._instance = instance
         self._long: MaskStream | None = None  # of a line that comes in parts: a secret may stand where it is cut
+        self._stacks = Stacks()
         self._whose: str | None = None
         self._level = "info"
 
     def say(self, line: bytes, ended: bool) -> None:
         """A line, or a part of one that is too long to come as a whole; with `ended` the last."""
         if self._long is None:
+            if ended and not self._stacks.shows(line):
+                return
             id, level, line = unmarked(line)
             instance = self._instance
             whose = instance.whose(id) if instance is not None else None

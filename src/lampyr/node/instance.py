@@ -375,8 +375,13 @@ class Instance:
         if said and said in self._recent:
             return said
         # With one request at a time the last caller wrote it; with several nobody can know from outside.
-        known = self.caller if self._pool.concurrency == 1 else None
-        return known.id if known is not None else None
+        if self._pool.concurrency > 1:
+            return self.only_id() if self.blocked else None
+        return self.caller.id if self.caller is not None else None
+
+    def only_id(self) -> str | None:
+        """The id of the invocation that runs here, where there is no other that could be meant."""
+        return next(iter(self.running.values())).id if len(self.running) == 1 else None
 
     def read_log(self) -> None:
         for pipe in self.pipes:

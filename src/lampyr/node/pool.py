@@ -408,9 +408,9 @@ class Pool:
             if instance.state == "idle":
                 self._rest(instance)
 
-    def tell(self, text: str) -> None:
-        """Say something about this function in the log."""
-        self._base.tell(text, self.function.route)
+    def tell(self, text: str, id: str | None = None) -> None:
+        """Say something about this function in the log, or about an invocation of it."""
+        self._base.tell(text, self.function.route, id)
 
     def stand_by(self) -> None:
         """Another deployment has taken over, and this one may again: its snapshot stays, what runs may finish."""

@@ -39,7 +39,7 @@ SHARED_MEMORY_MIB = 4096
 class Base:
     """The base snapshot. The supervisor starts a new one when it has died and hands over its channel."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[str, str | None], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[..., None]) -> None:
         self.loop = loop
         self.limits = Beside(loop, told)
         self._told = told
@@ -98,9 +98,9 @@ class Base:
         user = self._users.of(route)
         return {"user": user, "tmp": f"{tmp}/{user}", "hidden": [os.path.dirname(tmp)], "ports": self.ports}
 
-    def tell(self, text: str, function: str | None = None) -> None:
-        """Say something in the log, about a function perhaps."""
-        self._told(text, function)
+    def tell(self, text: str, function: str | None = None, id: str | None = None) -> None:
+        """Say something in the log, about a function perhaps, or an invocation."""
+        self._told(text, function, id)
 
     def add(self, pool: Pool, user: int) -> None:
         """Note whose processes `user` has; until they are gone."""

@@ -75,20 +75,21 @@ class Watch:
             instance.silent = True
             self._pool.shun(instance)
         if silent_s >= REPLACED_AFTER_S:
-            self._pool.tell(f"warning: an instance is replaced: {BLOCKED}")
+            self._pool.tell(f"warning: an instance is replaced: {BLOCKED}", instance.only_id())
             instance.kill(BLOCKED)
         elif silent_s >= NAMED_AFTER_S and not instance.blocked:
             self._pool.tell(
-                f"warning: an event loop has been blocked for {NAMED_AFTER_S:g} s by what the next lines show; {CURE}"
+                f"warning: an event loop has been blocked for {NAMED_AFTER_S:g} s by what the next lines show; {CURE}",
+                instance.only_id(),
             )
-            instance.print_stack()
             instance.blocked = True
+            instance.print_stack()
 
     def answered(self, instance: Instance) -> None:
         """The loop of `instance` turns."""
         if instance.blocked:
             silent_s = monotonic() - instance.asked_s
-            self._pool.tell(f"the event loop that was blocked turns again, after {silent_s:.0f} s")
+            self._pool.tell(f"the event loop that was blocked turns again, after {silent_s:.0f} s", instance.only_id())
             instance.blocked = False
         instance.asked_s = 0.0
         if instance.silent:

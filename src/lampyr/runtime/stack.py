@@ -21,9 +21,9 @@ from lampyr.runtime.hints import cure
 MOST_TOLD_CHARS = 32_000
 # The gateway sends this signal when a deadline has passed; the answer is a stack on the log pipe (faulthandler).
 STACK_SIGNAL = signal.SIGXCPU
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _STDLIB = os.path.dirname(os.__file__)
-_MACHINERY = (_OURS, os.path.join(_STDLIB, "asyncio", ""), os.path.join(_STDLIB, "concurrent", "futures", ""))
+MACHINERY = (OURS, os.path.join(_STDLIB, "asyncio", ""), os.path.join(_STDLIB, "concurrent", "futures", ""))
 
 
 def listen() -> None:
@@ -51,7 +51,7 @@ def frames(coroutine: Any) -> list[FrameType]:
             # The awaitable of `agen.__anext__()` does not say which generator it drives; the collector knows.
             awaited = next((one for one in gc.get_referents(coroutine) if hasattr(one, "ag_frame")), None)
         coroutine = awaited
-    return [frame for frame in found if not frame.f_code.co_filename.startswith(_MACHINERY)]
+    return [frame for frame in found if not frame.f_code.co_filename.startswith(MACHINERY)]
 
 
 def frames_of_thread(ident: int) -> list[FrameType]:
@@ -62,9 +62,9 @@ def frames_of_thread(ident: int) -> list[FrameType]:
         found.append(frame)
         frame = frame.f_back
     found.reverse()
-    ours = [one.f_code.co_filename.startswith(_OURS) for one in found]
+    ours = [one.f_code.co_filename.startswith(OURS) for one in found]
     begin = ours.index(True) if True in ours else 0
-    return [one for one in found[begin:] if not one.f_code.co_filename.startswith(_MACHINERY)]
+    return [one for one in found[begin:] if not one.f_code.co_filename.startswith(MACHINERY)]
 
 
 def shortened(text: str) -> str:
@@ -82,13 +82,13 @@ def shortened(text: str) -> str:
 def trace(error: BaseException) -> str:
     """The traceback of `error` as Python prints it, without the machinery; whole where there is nothing else in it."""
     told = traceback.TracebackException.from_exception(error)
-    if any(not frame.filename.startswith(_MACHINERY) for frame in told.stack):
+    if any(not frame.filename.startswith(MACHINERY) for frame in told.stack):
         _leave_out_machinery(told)
     return shortened("".join(told.format()))
 
 
 def _leave_out_machinery(told: traceback.TracebackException) -> None:
-    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_MACHINERY)]
+    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(MACHINERY)]
     for other in (told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or ())):
         if other is not None:
             _leave_out_machinery(other)
