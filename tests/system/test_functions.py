@@ -196,6 +196,22 @@ def test_the_first_call_is_cold_and_the_second_warm(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("import no_such_module", 500),
+        ("import time\nmax_duration = 1\ntime.sleep(3)", 504),
+        ("import lampyr, time\nmax_duration = 1\nlampyr.after_restore(lambda: time.sleep(3))", 504),
+    ],
+    ids=["an import that fails", "a slow import", "a slow start"],
+)
+def test_who_waits_in_vain_for_the_first_instance_is_not_told_that_it_was_warm(
+    serve: Serve, code: str, status: int
+) -> None:
+    answer = serve({"app/x/route.py": f"{code}\ndef GET(): ..."}, command="dev").get("/x")
+    assert (answer.status, "desc=cold" in answer.headers["server-timing"]) == (status, True)
+
+
+@pytest.mark.parametrize(
     ("kind", "content_type", "body"),
     [
         ("text", "text/plain;charset=UTF-8", "héllo".encode()),

@@ -507,5 +507,8 @@ class Call:
             return b"queue;dur=%.2f, init;dur=0.00;desc=warm, exec;dur=%.2f" % (queue_ms, exec_ms)
         init_ms = self.instance.init_ms if self.cold and self.instance is not None else 0.0
         queue_ms = max(((began_s or now_s) - started_s) * 1000 - init_ms, 0.0)
-        text = b"queue;dur=%.2f, init;dur=%.2f;desc=%s" % (queue_ms, init_ms, b"cold" if self.cold else b"warm")
+        # Who never came to an instance has waited for an import or a start, unless there are some that serve.
+        at_work = began_s or any(one.served or one.running for one in self.pool.instances.values())
+        state = b"warm" if at_work and not self.cold else b"cold"
+        text = b"queue;dur=%.2f, init;dur=%.2f;desc=%s" % (queue_ms, init_ms, state)
         return text + b", exec;dur=%.2f" % ((now_s - began_s) * 1000) if whole else text
