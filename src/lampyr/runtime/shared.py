@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from lampyr.runtime import context, frameworks, holes, load, reseed, sandbox, snapshot
 from lampyr.runtime.channel import Channel, Message
+from lampyr.runtime.forker import Forker
 from lampyr.runtime.image import Image, taken
 from lampyr.runtime.later import import_later
 from lampyr.runtime.rehearsal import TIMES_AGAIN, rehearse, rehearse_import
@@ -64,7 +65,7 @@ def shared(
     if of_base is not None:
         of_base.close()
     channel.send({"ready": [], "asked": sorted(asked), "threads": snapshot.threads()})
-    forker = snapshot.Forker(channel)
+    forker = Forker(channel)
     while True:
         order, fds = forker.next_request()
         if forker.fork(apart.fork, fds):
