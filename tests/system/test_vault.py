@@ -33,13 +33,19 @@ def GET():
 
 
 def secrets(root: Path, *arguments: str, given: str = "", env: dict[str, str] | None = None) -> str:
+    return asked(root, *arguments, given=given, env=env).stdout
+
+
+def asked(
+    root: Path, *arguments: str, given: str = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lampyr", "secrets", arguments[0], *arguments[1:]]
     environ = {**os.environ, **(env or {})}
     done = subprocess.run(
         command, cwd=root, input=given, env=environ, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
 
 
 def seen(value: str) -> list[str]:
@@ -244,6 +250,24 @@ def test_a_new_value_is_seen_without_a_failed_request(project: Path, start: Serv
     assert server.log("lampyr: /environ: it has new secrets")
     secrets(project, "set", "API_KEY", "--only", "/mine", given="for-mine-alone")
     until(lambda: server.get("/other").json() == seen(""), "that it is taken away")
+
+
+@pytest.mark.parametrize("command", ["dev", "start"])
+def test_set_says_when_a_server_has_the_value(project: Path, start: Serve, command: str) -> None:
+    def told(value: str, *environments: str) -> str:
+        options = [option for one in environments for option in ("--env", one)]
+        return asked(project, "set", "API_KEY", *options, given=value).stderr.splitlines()[-1]
+
+    own, other = ("development", "production") if command == "dev" else ("production", "development")
+    assert told("before-the-start") == "no server is running: the next start has it"
+    server = start(command=command)
+    assert server.get("/mine").json() == seen("before-the-start")
+    assert told("of-another-one", other) == f"the running server does not use it: its environment is {own}"
+    previews = told("of-previews", "preview")
+    assert ("its previews" if command == "start" else "does not use it") in previews
+    assert server.get("/mine").json() == seen("before-the-start")
+    assert told("while-it-runs").startswith("the running server imports its functions with it now")
+    until(lambda: server.get("/mine").json() == seen("while-it-runs"), "the new value")
 
 
 def renew(project: Path, server: Server, stream: BinaryIO) -> None:

@@ -72,6 +72,7 @@ def set_secret(
         terminal.payload_json(_entry(row))
     else:
         terminal.note(f"{name} is in the vault for {_told(row)}")
+        _say_when(where, wanted)
 
 
 @secrets.command(name="list")
@@ -148,6 +149,8 @@ def import_secrets(
         return
     for row in done:
         terminal.note(f"{row.name} is in the vault for {_told(row)}")
+    if done:
+        _say_when(where, wanted)
     if skipped:
         terminal.note(f"not taken (empty, or no secrets): {', '.join(skipped)}")
     if done:
@@ -252,6 +255,29 @@ def _announce(where: Place, text: str | None) -> LampyrError | None:
     except LampyrError as error:
         return error
     return None
+
+
+def _say_when(where: Place, environments: tuple[str, ...]) -> None:
+    """When a server has what has just been kept for `environments` (docs/secrets.md)."""
+    from lampyr.control import door
+
+    try:
+        mode = door.ask(where.state, "card")["mode"]
+    except door.Nobody:
+        terminal.note("no server is running: the next start has it")
+        return
+    except LampyrError as error:
+        terminal.note(f"lampyr: warning: whether the running server has it is not known: {error.message}")
+        terminal.note(f"hint: {error.hint}")
+        return
+    if mode in environments:
+        whose = "functions"
+    elif mode == "production" and "preview" in environments:
+        whose = "previews"
+    else:
+        terminal.note(f"the running server does not use it: its environment is {mode}")
+        return
+    terminal.note(f"the running server imports its {whose} with it now, and these go on as they are until then")
 
 
 def _name_and_folder(words: tuple[str, ...]) -> tuple[str, Path]:

@@ -29,7 +29,7 @@ from lampyr.vault.place import Place, Stamp
 if TYPE_CHECKING:
     from lampyr.vault.store import Vault
 
-# A new value is with the functions within two seconds, of which this is the first part.
+# A new value is with the functions as soon as this has seen it and they have been imported.
 LOOK_EVERY_S = 0.25
 # Keys that somebody has announced and then not used.
 MAX_ANNOUNCED = 4
