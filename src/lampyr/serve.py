@@ -25,7 +25,7 @@ from lampyr.build.scan import scan
 from lampyr.build.supply import Supplier
 from lampyr.console import token
 from lampyr.control import door, otel
-from lampyr.control.registry import Registry
+from lampyr.control.registry import FOLDER, Registry
 from lampyr.control.releases import not_served
 from lampyr.errors import LampyrError, PortError, StateError
 from lampyr.model import catalog, choice
@@ -88,6 +88,8 @@ def run(root: Path, *, mode: str, host: str, port: int, state_dir: Path, as_json
     gateway = {
         "tracing": tracing,
         "tmp": str(tmp),
+        "root": str(root),
+        "copies": str(state_dir.resolve() / FOLDER),
         "ledger": str(state_dir / "ledger"),
         "logs": {"folder": str(state_dir / "logs"), "size": settings.logs.size, "days": settings.logs.days},
         "development": mode == "development",

@@ -68,6 +68,27 @@ def test_the_stack_at_a_deadline_is_the_users_and_told_once(serve: Serve) -> Non
         ]
 
 
+RAISES = """
+    import asyncio, os, sys, time, traceback
+    max_duration = 1
+    def GET(): raise ValueError("in GET")
+    def POST():
+        traceback.print_stack()
+        print("my file:", __file__)
+    async def PATCH(): time.sleep(5)
+"""
+
+
+def test_the_files_of_stacks_are_those_of_the_project_not_of_its_copy(serve: Serve) -> None:
+    server = serve({"app/x/route.py": RAISES}, command="start")
+    own = rf'File "{server.root}/app/x/route\.py", line \d+'
+    for method, last in {"GET": "ValueError: in GET", "POST": "my file: .*", "PATCH": ".* in PATCH"}.items():
+        text = told(server, server.request(method, "/x").headers["x-lampyr-id"], f"{last}$")
+        assert re.search(rf"{own},? in {method}", text), text
+        assert ".lampyr/deployments" not in re.sub("my file:.*", "", text)
+    assert f"my file: {server.live}/app/x/route.py" in "\n".join(server.lines), "what it prints stays as it is"
+
+
 def test_a_handler_that_blocks_the_process_is_told_by_faulthandler(serve: Serve) -> None:
     server = serve({"app/x/route.py": WAITS}, command="dev")
     id = server.request("PATCH", "/x").headers["x-lampyr-id"]

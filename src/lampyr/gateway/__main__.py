@@ -25,6 +25,7 @@ from lampyr.gateway.log import Log
 from lampyr.gateway.proxy import Proxy
 from lampyr.gateway.site import Site
 from lampyr.gateway.sites import Sites
+from lampyr.gateway.sources import Sources
 from lampyr.gateway.tracing import Tracing
 from lampyr.ledger import records
 from lampyr.ledger.counters import Counters
@@ -92,6 +93,7 @@ class Gateway:
         if "listen" in message:
             self.tmp = message["tmp"]
             self.counters = Counters(Path(message["ledger"]) / "budgets", self.log.platform)
+            self.log.sources = Sources(message["copies"], message["root"])
             self.log.keep(self._writer(message["logs"]))
             self.log.note(f"lampyr {VERSION} has started")
             self.journal = Journal(Path(message["ledger"]) / "journal", self.log.platform)

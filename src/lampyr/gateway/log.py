@@ -18,6 +18,7 @@ import msgspec
 from lampyr.core import endings
 from lampyr.core.flow import SHUT_S, Flow
 from lampyr.core.printable import printable
+from lampyr.gateway.sources import Sources
 from lampyr.gateway.terminal import Terminal
 from lampyr.logs.line import Line, Served, Stamps, stamp
 
@@ -81,6 +82,7 @@ class Log:
         self._shown = self._not_shown = 0  # requests, since the terminal was written to
         self._flows: dict[str, Flow] = {}
         self.masker: Masker | None = None  # of what is deployed now
+        self.sources = Sources()
 
     def keep(self, writer: Writer) -> None:
         """From now on lines are kept there, those too that wait already."""
@@ -129,7 +131,7 @@ class Log:
         if flow is None:
             flow = self._flows[function] = Flow()
         if flow.lets_through(len(line), monotonic()):
-            self._say(function, id, stream, level, line, masker)
+            self._say(function, id, stream, level, self.sources.in_line(line), masker)
         elif flow.missing == 1:
             self._loop.call_later(SHUT_S, self._tell_missing, function, flow)
 
@@ -180,11 +182,11 @@ class Log:
 
     def failure(self, call: Call, text: str) -> None:
         """A handler's traceback, under the invocation's id."""
-        self._say(call.route, call.id, "traceback", "error", text.rstrip("\n"), call.masker)
+        self._say(call.route, call.id, "traceback", "error", self.sources.in_text(text.rstrip("\n")), call.masker)
 
     def unimportable(self, function: str, text: str) -> None:
         """The traceback of an import that has failed."""
-        self._say(function, None, "traceback", "error", text.rstrip("\n"), self.masker)
+        self._say(function, None, "traceback", "error", self.sources.in_text(text.rstrip("\n")), self.masker)
 
     def ended(self, call: Call, why: str) -> None:
         """The process of a call was ended for a reason of ours."""
