@@ -420,7 +420,7 @@ class Call:
     def _give_up(self, outcome: str, *, deadline: bool = False) -> None:
         self.outcome = outcome
         if self.instance is None:
-            self.pool.abandon(self)
+            self.pool.abandon(self, overdue=deadline)
         else:
             self._cancel(deadline=deadline)
 

@@ -106,11 +106,22 @@ class Pool:
         self.ahead.latest = instance
         caller.begin(instance)
 
-    def abandon(self, caller: Caller) -> None:
-        """The caller does not want to wait any longer."""
+    def abandon(self, caller: Caller, *, overdue: bool = False) -> None:
+        """The caller does not want to wait any longer; `overdue`, because its time is over."""
         if caller in self.waiting:
+            if overdue:
+                self._say_what_it_waited_for(caller)
             self.waiting.remove(caller)
             self._check_emptied()
+
+    def _say_what_it_waited_for(self, caller: Caller) -> None:
+        """No handler has begun, so no stack of one tells why its caller got a 504."""
+        if self.snapshot.state == "importing":
+            self.tell("warning: its time was over while the function was being imported", caller.id)
+            self.snapshot.print_stack()
+        elif len(self.instances) >= self.max_instances:
+            text = f"its time was over while it waited: max_instances is {self.max_instances}, and all were busy"
+            self.tell(f"warning: {text}", caller.id)
 
     def freed(self, instance: Instance) -> None:
         """A call of `instance` is over."""

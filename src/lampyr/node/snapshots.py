@@ -16,11 +16,12 @@ from lampyr.node.hatches import Hatches, is_listening
 from lampyr.node.limits import Beside, Fence
 from lampyr.node.logs import Sink
 from lampyr.node.offspring import IMPORT_TIMEOUT_S, Offspring
-from lampyr.node.processes import anonymous_bytes, pid_of
+from lampyr.node.processes import anonymous_bytes, pid_of, send_signal
 from lampyr.node.shared import Shared
 from lampyr.node.shelf import Shelf
 from lampyr.node.tracks import Tracks
 from lampyr.runtime.channel import Channel, Message
+from lampyr.runtime.stack import STACK_SIGNAL
 from lampyr.runtime.users import Users
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ class Snapshot:
         self._retry_s = FIRST_RETRY_S
         self._retry_at = 0.0
         self._died = False  # while it was importing, since it was ready last
+        self._shown = False  # where its import is
         self.scarce = False  # it failed because the system lacks something, and not for a fault of its own
         self.let = False  # it is absent because there was no room, and comes back only when somebody needs it
         self.state: Literal["absent", "importing", "ready", "failed"] = "absent"
@@ -213,7 +215,7 @@ class Snapshot:
 
     def _import(self) -> None:
         self.state = "importing"
-        self.let = self.scarce = False
+        self.let = self.scarce = self._shown = False
         try:
             self._process = self._ordered()
         except OSError as error:  # of the server's own: no descriptors, or a state folder that it may not write
@@ -334,6 +336,12 @@ class Snapshot:
         assert self._process is not None
         self._shelf.used(self)
         return self._process.fork(order, fds, forked, ended)
+
+    def print_stack(self) -> None:
+        """Have the import write to the log where it is, once: many may wait for it."""
+        if self._process is not None and self._process.pidfd >= 0 and not self._shown:
+            self._shown = True
+            send_signal(self._process.pidfd, STACK_SIGNAL)
 
     @property
     def needed(self) -> bool:

@@ -46,6 +46,7 @@ def base(channel: Channel) -> NoReturn:
     # For all that are forked from here: 1 and 2 are theirs by then, and nothing has been written.
     lines.speak()
     faulthandler.enable(file=2, all_threads=True)  # a crash in compiled code leaves a stack, in instances too
+    stack.listen()  # an import that takes too long is asked where it is
     os.environ.clear()  # each is told its own
     heed_hooks()
     pass_on_traces()
