@@ -195,6 +195,12 @@ def test_nonsense_names_file_method_and_type(serve: Callable[..., Any], value: A
     assert "Traceback" not in text
 
 
+def test_nothing_and_a_pair_are_told_what_is_missing(serve: Callable[..., Any]) -> None:
+    gateway = serve(GET=lambda: None, POST=lambda: ({}, 201))
+    assert gateway.call().failure[1].endswith("or a generator; is a return missing?")
+    assert "Response.json(value, status=...)" in gateway.call("POST").failure[1]
+
+
 def test_arguments(serve: Callable[..., Any]) -> None:
     async def none() -> str:
         return "0"

@@ -157,6 +157,10 @@ class NonsenseReturned(Exception):
     """A handler returned what no response can be made of."""
 
 
+# What is wrong where somebody has returned that.
+_MEANT = {type(None): "; is a return missing?", tuple: "; a status goes into Response.json(value, status=...)"}
+
+
 def to_response(result: Any, method: str, file: str) -> Response:
     """The response that a handler's return value means (SPEC 2). Raises NonsenseReturned."""
     if isinstance(result, Response):
@@ -175,7 +179,7 @@ def to_response(result: Any, method: str, file: str) -> Response:
             return Response(result)
     raise NonsenseReturned(
         f"{file}: {method} returned {kind.__name__}; a handler returns a Response, dict, list, dataclass, pydantic or "
-        "msgspec model, str, bytes or a generator"
+        f"msgspec model, str, bytes or a generator{_MEANT.get(kind, '')}"
     )
 
 
