@@ -94,6 +94,31 @@ def test_app_without_a_route_is_a_warning(tmp_path: Path) -> None:
     assert not found.errors and "no functions" in told(found.warnings)
 
 
+@pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        ("app/api/hello.py", "app/api/hello/route.py"),
+        ("app/api/x/routes.py", "app/api/x/route.py"),
+        ("app/Route.py", "app/route.py"),
+    ],
+)
+def test_a_handler_in_a_file_of_another_name_is_a_warning(tmp_path: Path, file: str, place: str) -> None:
+    found = project(tmp_path, {"app/y/route.py": GET, file: "async def POST(): ..."})
+    assert not found.errors and len(found.functions) == 1
+    assert told(found.warnings).startswith(f"{file}:None: nobody can call its POST: only a file named route.py is a")
+    assert f"[move it to {place}, or" in told(found.warnings)
+
+
+def test_files_beside_a_route_and_without_handlers_are_no_warning(tmp_path: Path) -> None:
+    files = {
+        "app/y/route.py": "from .other import GET",
+        "app/y/other.py": GET,
+        "app/_lib/crud.py": GET,
+        "app/api/client.py": "class Client:\n    def GET(self): ...",
+    }
+    assert not project(tmp_path, files).warnings
+
+
 def test_static_files_where_lampyrs_own_are_served_are_a_warning_that_names_them(tmp_path: Path) -> None:
     found = project(tmp_path, {"app/a/route.py": GET, "public/_lampyr/env.js": "", "public/_lampyr/x/y.css": ""})
     [warning] = found.warnings

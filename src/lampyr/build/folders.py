@@ -14,11 +14,15 @@ _DEEPEST = 64
 
 
 class Found(NamedTuple):
-    """A folder with a route file (`problem` ""), or one that was not looked into and why; `link` where it is a link."""
+    """A folder with a route file (`problem` ""), or one that was not looked into and why; `link` where it is a link.
+
+    With `other`, a folder without one, and a Python file that is there instead.
+    """
 
     parts: tuple[str, ...]
     problem: str = ""
     link: bool = False
+    other: str = ""
 
 
 def routes(app: Path) -> Iterator[Found]:
@@ -42,10 +46,13 @@ def routes(app: Path) -> Iterator[Found]:
             continue
         if any(entry.name == "pyvenv.cfg" for entry in listed):
             continue
+        has_route = any(entry.name == ROUTE_FILE and not _is_folder(entry) for entry in listed)
+        if has_route:
+            yield Found(parts)
         for entry in listed:
             if not _is_folder(entry):
-                if entry.name == ROUTE_FILE:
-                    yield Found(parts)
+                if not has_route and entry.name.endswith(".py"):
+                    yield Found(parts, other=entry.name)
             elif not is_private(entry.name) and entry.name != "node_modules":
                 inner = (*parts, entry.name)
                 link = entry.is_symlink()

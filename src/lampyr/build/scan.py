@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from lampyr.types import Function, Problem, Project
 
 # Files that one warning names.
 MOST_NAMED = 5
+_HANDLER = re.compile(rb"^(?:async )?def (GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\b", re.MULTILINE)
+# Names of files that say nothing about the address they are meant for.
+_GENERAL_NAMES = {"__init__", "handler", "index", "main", "page", "route", "router", "routes"}
 
 
 def scan(root: Path, config: Config, home: Path | None = None) -> Project:
@@ -35,6 +39,10 @@ def scan(root: Path, config: Config, home: Path | None = None) -> Project:
             hint = "mend it, or put an underscore before its name: then it is left out"
             problem = Problem(file=relative(root, folder), line=None, message=f"the folder {found.problem}", hint=hint)
             (warnings if found.link else errors).append(problem)
+            continue
+        if found.other:
+            if misnamed := _misnamed(root, folder / found.other):
+                warnings.append(misnamed)
             continue
         report = routefile.read(root, folder / ROUTE_FILE, found.parts, config)
         functions[relative(root, folder / ROUTE_FILE)] = report.function
@@ -91,6 +99,21 @@ def _never_served(files: tuple[str, ...]) -> Problem:
     more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
     message = f"never served, because /{RESERVED} is Lampyr's own: {named}{more}"
     return Problem(file=f"public/{RESERVED}", line=None, message=message, hint="move it elsewhere in public/")
+
+
+def _misnamed(root: Path, file: Path) -> Problem | None:
+    """A file with a handler that nobody can call: in other frameworks it would be a function by its own name."""
+    try:
+        handler = _HANDLER.search(file.read_bytes()) if file.is_file() else None
+    except OSError:
+        return None
+    if handler is None:
+        return None
+    name = relative(root, file)
+    place = file.parent if file.stem.lower() in _GENERAL_NAMES else file.with_suffix("")
+    message = f"nobody can call its {handler[1].decode()}: only a file named {ROUTE_FILE} is a function"
+    hint = f"move it to {relative(root, place / ROUTE_FILE)}, or into a folder whose name begins with an underscore"
+    return Problem(file=name, line=None, message=message, hint=hint)
 
 
 def _no_functions(app: str) -> Problem:
