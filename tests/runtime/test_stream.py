@@ -120,6 +120,13 @@ def test_chunks(
     assert (answer.status, answer.fields, answer.chunks) == (200, fields, sent) and answer.failure is None
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_chunk_overtakes_the_head(serve: Callable[..., Any], kind: str) -> None:
+    """Not even where the first one is empty: without a head the gateway would send none of them on."""
+    kinds = serve(GET=lambda: Response(KINDS[kind](["", "a", "b"]))).call().kinds
+    assert kinds == [wire.HEAD, wire.CHUNK, wire.CHUNK, wire.END]
+
+
 @pytest.mark.parametrize(("chunks", "sent"), EVENTS)
 @pytest.mark.parametrize("kind", ["async", "sync"])
 @pytest.mark.parametrize("wrapped", [True, False])

@@ -15,6 +15,7 @@ from lampyr.runtime import context, stack, wire
 from lampyr.runtime.arriving import ArrivingBody
 from lampyr.runtime.hints import cure
 from lampyr.runtime.lines import at_level
+from lampyr.runtime.outlet import Outlet
 from lampyr.runtime.request import Body, Request
 from lampyr.runtime.response import NonsenseReturned, Response, to_response
 from lampyr.runtime.streaming import Streaming
@@ -65,14 +66,14 @@ class Invocation:
     """Calls the handler for one request and sends its response as frames."""
 
     __slots__ = (
-        "_announced", "_credit", "_finished", "_stream", "_threads", "_waiter", "body", "cancelled", "context",
-        "instance", "on_disconnect", "request", "stack_told", "task",
+        "_announced", "_finished", "_stream", "_threads", "_waiter", "body", "cancelled", "context", "instance",
+        "on_disconnect", "outlet", "request", "stack_told", "task",
     )  # fmt: skip
 
     def __init__(self, instance: Host, stream_id: int, fields: list[bytes], body: bytes, *, whole: bool) -> None:
         self.instance = instance
         self._stream = stream_id
-        self._credit = wire.WINDOW_BYTES
+        self.outlet: Outlet | None = None  # from the head of a streamed response on
         self._waiter: asyncio.Future[None] | None = None
         self._threads: Threads | None = None
         self.cancelled = False
@@ -117,7 +118,8 @@ class Invocation:
 
     def add_credit(self, count: int) -> None:
         """The client has read: `count` more bytes may be sent."""
-        self._credit += count
+        if self.outlet is not None:
+            self.outlet.credit += count
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -264,6 +266,7 @@ class Invocation:
         frame = wire.head_frame(self._stream, wire.HEAD, fields)
         _check_head(len(frame))
         self.context.begun = True
+        self.outlet = Outlet(self.instance, self._stream)
         self.instance.hold(frame)
 
     async def write(self, data: bytes) -> None:
@@ -278,16 +281,17 @@ class Invocation:
 
     def write_now(self, data: bytes) -> bool:
         """Send a chunk without waiting; False where the client does not read, or it is too large for that."""
-        if self._credit <= 0 or len(data) > PIECE_BYTES:
-            return False
-        self._credit -= len(data)
-        self.instance.send_now(wire.frame(self._stream, wire.CHUNK, data))
-        return True
+        return self._opened.put(data)
+
+    @property
+    def _opened(self) -> Outlet:
+        assert self.outlet is not None, "a chunk follows the head"
+        return self.outlet
 
     @property
     def room_bytes(self) -> int:
         """How much of the body may be sent before the client has read some."""
-        return self._credit
+        return self._opened.credit
 
     def write_from_thread(self, data: bytes) -> bool:
         """Send a chunk from another thread than the loop's, whose business is to count it (`has_sent`); False where it
@@ -298,7 +302,7 @@ class Invocation:
 
     def has_sent(self, size: int) -> None:
         """So many bytes of chunks were sent from a thread."""
-        self._credit -= size
+        self._opened.credit -= size
 
     def finish(self, kind: int, payload: bytes = b"") -> None:
         """Send the final frame."""

@@ -139,6 +139,7 @@ class Encoder:
     """Writes chunks as they travel. `fields` are header fields the response gets where it has none of that name."""
 
     fields: ClassVar[Fields] = EVENT_FIELDS
+    plain: ClassVar[bool] = False  # text and bytes are sent as they are, whatever came before
 
     @property
     def between_events(self) -> bool:
@@ -163,6 +164,7 @@ class Raw(Encoder):
     """Text and bytes as they are."""
 
     fields: ClassVar[Fields] = ()
+    plain: ClassVar[bool] = True
 
     @property
     def between_events(self) -> bool:
@@ -193,6 +195,7 @@ class RawEvents(Raw):
     """Events that the handler has written itself, recognised by its Content-Type."""
 
     fields: ClassVar[Fields] = EVENT_FIELDS
+    plain: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._tail = b"\n\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -78,22 +78,39 @@ class Streaming:
             invocation.answer(self._fields(), b"")
 
     async def _send_chunks(self) -> None:
-        source, encoder = self._source, self._encoder
-        step, walker = source.next, source if isinstance(source, stream.ThreadSource) else None
+        source = self._source
+        while True:
+            try:
+                chunk = await source.next()
+            except StopAsyncIteration:
+                break
+            encoder = self._encoder or self._settle(chunk)
+            if data := self._encode(encoder, chunk):
+                await self._write(data)  # with the head, which nothing may overtake
+                if isinstance(source, stream.ThreadSource):
+                    await self._send_steps(source, encoder)
+                else:
+                    await self._send_others(source.next, encoder)
+                break
+        if self._encoder is not None and (data := self._encoder.end()):
+            await self._write(data)
+
+    async def _send_others(self, step: Callable[[], Awaitable[object]], encoder: stream.Encoder) -> None:
+        """The chunks behind the first: no frame of ours for one that the client has room for, and that is plain."""
+        invocation, keep_alive, plain = self._invocation, self._keep_alive, encoder.plain
+        outlet = invocation.outlet
+        assert outlet is not None  # the first chunk has left
         while True:
             try:
                 chunk = await step()
             except StopAsyncIteration:
-                break
-            if encoder is None:
-                encoder = self._settle(chunk)
-            if (data := self._encode(encoder, chunk)) and not self._write_now(data):
+                return
+            encoded = None if plain else self._encode(encoder, chunk)
+            if outlet.take(chunk if plain else encoded):
+                if keep_alive is not None and encoded != b"":
+                    keep_alive.spoke()
+            elif data := self._encode(encoder, chunk) if encoded is None else encoded:
                 await self._write(data)
-            if walker is not None:
-                await self._send_steps(walker, encoder)
-                break
-        if encoder is not None and (data := encoder.end()):
-            await self._write(data)
 
     async def _send_steps(self, source: stream.ThreadSource, encoder: stream.Encoder) -> None:
         """The chunks of a sync iterable, behind the first."""
@@ -131,22 +148,13 @@ class Streaming:
         instance = self._invocation.instance
         self._keep_alive = KeepAlive(instance.loop, instance.program.stream_keepalive_s, self._break_silence)
 
-    def _write_now(self, data: bytes) -> bool:
-        """Send a chunk; False where the client has no room for it. Where it has, no coroutine has to be made."""
+    async def _write(self, data: bytes) -> None:
         invocation = self._invocation
         if not invocation.context.begun:
             invocation.head(self._fields())
-        if not invocation.write_now(data):
-            return False
+        await invocation.write(data)
         if self._keep_alive is not None:
             self._keep_alive.spoke()
-        return True
-
-    async def _write(self, data: bytes) -> None:
-        if not self._write_now(data):
-            await self._invocation.write(data)
-            if self._keep_alive is not None:
-                self._keep_alive.spoke()
 
     def _break_silence(self) -> None:
         lock = self._invocation.threads.lock
