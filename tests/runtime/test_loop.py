@@ -6,7 +6,9 @@ import asyncio
 import contextvars
 import gc
 import os
+import selectors
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -55,6 +57,11 @@ def test_attributes_of_asyncio_that_are_used() -> None:
     assert timer._scheduled and not timer._cancelled  # type: ignore[attr-defined]
     timer.cancel()
     assert loop._timer_cancelled_count == 1  # type: ignore[attr-defined]
+    assert loop._stopping is False and loop._clock_resolution < 0.001  # type: ignore[attr-defined]
+    assert asyncio.BaseEventLoop._run_once and loop._process_events  # type: ignore[attr-defined]
+    assert loop._selector._selector and loop._selector.get_map()  # type: ignore[attr-defined]
+    assert set(loop._selector._fd_to_key) == set(loop._selector.get_map())  # type: ignore[attr-defined]
+    assert asyncio.futures._set_result_unless_cancelled.__code__.co_argcount == 2  # type: ignore[attr-defined]
     loop.close()
 
 
@@ -269,6 +276,112 @@ class TestDebugMode:
             turn(loop)
         run_for(loop, 0.06)
         assert [number for number in seen if number >= 0] == list(range(40)) and seen.count(-1) == 2
+
+
+class Told(asyncio.Future[Any]):
+    """A future of somebody's own: what sets its result runs where the call was made."""
+
+    def set_result(self, result: Any) -> None:
+        super().set_result((result, WORD.get()))
+
+
+WORD: contextvars.ContextVar[str] = contextvars.ContextVar("word", default="none")
+
+
+class TestSleeps:
+    def test_end_with_their_result(self, loop: Any) -> None:
+        assert loop.run_until_complete(asyncio.sleep(0.001, "word")) == "word"
+
+    def test_of_a_future_that_is_over(self, loop: Any) -> None:
+        settle: Any = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+        told: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, told_of: told.append(told_of))
+        cancelled, done = loop.create_future(), loop.create_future()
+        cancelled.cancel()
+        done.set_result(1)
+        for future in (cancelled, done):
+            loop.call_later(0, settle, future, 2)
+        turn(loop, 2)
+        assert cancelled.cancelled() and done.result() == 1
+        assert [type(one["exception"]) for one in told] == [asyncio.InvalidStateError]
+
+    def test_of_a_future_of_somebodys_own(self, loop: Any) -> None:
+        future = Told(loop=loop)
+        context = contextvars.copy_context()
+        context.run(WORD.set, "given")
+        settle: Any = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
+        loop.call_later(0, settle, future, 1, context=context)
+        assert loop.run_until_complete(future) == (1, "given")
+
+    def test_futures_know_their_loop_and_its_mode(self, loop: Any) -> None:
+        assert loop.create_future().get_loop() is loop and loop.create_future()._source_traceback is None
+        loop.set_debug(True)
+        assert loop.create_future()._source_traceback and loop.get_debug()
+
+
+class TestPatchedLoops:
+    """Libraries that let loops run within loops put functions of their own into the class."""
+
+    def test_the_turn_may_be_another(self, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[int] = []
+
+        def run_once(loop: Any) -> None:
+            seen.append(len(loop._ready))
+            while loop._ready:
+                loop._ready.popleft()._run()
+
+        monkeypatch.setattr(type(loop), "_run_once", run_once)
+        turn(loop)
+        assert seen == [1]
+
+    def test_calls_may_be_others(self, loop: Any) -> None:
+        seen: list[Any] = []
+        loop.call_soon = lambda callback, *args, context=None: seen.append(args)
+        future = loop.create_future()
+        future.add_done_callback(hello)
+        future.set_result(None)
+        del loop.call_soon
+        assert seen == [(future,)] and not loop._ready
+
+
+@pytest.mark.parametrize("kind", [selectors.DefaultSelector, selectors.SelectSelector, selectors.PollSelector])
+@pytest.mark.parametrize("make", [asyncio.SelectorEventLoop, Loop])
+class TestSelectors:
+    def test_both_directions_of_a_socket(self, make: Any, kind: Any) -> None:
+        loop = make(kind())
+        ours, theirs = socket.socketpair()
+        seen: list[str] = []
+        loop.add_reader(ours, lambda: seen.append("read"))
+        loop.add_writer(ours, lambda: seen.append("write"))
+        turn(loop)
+        assert seen == ["write"]
+        theirs.send(b"word")
+        turn(loop)
+        assert sorted(seen) == ["read", "write", "write"]
+        loop.remove_writer(ours)
+        turn(loop)
+        assert seen.count("write") == 2 and seen.count("read") == 2
+        for end in (ours, theirs):
+            end.close()
+        loop.close()
+
+    def test_an_end_is_something_to_read_and_to_write(self, make: Any, kind: Any) -> None:
+        loop = make(kind())
+        reader, writer = os.pipe()
+        seen: list[bytes] = []
+        loop.add_reader(reader, lambda: seen.append(os.read(reader, 9)))
+        os.close(writer)
+        turn(loop)
+        assert seen == [b""] and loop.remove_reader(reader)
+        os.close(reader)
+        loop.close()
+
+    def test_waits_no_longer_than_until_the_next_timer(self, make: Any, kind: Any) -> None:
+        loop = make(kind())
+        begun_s, used_s = time.monotonic(), time.thread_time()
+        loop.run_until_complete(asyncio.sleep(0.2))
+        assert time.monotonic() - begun_s >= 0.2 and time.thread_time() - used_s < 0.1
+        loop.close()
 
 
 class TestOtherWaysIn:

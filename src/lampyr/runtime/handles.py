@@ -6,9 +6,13 @@ That is so where this is compiled. Every sleep of a handler takes one of each, a
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, Final
+
+# What `asyncio.sleep` has a loop call.
+_SETTLE: Final[Any] = getattr(asyncio.futures, "_set_result_unless_cancelled", None)
 
 
 class Handle:
@@ -38,13 +42,27 @@ class Handle:
 
     def _run(self) -> None:
         try:
-            self._context.run(self._callback, *self._args)  # type: ignore[arg-type, misc]  # both, until it is cancelled
+            self._call()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
             what = repr(asyncio.Handle(self._callback, self._args, self._loop))[8:-1]  # type: ignore[arg-type]
             message = f"Exception in callback {what}"
             self._loop.call_exception_handler({"message": message, "exception": error, "handle": self})
+
+    def _call(self) -> None:
+        """Without making a list of the arguments where there are none, or one: a task's step has no more."""
+        callback, args = self._callback, self._args
+        assert callback is not None and args is not None  # until it is cancelled
+        if not args:
+            self._context.run(callback)
+        elif len(args) == 1:
+            self._context.run(callback, args[0])
+        elif callback is _SETTLE and type(args[0]) is Future:  # a sleep is over: this runs no code of the user's
+            if not args[0].cancelled():
+                args[0].set_result(args[1])
+        else:
+            self._context.run(callback, *args)
 
     def _standard(self) -> asyncio.Handle:
         """What asyncio would have made: it knows how to describe a callback."""
