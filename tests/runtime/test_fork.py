@@ -24,7 +24,7 @@ def told(program: str) -> Any:
 
 WHOLE = """
     calls = []
-    real, os.fork = os.fork, lambda: calls.append("os.fork") or real()
+    sys.addaudithook(lambda event, _: event == "os.fork" and calls.append(event))
 """
 ASK = """
     pid = fork.fork()
@@ -54,6 +54,25 @@ def test_what_a_package_has_registered_is_run(who: str, whole: bool) -> None:
     exec("os.register_at_fork(after_in_child=lambda: calls.append('hook'))", module)
 """
     assert told(WHOLE + registers + ASK) == (["os.fork", "hook"] if whole else [])
+
+
+def test_hooks_of_a_compiled_module_are_known_while_it_is_imported() -> None:
+    """It has no frame of its own."""
+    registers = """
+    import functools, importlib._bootstrap, posix
+    fork.heed_hooks()
+    for register in (os.register_at_fork, posix.register_at_fork):
+        named = functools.partial(register, after_in_child=lambda: calls.append("hook"))
+        importlib._bootstrap._call_with_frames_removed(named)
+"""
+    assert told(WHOLE + registers + ASK) == ["os.fork", "hook", "hook"]
+
+
+def test_a_fork_that_a_package_has_put_in_the_place_of_pythons_is_used() -> None:
+    replaces = """
+    real, os.fork = os.fork, lambda: calls.append("gevent.fork") or real()
+"""
+    assert told(WHOLE + replaces + ASK) == ["gevent.fork", "os.fork"]
 
 
 def test_a_child_is_what_it_is_after_an_ordinary_fork() -> None:

@@ -232,6 +232,90 @@ def test_an_image_of_a_child_holds_what_the_child_has(built: Path) -> None:
     assert told(built, program) == [[0], [], 98, 97, 98, 97]
 
 
+def test_of_what_was_made_after_the_first_image_only_pythons_memory_is_moved(built: Path) -> None:
+    """Other allocators count on zeros after MADV_DONTNEED, and realloc on that what grows has nothing behind it."""
+    program = """
+    image = images.taken()
+
+    def work():
+        global image
+        other, at_other = anonymous(4)
+        other[:] = b"x" * len(other)
+        grows = bytearray(b"x" * 2**20)
+        objects = [float(number) for number in range(200_000)]
+        image = images.taken()
+        pid = os.fork()
+        if pid == 0:
+            assert libc.madvise(ctypes.c_void_p(at_other), ctypes.c_size_t(len(other)), 4) == 0
+            grows += b"y" * 2**26
+            lie = [is_image(id(one)) for one in objects[::100]]
+            facts = [other[:] == bytes(len(other)), grows.count(b"x"), grows.count(b"y"), sum(lie) > len(lie) * 0.9]
+            print(json.dumps(facts), flush=True)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        os._exit(0)
+
+    in_child(work)
+    """
+    assert told(built, program) == [True, 2**20, 2**26, True]
+
+
+def test_with_another_malloc_nothing_is_moved(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with jemalloc, preloaded: it would take for zero what a file's memory has again."""
+    source, preloaded = built / "malloc.c", built / "malloc.so"
+    source.write_text("#include <stddef.h>\nvoid *__libc_malloc(size_t);\n")
+    with source.open("a") as file:
+        file.write("void *malloc(size_t size) { return __libc_malloc(size); }\n")
+    subprocess.run([str(COMPILER), "-shared", "-fPIC", str(source), "-o", str(preloaded)], check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(preloaded))
+    program = """
+    memory, address = anonymous(4)
+    memory[:] = b"x" * len(memory)
+    image = images.taken()
+    print(json.dumps(is_image(address)))
+    """
+    assert told(built, program) is False
+
+
+def test_what_has_an_image_shares_no_description_of_the_file_with_others(built: Path) -> None:
+    """Functions that may not talk to one another could leave word in its offset."""
+    program = """
+    image = images.taken()
+    mine = os.dup(image._file)
+
+    def work():
+        os.lseek(image._file, 4096, 0)
+        return [os.lseek(image._file, 0, 1), os.lseek(mine, 0, 1), image.give_back() >= 0]
+
+    in_child(work)
+    """
+    assert told(built, program) == [4096, 0, True]
+
+
+def test_signals_wait_while_pages_are_exchanged(built: Path) -> None:
+    """None is lost, and none is left waiting."""
+    program = """
+    import signal
+    heard = []
+    memory, address = anonymous(2000)
+    memory[:] = b"x" * len(memory)
+    image = images.taken()
+
+    def work():
+        signal.signal(signal.SIGALRM, lambda *_: heard.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        while len(heard) < 200:
+            for page in range(0, 2000, 3):
+                memory[page * 4096] = 120
+            image.give_back()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return [memory[:] == b"x" * len(memory), sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))]
+
+    in_child(work)
+    """
+    assert told(built, program) == [True, []]
+
+
 def test_nobody_can_write_to_the_file(built: Path) -> None:
     program = """
     image = images.taken()
@@ -281,6 +365,7 @@ def test_descriptors_that_the_users_code_has_taken_away_do_no_harm(built: Path) 
             given.append(image.give_back())
         os.close(image._file)
         given.append(image.give_back())
+        image.close()
         return [given, memory[:] == b"x" * len(memory)]
 
     in_child(work)

@@ -1,14 +1,16 @@
 /* The two steps of image.py in between which no Python may run: its own objects lie in the pages that are exchanged.
 
-   Nothing here allocates memory or writes to any but the stack, which is no part of an image. A process that calls this
-   has one thread. */
+   Nothing here allocates memory or writes to any but the stack, which is no part of an image; nor do handlers of signals
+   meanwhile. A process that calls this has one thread. */
 
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +25,7 @@ enum {
     GAP = 16,      /* fewer pages without content are moved with those around: each mapping makes a fork dearer */
     PIECE = 2048,  /* so many pages are there twice while they are moved */
     LINE = 256,
+    MOST_ARENAS = 4096, /* 1 MiB each; what is beyond is not moved */
 };
 
 static const uint64_t PRESENT = 1ull << 63, FILES_OWN = 1ull << 61; /* proc_pid_pagemap(5) */
@@ -32,7 +35,38 @@ typedef struct {
     uint64_t offset, inode;
     int is_data;  /* private and writable */
     int is_image; /* of this or another image */
+    int is_heap;  /* what the C library has by brk(2) */
 } Mapping;
+
+/* Where small objects lie that were made after the first image. Whoever else maps memory may count on what a file's does
+   not do: be zero after MADV_DONTNEED (jemalloc), have nothing behind it when it grows (mremap(2), as realloc(3) does
+   with what is large). */
+static struct {
+    uintptr_t start, end;
+} arenas[MOST_ARENAS];
+static size_t arena_count;
+static PyObjectArenaAllocator beneath;
+
+static void *make_arena(void *context, size_t size)
+{
+    void *arena = beneath.alloc(beneath.ctx, size);
+    if (arena && arena_count < MOST_ARENAS) {
+        arenas[arena_count].start = (uintptr_t)arena;
+        arenas[arena_count++].end = (uintptr_t)arena + size;
+    }
+    return arena;
+}
+
+static void free_arena(void *context, void *arena, size_t size)
+{
+    for (size_t i = arena_count; i-- > 0;) {
+        if (arenas[i].start == (uintptr_t)arena) {
+            arenas[i] = arenas[--arena_count];
+            break;
+        }
+    }
+    beneath.free(beneath.ctx, arena, size);
+}
 
 typedef struct {
     int fd;
@@ -77,8 +111,18 @@ static int is_mapping(const char *line, Mapping *found)
     strtoull(rest, &rest, 16);     /* device: major */
     strtoull(rest + 1, &rest, 16); /* and minor */
     found->inode = strtoull(rest, &rest, 10);
-    found->is_image = strncmp(rest + strspn(rest, " "), "/memfd:lampyr", 13) == 0;
+    rest += strspn(rest, " ");
+    found->is_image = strncmp(rest, "/memfd:lampyr", 13) == 0;
+    found->is_heap = strcmp(rest, "[heap]") == 0;
     return 1;
+}
+
+/* Let signals wait: the C half of a handler writes to memory. */
+static void hold_signals(sigset_t *before)
+{
+    sigset_t every;
+    sigfillset(&every);
+    sigprocmask(SIG_SETMASK, &every, before);
 }
 
 static int open_maps(Maps *maps, const char *path)
@@ -136,11 +180,36 @@ static int move_mapping(int image, off_t *end_of_image, const Mapping *mapping)
     return run_end ? move_run(image, end_of_image, run, run_end) : 0;
 }
 
+/* The same of the arenas in a mapping, from the lowest to the highest: what lies together stays one mapping. */
+static int move_arenas(int image, off_t *end_of_image, const Mapping *mapping)
+{
+    Mapping part = *mapping;
+    for (part.end = mapping->start;;) {
+        size_t next = arena_count;
+        for (size_t i = 0; i < arena_count; i++) {
+            if (arenas[i].end > part.end && (next == arena_count || arenas[i].start < arenas[next].start)) {
+                next = i;
+            }
+        }
+        if (next == arena_count || arenas[next].start >= mapping->end) {
+            return 0;
+        }
+        part.start = arenas[next].start > part.end ? arenas[next].start : part.end;
+        part.end = arenas[next].end < mapping->end ? arenas[next].end : mapping->end;
+        if (move_mapping(image, end_of_image, &part) != 0) {
+            return -1;
+        }
+        if (part.end == mapping->end) {
+            return 0;
+        }
+    }
+}
+
 /* Whether there is more to memory than its content (VmFlags of proc_pid_smaps(5)): what is wiped after a fork (random
-   generators find out by that), is not in a child at all, is locked, a stack, or a device's. */
+   generators find out by that), is not in a child at all, is locked, sealed, a stack, or a device's. */
 static int is_special(const char *flags)
 {
-    static const char *special[] = {" wf", " dc", " lo", " gd", " io", " pf", " um", " uw"};
+    static const char *special[] = {" wf", " dc", " lo", " gd", " io", " pf", " um", " uw", " ss", " sl"};
     for (size_t i = 0; i < sizeof special / sizeof *special; i++) {
         if (strstr(flags, special[i])) {
             return 1;
@@ -161,28 +230,49 @@ static int is_movable(const Mapping *mapping)
     return !mapping->inode || mapping->is_image || (mapping->start <= of_python && of_python < mapping->end);
 }
 
+/* Whether malloc(3) is the C library's own, and not another one that was preloaded. */
+static int is_own_malloc(void)
+{
+    Dl_info of_malloc, of_library;
+    return dladdr((void *)malloc, &of_malloc) && dladdr((void *)mincore, &of_library) &&
+           of_malloc.dli_fbase == of_library.dli_fbase;
+}
+
 static PyObject *move(PyObject *module, PyObject *arg)
 {
-    int image = (int)PyLong_AsLong(arg), failed = 0;
+    int image = (int)PyLong_AsLong(arg), failed = 0, is_first = !beneath.alloc;
     off_t end_of_image = 0;
     Maps maps;
     Mapping found = {0};
     char line[LINE];
+    sigset_t held;
     if (image == -1 && PyErr_Occurred()) {
         return NULL;
+    }
+    if (!is_own_malloc()) {
+        errno = ENOTSUP;
+        return PyErr_SetFromErrno(PyExc_OSError);
     }
     if (!open_maps(&maps, "/proc/self/smaps")) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
+    hold_signals(&held);
     while (!failed && next_line(&maps, line)) {
         if (strncmp(line, "VmFlags:", 8) != 0) {
             Mapping begun;
             found = is_mapping(line, &begun) ? begun : found;
         } else if (is_movable(&found) && !is_special(line)) {
-            failed = move_mapping(image, &end_of_image, &found) ? errno : 0;
+            int is_whole = is_first || found.is_image || found.is_heap || found.inode;
+            failed = (is_whole ? move_mapping : move_arenas)(image, &end_of_image, &found) ? errno : 0;
         }
     }
+    sigprocmask(SIG_SETMASK, &held, NULL);
     close(maps.fd);
+    if (is_first) { /* the interpreter alone has been at work until here, and no package with an allocator of its own */
+        PyObject_GetArenaAllocator(&beneath);
+        PyObjectArenaAllocator ours = {NULL, make_arena, free_arena};
+        PyObject_SetArenaAllocator(&ours);
+    }
     if (failed) {
         errno = failed;
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -239,12 +329,14 @@ static PyObject *give_back(PyObject *module, PyObject *args)
     Maps maps;
     Mapping found;
     char line[LINE];
+    sigset_t held;
     if (!PyArg_ParseTuple(args, "ii", &image, &pagemap)) {
         return NULL;
     }
     if (fstat(image, &status) != 0 || !open_maps(&maps, "/proc/self/maps")) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
+    hold_signals(&held);
     while (some >= 0 && next_line(&maps, line)) {
         if (is_mapping(line, &found) && found.is_data && found.is_image && found.inode == status.st_ino) {
             some = give_back_all(image, pagemap, &found);
@@ -252,6 +344,7 @@ static PyObject *give_back(PyObject *module, PyObject *args)
         }
     }
     int failed = errno;
+    sigprocmask(SIG_SETMASK, &held, NULL);
     close(maps.fd);
     if (some < 0) {
         errno = failed;

@@ -8,32 +8,34 @@ pages, 0.5 ms of 7 until an instance has answered.
 from __future__ import annotations
 
 import os
+import posix
 import sys
 import threading
 from typing import Any
 
 # How these versions, with their global lock, live through a fork was read in their sources.
 KNOWN = sys.platform == "linux" and (3, 11) <= sys.version_info < (3, 14) and "t" not in sys.abiflags
-_register_at_fork = os.register_at_fork
+_fork, _register_at_fork = os.fork, os.register_at_fork
 # Who has something of its own to mend: packages, and the user's code.
 _registered: list[str] = []
 
 
 def heed_hooks() -> None:
     """Know from now on who calls `os.register_at_fork`."""
-    os.register_at_fork = _heed
+    os.register_at_fork = posix.register_at_fork = _heed
 
 
 def _heed(**hooks: Any) -> None:
     _register_at_fork(**hooks)
     who = sys._getframe(1).f_globals.get("__name__", "")
-    if who.partition(".")[0] not in sys.stdlib_module_names:
+    # A compiled module has no frame: it seems to be whoever imports it.
+    if "importlib" in who or who.partition(".")[0] not in sys.stdlib_module_names:
         _registered.append(who)
 
 
 def fork() -> int:
     """fork(2): 0 in the child, which is as after `os.fork`. Raises OSError."""
-    if not KNOWN or _registered or not alone():
+    if not KNOWN or _registered or os.fork is not _fork or not alone():  # gevent has an os.fork of its own
         return os.fork()
     from lampyr.runtime import kernel
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from fcntl import fcntl
 
 from lampyr.runtime import kernel
-from lampyr.runtime.fork import alone, shed_threads
+from lampyr.runtime.fork import KNOWN, alone, shed_threads
 
 try:
     from lampyr.runtime import _image
@@ -30,7 +30,7 @@ _ADD_SEALS, _SEALS = 1033, 0x1 | 0x2 | 0x4 | 0x8
 
 def taken() -> Image | None:
     """The image of this process, which has its memory from now on; None where there cannot be one."""
-    if _image is None or os.sysconf("SC_PAGE_SIZE") != PAGE_BYTES or not shed_threads():
+    if _image is None or not KNOWN or os.sysconf("SC_PAGE_SIZE") != PAGE_BYTES or not shed_threads():
         return None
     try:
         file = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -52,10 +52,13 @@ class Image:
     def watch(self) -> None:
         """Be able to tell which pages are this process's own. Only for the first process of a room, while it is alone.
 
-        proc_pid_pagemap(5) says it; that is closed to the process itself where nobody may look into its memory.
+        proc_pid_pagemap(5) says it; that is closed to the process itself where nobody may look into its memory. The
+        file is opened anew: who shares a description can leave word for others in its offset (open(2)).
         """
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
         with suppress(OSError):
+            common, self._file = self._file, os.open(f"/proc/self/fd/{self._file}", os.O_RDONLY | os.O_CLOEXEC)
+            os.close(common)
             self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
@@ -70,6 +73,6 @@ class Image:
 
     def close(self) -> None:
         """Go on without it: what is mapped stays."""
-        os.close(self._file)
-        if self._pagemap >= 0:
-            os.close(self._pagemap)
+        for fd in (self._file, self._pagemap):
+            with suppress(OSError):  # it was closed already, as above; or there is none
+                os.close(fd)
