@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 
+from lampyr.gateway.stacks import QUOTE
+
 
 class Sources:
     """`copies` is the folder of all deployments, `project` that which they are copies of."""
 
-    __slots__ = ("_line", "_project", "_text")
+    __slots__ = ("_copies", "_line", "_project", "_text")
 
     def __init__(self, copies: str = "", project: str = "") -> None:
+        self._copies = copies.encode()
         copy = rf'{re.escape(copies)}/[^/"]+(?=/)' if copies else "(?!)"
         self._text = re.compile(f'(?:^|(?<=File ")){copy}', re.MULTILINE)
         self._line = re.compile(f'(?<=File "){copy}'.encode())
@@ -22,4 +25,6 @@ class Sources:
 
     def in_line(self, line: bytes) -> bytes:
         """A line that a function has written, which is hardly ever of a stack."""
-        return self._line.sub(lambda _: self._project.encode(), line) if b'File "' in line else line
+        return (
+            self._line.sub(lambda _: self._project.encode(), line) if QUOTE in line and self._copies in line else line
+        )

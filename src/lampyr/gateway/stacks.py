@@ -7,6 +7,8 @@ from typing import Final
 
 from lampyr.runtime.stack import MACHINERY, OURS
 
+# A line without this byte is no frame: to look for one byte takes 15 ns, for more of them 200.
+QUOTE: Final = ord('"')
 _BEGINNING: Final = b"(most recent call first):"
 # A traceback has a comma behind the number.
 _FRAME: Final = re.compile(rb'  File "(.*)", line \d+ in ')
@@ -25,7 +27,7 @@ class Stacks:
 
     def shows(self, line: bytes) -> bool:
         """Whether a line is to be kept."""
-        frame = _FRAME.match(line)
+        frame = _FRAME.match(line) if QUOTE in line else None
         if frame is None:
             if line.endswith(_BEGINNING):
                 self._met = self._below = False
