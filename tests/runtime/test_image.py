@@ -329,9 +329,9 @@ def test_nobody_can_write_to_the_file(built: Path) -> None:
             attempt()
         except OSError as error:
             refused.append(type(error).__name__)
-    print(json.dumps(refused))
+    print(json.dumps([refused, os.fstat(image._file).st_mode & 0o777]))
     """
-    assert told(built, program) == ["PermissionError"] * 3
+    assert told(built, program) == [["PermissionError"] * 3, 0o444]
 
 
 def test_with_another_thread_nothing_is_moved_or_given_back(built: Path) -> None:
@@ -365,12 +365,14 @@ def test_descriptors_that_the_users_code_has_taken_away_do_no_harm(built: Path) 
             given.append(image.give_back())
         os.close(image._file)
         given.append(image.give_back())
+        theirs = os.dup(zero)
         image.close()
-        return [given, memory[:] == b"x" * len(memory)]
+        os.fstat(theirs)
+        return [given, memory[:] == b"x" * len(memory), theirs == image._file]
 
     in_child(work)
     """
-    assert told(built, program) == [[0, 0, 0], True]
+    assert told(built, program) == [[0, 0, 0], True, True]
 
 
 def test_threads_that_a_library_ends_before_a_fork_are_no_hindrance(built: Path) -> None:

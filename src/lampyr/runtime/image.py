@@ -39,6 +39,7 @@ def taken() -> Image | None:
     with suppress(OSError):  # no memory left: what has been moved is right, the rest stays where it is
         _image.move(file)
     fcntl(file, _ADD_SEALS, _SEALS)
+    os.fchmod(file, 0o444)  # or any function could give it attributes that another one reads (xattr(7))
     return Image(file)
 
 
@@ -48,6 +49,7 @@ class Image:
     def __init__(self, file: int) -> None:
         self._file = file
         self._pagemap = -1
+        self._opened = {file: _file_at(file)}
 
     def watch(self) -> None:
         """Be able to tell which pages are this process's own. Only for the first process of a room, while it is alone.
@@ -60,6 +62,7 @@ class Image:
             common, self._file = self._file, os.open(f"/proc/self/fd/{self._file}", os.O_RDONLY | os.O_CLOEXEC)
             os.close(common)
             self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+            self._opened = {fd: _file_at(fd) for fd in (self._file, self._pagemap)}
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
     def give_back(self) -> int:
@@ -73,6 +76,13 @@ class Image:
 
     def close(self) -> None:
         """Go on without it: what is mapped stays."""
-        for fd in (self._file, self._pagemap):
-            with suppress(OSError):  # it was closed already, as above; or there is none
-                os.close(fd)
+        for fd, file in self._opened.items():
+            with suppress(OSError):
+                if _file_at(fd) == file:
+                    os.close(fd)
+
+
+def _file_at(fd: int) -> tuple[int, int]:
+    """What is open there: the user's import may have closed what was, and something else then takes its number."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
