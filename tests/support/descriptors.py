@@ -68,7 +68,7 @@ LOG = ["pipe", "writes", "inherited"]
 ORDERS = ["socket AF_UNIX stream nameless", "both", "closed by exec"]
 # What the memory of the parent was, sealed against writing, and which pages of ours differ from it (runtime/image.py,
 # where Lampyr is compiled): nothing that this process does not have in its memory. Instances have neither.
-IMAGE = ["/memfd", "both", "closed by exec"]
+IMAGE = ["/memfd", "reads", "closed by exec"]
 PAGES = ["/proc/1/pagemap", "reads", "closed by exec"]
 # The requests for this instance and its answers: a socket of its own with the gateway at the other end.
 PACKETS = ["socket AF_UNIX packets nameless", "both", "closed by exec"]
