@@ -11,12 +11,13 @@ from lampyr.build.folders import ROUTE_FILE
 from lampyr.config import Config
 from lampyr.core.segments import RESERVED, public_name
 from lampyr.errors import ProjectError
+from lampyr.runtime.load import METHODS
 from lampyr.settings import did_you_mean
 from lampyr.types import Function, Problem, Project
 
 # Files that one warning names.
 MOST_NAMED = 5
-_HANDLER = re.compile(rb"^(?:async )?def (GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\b", re.MULTILINE)
+_HANDLER = re.compile(rf"^(?:async )?def ({'|'.join(METHODS)})\b".encode(), re.MULTILINE)
 # Names of files that say nothing about the address they are meant for.
 _GENERAL_NAMES = {"__init__", "handler", "index", "main", "page", "route", "router", "routes"}
 

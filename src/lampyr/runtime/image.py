@@ -62,7 +62,7 @@ class Image:
             common, self._file = self._file, os.open(f"/proc/self/fd/{self._file}", os.O_RDONLY | os.O_CLOEXEC)
             os.close(common)
             self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-            self._opened = {fd: _file_at(fd) for fd in (self._file, self._pagemap)}
+        self._opened = {fd: _file_at(fd) for fd in (self._file, self._pagemap) if fd >= 0}
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
     def give_back(self) -> int:

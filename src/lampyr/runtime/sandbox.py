@@ -71,10 +71,8 @@ def name_process(what: str) -> None:
     if LINUX:
         from lampyr.runtime import kernel
 
-        end = what.encode(errors="ignore")[-NAME_BYTES:].decode(
-            errors="ignore"
-        )  # of whole characters, or `ps` shows none
-        kernel.set_name(b"lampyr:" + end.encode())
+        end = what.encode(errors="ignore")[-NAME_BYTES:]
+        kernel.set_name(b"lampyr:" + end.decode(errors="ignore").encode())  # whole characters, or `ps` shows none
 
 
 def adopt_orphans() -> None:
