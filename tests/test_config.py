@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -152,8 +153,8 @@ def test_files_of_windows_editors_are_read(tmp_path: Path, text: bytes) -> None:
         ("[budget]\nlimits = '5 USD/day'\n", 2, ["limit, webhook"]),
         ("[prices]\nmachine = 1\n", 2, ["machine_per_hour"]),
         ("[prices.x]\ninput = -1\n", 2, ["[prices.x]", "dollars"]),
-        ("x = '''\n[server]\nport = 'no'\n'''\n[server]\nport = 'yes'\n", 1, ['"x"']),
-        ("[budget]\nwebhook = '''\nport = 1\n'''\n[server]\nport = 'x'\n", 6, ["[server] port"]),
+        ("x = '''\n[server]\nport = 'no'\n'''\n[server]\nport = 1\n", 1, ['"x"']),
+        ("[providers.echo]\nmodels = ['''\nport = 1\n''']\n[server]\nport = 'x'\n", 6, ["[server] port"]),
         ("[server]\nport = \n", 2, ["not valid TOML"]),
         ("[server]\nport = 1\nport = 2\n", 3, ["not valid TOML"]),
         ("[server\n", 1, ["not valid TOML"]),
@@ -170,6 +171,50 @@ def test_a_mistake_is_named_with_file_and_line_and_what_is_allowed(
     for word in says:
         assert word in caught.value.message
     assert caught.value.hint and "pw@" not in caught.value.message
+
+
+def test_every_mistake_is_told_at_once_and_what_follows_from_one_is_not(tmp_path: Path) -> None:
+    text = """
+        [providers.mine]
+        base_url = "mine"
+        [providers.openai]
+        fallback = ["yours"]
+        [functions."/api/chat"]
+        runtime = "edgy"
+        [functions]
+        memroy = 1
+        memory = 1
+        [sever]
+        [prices]
+        x = 1
+        [server]
+        port = 70_000
+    """
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert caught.value.message == "lampyr.toml: 8 errors"
+    says = {
+        3: "[providers.mine] base_url",
+        5: '[providers.openai] fallback names "yours"; allowed: mine',
+        7: '[functions."/api/chat"] runtime = "edgy"',
+        9: '[functions] unknown key "memroy"',
+        10: "[functions] memory = 1",
+        11: 'unknown key "sever"',
+        13: '[prices] unknown key "x"',
+        15: "[server] port = 70000",
+    }
+    found = {one.line: one for one in caught.value.problems}
+    assert list(found) == list(says), "in the order of the file"
+    for line, one in found.items():
+        assert one.file == "lampyr.toml" and one.hint and one.message.startswith(says[line or 0])
+        assert str(one) in str(caught.value), "a traceback shows them, too"
+
+
+def test_a_file_of_nothing_but_mistakes_is_read_in_no_time(tmp_path: Path) -> None:
+    began = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"lampyr\.toml: 2000 errors"):
+        load(tmp_path, "[server]\n" + "".join(f"x{number} = 1\n" for number in range(2000)))
+    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from lampyr import tomltext
 from lampyr.errors import ConfigError
 from lampyr.settings import Wrong, defaults, did_you_mean, section
+from lampyr.types import Problem
 
 _SECTIONS = ("server", "logs", "functions", "providers", "budget", "prices")
 _PROVIDER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -92,11 +93,10 @@ class Source:
         """The line where the key is written, or the nearest table above it."""
         return tomltext.line_of(self.text, self.prefix + path)
 
-    def refuse(self, message: str, hint: str, *path: str) -> NoReturn:
-        """Raise ConfigError with file, line and section of the key `path`."""
-        line = self.line(*path)
+    def mistake(self, message: str, hint: str, *path: str) -> Problem:
+        """What is wrong with the key `path`, with file, line and section."""
         table = _header(self.prefix + path[:-1])
-        raise ConfigError(table + message, hint, file=self.file, line=line)
+        return Problem(file=self.file, line=self.line(*path), message=table + message, hint=hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ class Config:
 def load(root: Path) -> Config:
     """Read the settings of the project at `root`; defaults where there is no file.
 
-    Raises ConfigError naming file, line and key, and saying what is allowed.
+    Raises ConfigError naming file, line and key of every mistake, and saying what is allowed.
     """
     for name, prefix in (("lampyr.toml", ()), ("pyproject.toml", ("tool", "lampyr"))):
         text = _text(root / name)
@@ -132,7 +132,8 @@ def load(root: Path) -> Config:
             data = data.get(key, {})
             if not isinstance(data, dict):
                 hint = f"write [{'.'.join(prefix)}] and its keys below"
-                Source(file=name, text=text, prefix=()).refuse(f"{key} must be a table", hint, *prefix[: depth + 1])
+                whole = Source(file=name, text=text, prefix=())
+                _refuse([whole.mistake(f"{key} must be a table", hint, *prefix[: depth + 1])])
         return read(data, source)
     return read({}, Source(file="lampyr.toml", text="", prefix=()))
 
@@ -152,82 +153,116 @@ def _text(file: Path) -> str | None:
 
 
 def read(data: Mapping[str, Any], source: Source) -> Config:
-    """Check what a settings file holds. Raises ConfigError."""
-    for key, value in data.items():
-        if key not in _SECTIONS:
-            allowed = ", ".join(f"[{name}]" for name in _SECTIONS)
-            homes = [f"[{name}]" for name in ("server", "functions") if key in section(name)]
-            near = f"{key} belongs in {' or '.join(homes)}" if homes else did_you_mean(key, _SECTIONS)
-            source.refuse(f'unknown key "{key}"; allowed: {allowed}', near or "take it out", key)
-        if not isinstance(value, dict):
-            source.refuse(f'"{key}" must be a table', f"write [{key}] and its keys below", key)
-    functions = data.get("functions", {})
+    """Check what a settings file holds. Raises ConfigError with all that is wrong."""
+    check = _Check(source)
+    tables = check.sections(data)
+    functions = tables["functions"]
     routes = {key: value for key, value in functions.items() if key.startswith("/")}
     plain = {key: value for key, value in functions.items() if key not in routes}
-    prices = data.get("prices", {})
-    models = {key: value for key, value in prices.items() if isinstance(value, dict)}
-    rest = {key: value for key, value in prices.items() if key not in models}
-    return Config(
-        server=Server(**defaults("server") | _section(source, "server", data.get("server", {}), "server")),
-        logs=Logs(**defaults("logs") | _section(source, "logs", data.get("logs", {}), "logs")),
-        functions=_section(source, "functions", plain, "functions"),
-        routes={key: _section(source, "functions", value, "functions", key) for key, value in routes.items()},
-        providers=_providers(source, data.get("providers", {})),
-        budget=BudgetLimits(**defaults("budget") | _section(source, "budget", data.get("budget", {}), "budget")),
-        machine_per_hour=_section(source, "prices", rest, "prices").get("machine_per_hour"),
+    models = {key: value for key, value in tables["prices"].items() if isinstance(value, dict)}
+    rest = {key: value for key, value in tables["prices"].items() if key not in models}
+    config = Config(
+        server=Server(**defaults("server") | check.table("server", tables["server"], "server")),
+        logs=Logs(**defaults("logs") | check.table("logs", tables["logs"], "logs")),
+        functions=check.table("functions", plain, "functions"),
+        routes={key: check.table("functions", value, "functions", key) for key, value in routes.items()},
+        providers=check.providers(tables["providers"]),
+        budget=BudgetLimits(**defaults("budget") | check.table("budget", tables["budget"], "budget")),
+        machine_per_hour=check.table("prices", rest, "prices").get("machine_per_hour"),
         prices={
-            model: Price(**defaults("prices.MODEL") | _section(source, "prices.MODEL", value, "prices", model))
+            model: Price(**defaults("prices.MODEL") | check.table("prices.MODEL", value, "prices", model))
             for model, value in models.items()
         },
         source=source,
     )
+    if check.mistakes:
+        _refuse(sorted(check.mistakes, key=lambda one: one.line or 0))
+    return config
 
 
-def _section(source: Source, name: str, data: object, *path: str) -> dict[str, Any]:
-    """The checked settings of one table. Raises ConfigError at the first that is unknown or not allowed."""
-    if not isinstance(data, dict):
-        source.refuse(f'"{path[-1]}" must be a table', "write its name in brackets, and its keys below", *path)
-    known = section(name)
-    checked = {}
-    for key, value in data.items():
-        if key not in known:
-            near = did_you_mean(key, known)
-            if name == "functions" and len(path) == 1 and isinstance(value, dict):
-                near = f'settings of one function stand below its route: [functions."/{key}"]'
-            source.refuse(f'unknown key "{key}"; allowed: {", ".join(known)}', near or "take it out", *path, key)
-        found = known[key].read(value)
-        if isinstance(found, Wrong):
-            source.refuse(found.message, found.hint, *path, key)
-        checked[key] = found
-    return checked
+def _refuse(mistakes: Sequence[Problem]) -> NoReturn:
+    first = mistakes[0]
+    if len(mistakes) == 1:
+        raise ConfigError(first.message, first.hint, file=first.file, line=first.line)
+    raise ConfigError(f"{len(mistakes)} errors", "mend what is named above", mistakes, file=first.file)
 
 
-def _providers(source: Source, data: Mapping[str, Any]) -> dict[str, Provider]:
-    providers = {name: _provider(source, name, value) for name, value in data.items()}
-    for name, provider in providers.items():
-        for other in provider.fallback:
-            if other not in providers or other == name:
-                allowed = ", ".join(sorted(set(providers) - {name})) or "none: there is no other provider"
-                message = f'fallback names "{other}"; allowed: {allowed}'
-                source.refuse(message, did_you_mean(other, providers) or "take it out", "providers", name, "fallback")
-    return providers
+class _Check:
+    """Reads tables and keeps what is wrong with them; what is wrong is left out, so that the rest is checked too."""
 
+    def __init__(self, source: Source) -> None:
+        self.mistakes: list[Problem] = []
+        self._source = source
 
-def _provider(source: Source, name: str, data: object) -> Provider:
-    path = ("providers", name)
-    if not _PROVIDER_NAME.fullmatch(name):
-        what, hint = "cannot name a provider; allowed: letters, digits, - and _", "variables are called after it"
-        source.refuse(f'"{name}" {what}', hint, *path)
-    values = defaults("providers.NAME") | _section(source, "providers.NAME", data, *path)
-    if values["kind"] is None:
-        kinds = section("providers.NAME")["kind"].kind.choices
-        values["kind"] = name if name in kinds else "openai-compatible"
-    base_url, secret = _WELL_KNOWN.get(values["kind"], (None, None))
-    values["base_url"] = values["base_url"] or base_url
-    values["secret"] = values["secret"] or secret
-    if values["kind"] == "openai-compatible" and values["base_url"] is None:
-        source.refuse("base_url is missing", f'say where "{name}" is: base_url = "https://..."', *path, "base_url")
-    return Provider(name=name, **values)
+    def _wrong(self, message: str, hint: str, *path: str) -> None:
+        self.mistakes.append(self._source.mistake(message, hint, *path))
+
+    def sections(self, data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The tables of the file, each with something in it or not."""
+        found: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
+        for key, value in data.items():
+            if key not in _SECTIONS:
+                allowed = ", ".join(f"[{name}]" for name in _SECTIONS)
+                homes = [f"[{name}]" for name in ("server", "functions") if key in section(name)]
+                near = f"{key} belongs in {' or '.join(homes)}" if homes else did_you_mean(key, _SECTIONS)
+                self._wrong(f'unknown key "{key}"; allowed: {allowed}', near or "take it out", key)
+            elif not isinstance(value, dict):
+                self._wrong(f'"{key}" must be a table', f"write [{key}] and its keys below", key)
+            else:
+                found[key] = value
+        return found
+
+    def table(self, name: str, data: object, *path: str) -> dict[str, Any]:
+        """The settings of one table that are allowed."""
+        if not isinstance(data, dict):
+            self._wrong(f'"{path[-1]}" must be a table', "write its name in brackets, and its keys below", *path)
+            return {}
+        known = section(name)
+        checked = {}
+        for key, value in data.items():
+            if key not in known:
+                near = did_you_mean(key, known)
+                if name == "functions" and len(path) == 1 and isinstance(value, dict):
+                    near = f'settings of one function stand below its route: [functions."/{key}"]'
+                self._wrong(f'unknown key "{key}"; allowed: {", ".join(known)}', near or "take it out", *path, key)
+                continue
+            found = known[key].read(value)
+            if isinstance(found, Wrong):
+                self._wrong(found.message, found.hint, *path, key)
+            else:
+                checked[key] = found
+        return checked
+
+    def providers(self, data: Mapping[str, Any]) -> dict[str, Provider]:
+        """Those of [providers]."""
+        providers = {name: self._provider(name, value) for name, value in data.items()}
+        for name, provider in providers.items():
+            for other in provider.fallback:
+                if other not in providers or other == name:
+                    allowed = ", ".join(sorted(set(providers) - {name})) or "none: there is no other provider"
+                    message = f'fallback names "{other}"; allowed: {allowed}'
+                    hint = did_you_mean(other, providers) or "take it out"
+                    self._wrong(message, hint, "providers", name, "fallback")
+        return providers
+
+    def _provider(self, name: str, data: object) -> Provider:
+        path = ("providers", name)
+        before = len(self.mistakes)
+        if not _PROVIDER_NAME.fullmatch(name):
+            what, hint = "cannot name a provider; allowed: letters, digits, - and _", "variables are called after it"
+            self._wrong(f'"{name}" {what}', hint, *path)
+        values = defaults("providers.NAME") | self.table("providers.NAME", data, *path)
+        if values["kind"] is None:
+            kinds = section("providers.NAME")["kind"].kind.choices
+            values["kind"] = name if name in kinds else "openai-compatible"
+        base_url, secret = _WELL_KNOWN.get(values["kind"], (None, None))
+        values["base_url"] = values["base_url"] or base_url
+        values["secret"] = values["secret"] or secret
+        # A mistake in its kind or its URL would be told a second time.
+        missing = values["kind"] == "openai-compatible" and values["base_url"] is None
+        if missing and len(self.mistakes) == before:
+            self._wrong("base_url is missing", f'say where "{name}" is: base_url = "https://..."', *path, "base_url")
+        return Provider(name=name, **values)
 
 
 def _header(path: tuple[str, ...]) -> str:

@@ -24,6 +24,10 @@ class LampyrError(Exception):
         self.hint = hint
         self.problems = problems
 
+    def __str__(self) -> str:
+        """The message, and the places below it."""
+        return "\n".join((self.message, *map(str, self.problems)))
+
 
 class UsageError(LampyrError):
     """The command line itself is wrong (exit code 2)."""
@@ -40,15 +44,23 @@ class ProjectError(LampyrError):
 class ConfigError(LampyrError):
     """A setting is unknown, has the wrong type, or a value that is not allowed: in `line` of `file`, where it has one.
 
-    `what` is the message without that place.
+    `what` is the message without that place. Where several are wrong, they are its `problems`.
     """
 
     code = "CONFIG"
 
-    def __init__(self, message: str, hint: str = "", *_: object, file: str = "", line: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        problems: Sequence[Problem] = (),
+        *,
+        file: str = "",
+        line: int | None = None,
+    ) -> None:
         self.what, self.file, self.line = message, file, line
         place = f"{file}:{line}: " if line else f"{file}: " if file else ""
-        super().__init__(place + message, hint)
+        super().__init__(place + message, hint, problems)
 
 
 class BuildError(LampyrError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 # The search ends at a longer statement (a huge multi-line string): finding its end tries every length in turn.
@@ -39,6 +40,7 @@ def line_of(text: str, path: tuple[str, ...]) -> int | None:
     return None
 
 
+@lru_cache(1)  # who names one mistake of a file names the others
 def _lines(text: str) -> dict[tuple[str, ...], int]:
     found: dict[tuple[str, ...], int] = {}
     rows = text.split("\n")

@@ -137,6 +137,19 @@ def test_a_setting_that_is_wrong_names_file_and_line(project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["start", "dev", "build"])
+def test_settings_that_are_wrong_are_named_together(command: str, project: Path) -> None:
+    (project / "lampyr.toml").write_text("[server]\nprot = 1\n[functions]\nmemory = 1\n")
+    done = lampyr(command, str(project), "--json")
+    told = [line for line in done.stderr.splitlines() if line.startswith("lampyr: error: ")]
+    assert [line.split()[2] for line in told] == ["lampyr.toml:2:", "lampyr.toml:4:", "lampyr.toml:"]
+    assert done.returncode == 1 and done.stderr.count("hint: ") == 3
+    found = json.loads(done.stdout)
+    places = found["errors"] if command == "build" else found["error"]["problems"]
+    assert [(one["file"], one["line"]) for one in places] == [("lampyr.toml", 2), ("lampyr.toml", 4)]
+    assert found["error"]["code"] == "CONFIG" and all(one["message"] and one["hint"] for one in places)
+
+
 def test_the_reader_of_a_pipe_may_leave() -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -265,9 +265,10 @@ def test_problems_come_with_their_cure(serve: Serve) -> None:
     server.log(
         r"^lampyr: error: .*'no_such_package'\nhint: add 'no_such_package' .*; functions import from /.*-packages$"
     )
-    server.write("lampyr.toml", "[server]\nprt = 1\n")
+    server.write("lampyr.toml", "[server]\nprt = 1\n[functions]\nmemory = 1\n")
     server.get("/api/hello")
-    server.log(r'^lampyr: error: lampyr.toml:2: .*"prt".*$')
+    server.log(r'^lampyr: error: lampyr.toml:2: .*"prt".*\nhint: did you mean "port"\?$')
+    server.log(r"^lampyr: error: lampyr.toml:4: .*memory = 1 is not allowed.*\nhint: take it out.*$")
     assert sum("get is not a handler" in line for line in server.lines) == 1
     server.write("lampyr.toml", '[providers.local]\nkind = "echo"\n')
     server.get("/api/hello")

@@ -107,7 +107,7 @@ def as_json(report: Report) -> dict[str, Any]:
 def nothing(error: LampyrError) -> dict[str, Any]:
     """The same shape where `error` keeps the project from being looked at: its folder, settings or vault."""
     file, line, what = (error.file, error.line, error.what) if isinstance(error, ConfigError) else ("", None, "")
-    found = [Problem(file=file, line=line, message=what or error.message, hint=error.hint)]
+    found = error.problems or [Problem(file=file, line=line, message=what or error.message, hint=error.hint)]
     told = {"code": error.code, "message": error.message, "hint": error.hint}
     return {"ok": False, "functions": [], "errors": [_problem(one) for one in found], "warnings": [], "error": told}
 

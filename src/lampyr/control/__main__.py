@@ -438,7 +438,10 @@ class Control:
         if self.serving is None:
             problems = [asdict(one) for one in error.problems]
             self.supervisor.send({"refused": error.message, "hint": error.hint, "problems": problems})
-        else:
+            return
+        for problem in error.problems:
+            self._gateway.say(f"error: {problem}")
+        if not error.problems:
             self._gateway.say(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
 
 
