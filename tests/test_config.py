@@ -154,7 +154,6 @@ def test_files_of_windows_editors_are_read(tmp_path: Path, text: bytes) -> None:
         ("[prices]\nmachine = 1\n", 2, ["machine_per_hour"]),
         ("[prices.x]\ninput = -1\n", 2, ["[prices.x]", "dollars"]),
         ("x = '''\n[server]\nport = 'no'\n'''\n[server]\nport = 1\n", 1, ['"x"']),
-        ("[providers.echo]\nmodels = ['''\nport = 1\n''']\n[server]\nport = 'x'\n", 6, ["[server] port"]),
         ("[server]\nport = \n", 2, ["not valid TOML"]),
         ("[server]\nport = 1\nport = 2\n", 3, ["not valid TOML"]),
         ("[server\n", 1, ["not valid TOML"]),
@@ -243,6 +242,9 @@ def test_a_mistake_in_pyproject_names_its_own_table_and_line(tmp_path: Path) -> 
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text, "pyproject.toml")
     assert caught.value.message.startswith("pyproject.toml:10: [tool.lampyr.server] port")
+    quoted = "[tool.other]\nx = '''\n[tool.lampyr.server]\nport = 1\n'''\n[tool.lampyr.server]\nport = 'x'\n"
+    with pytest.raises(ConfigError, match=r"pyproject.toml:7: \[tool.lampyr.server\] port"):
+        load(tmp_path, quoted, "pyproject.toml")
     with pytest.raises(ConfigError, match=r"pyproject.toml:2: \[tool\] .*lampyr.* must be a table"):
         load(tmp_path, "[tool]\nlampyr = 1\n", "pyproject.toml")
 
