@@ -52,7 +52,9 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
-        raise AttributeError(f"module 'lampyr' has no attribute {name!r}")
+        import sys
+
+        raise AttributeError(f"module 'lampyr' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     from importlib import import_module
 
     value: object = getattr(import_module(f"lampyr.{home}"), name)

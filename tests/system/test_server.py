@@ -265,6 +265,11 @@ def test_problems_come_with_their_cure(serve: Serve) -> None:
     server.log(
         r"^lampyr: error: .*'no_such_package'\nhint: add 'no_such_package' .*; functions import from /.*-packages$"
     )
+    server.write("app/api/new/route.py", "from lampyr import JSONResponse\ndef GET(): return 1\n")
+    server.get("/api/new")
+    server.log(
+        r"^lampyr: error: .*cannot import name 'JSONResponse'.*\nhint: return the dict or list, or Response.json"
+    )
     server.write("lampyr.toml", "[server]\nprt = 1\n[functions]\nmemory = 1\n")
     server.get("/api/hello")
     server.log(r'^lampyr: error: lampyr.toml:2: .*"prt".*\nhint: did you mean "port"\?$')

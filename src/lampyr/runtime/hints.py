@@ -6,13 +6,48 @@ import re
 import sys
 
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY")
+_NAME = re.compile(r"cannot import name '(\w+)'")
+# What others call it. A name of theirs that is one of ours, otherwise written, is found without this list.
+_ELSEWHERE = {
+    "BackgroundTask": "after(function, *arguments) runs it when the response has ended",
+    "BackgroundTasks": "after(function, *arguments) runs it when the response has ended",
+    "Client": "from lampyr.testing import Client",
+    "Depends": "call the function; cookies() and headers() work anywhere inside a request",
+    "EventSourceResponse": "return sse(events)",
+    "FastAPI": "import it from fastapi; a route file in a folder [[...path]] exports the application as app",
+    "FileResponse": "files in public/ are served as they are; a handler returns bytes, or Response(bytes)",
+    "HTMLResponse": 'return Response(page, headers={"content-type": "text/html;charset=utf-8"})',
+    "HTTPException": "raise BadRequest(message), call not_found(), or return Response(text, status=403)",
+    "JSONResponse": "return the dict or list, or Response.json(value, status=201)",
+    "NextResponse": "it is called Response; Response.json(value) is JSON",
+    "PlainTextResponse": "return the text, or Response(text)",
+    "RedirectResponse": "call redirect(url), or return Response.redirect(url)",
+    "StreamingResponse": "return the generator, or Response(generator)",
+    "TestClient": "Client of lampyr.testing calls functions in tests",
+    "UploadFile": '(await req.form())["file"] is one',
+    "jsonify": "return the dict or list, or Response.json(value)",
+    "waitUntil": "after(function, *arguments) runs it when the response has ended",
+}
 
 
 def cure(error: BaseException) -> str:
     """The way out of `error`, or "" where only the code itself can say."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _package(error.name)
+    if isinstance(error, ImportError) and error.name == "lampyr" and (found := _NAME.match(str(error))):
+        return _not_ours(found[1])
+    if isinstance(error, AttributeError) and error.name and error.obj is sys.modules["lampyr"]:
+        return _not_ours(error.name)
     return getattr(error, "lampyr_hint", "") or _key(error)
+
+
+def _not_ours(name: str) -> str:
+    """For a name that lampyr does not have."""
+    import lampyr
+    from lampyr.settings import did_you_mean
+
+    told = _ELSEWHERE.get(name) or did_you_mean(name, lampyr.__all__)
+    return told or f"lampyr has {', '.join(lampyr.__all__)}"
 
 
 def _package(name: str) -> str:
