@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lampyr.core.flow import BURST_BYTES, BURST_S, BYTES_PER_S, LINE_BYTES, SHARE, SHUT_S, Flow, Patience
+from lampyr.core.flow import BURST_BYTES, BURST_S, BYTES_PER_S, LINE_BYTES, SHARE, SHUT_S, STACK_BYTES, Flow, Patience
 
 SIZE = 1024 - LINE_BYTES
 
@@ -21,6 +21,17 @@ def test_a_function_that_says_little_is_never_cut() -> None:
     flow = Flow()
     assert all(flow.lets_through(SIZE, 5.0 + step / (BYTES_PER_S // 1024)) for step in range(20_000))
     assert flow.missing == 0
+
+
+def test_a_stack_that_is_expected_is_let_through_once_whatever_was_before() -> None:
+    flow = Flow()
+    while flow.lets_through(SIZE, 1.0):
+        pass
+    assert not flow.lets_through(SIZE, 1.0, stderr=True)
+    flow.expect_stack()
+    assert not flow.lets_through(SIZE, 1.0)
+    stack = [flow.lets_through(SIZE, 1.0, stderr=True) for _ in range(STACK_BYTES // 1024 + 1)]
+    assert stack == [True] * (STACK_BYTES // 1024) + [False]
 
 
 def test_empty_lines_are_not_free() -> None:

@@ -77,6 +77,11 @@ ASYNC = {
         threading.Thread(target=time.sleep, args=(30,)).start()
         await asyncio.to_thread(time.sleep, 30)  # here
     """,
+    "stopped": "os.kill(os.getpid(), signal.SIGSTOP)  # here",
+    "prints": """
+        while True:  # here
+            print("x" * 100)  # here
+    """,
 }
 SYNC = {
     "sync-sleep": "time.sleep(30)  # here",
@@ -85,6 +90,10 @@ SYNC = {
             pass  # here
     """,
     "sync-gil": "sum(range(10**13))  # here",
+    "sync-prints": """
+        while True:  # here
+            os.write(2, b"x" * 100 + b"\\n")  # here
+    """,
     "sync-swallow": """
         while True:
             try:
@@ -95,7 +104,6 @@ SYNC = {
 }
 # The interpreter is gone or stands still: nobody can say where.
 SILENT = {
-    "stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
     "another-program": "os.execvp('sh', ['sh', '-c', \"trap '' TERM; while :; do :; done\"])",
     "deaf": """
         signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))

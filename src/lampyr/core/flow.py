@@ -7,6 +7,8 @@ BYTES_PER_S = 256 * 1024
 BURST_BYTES = 2 * 1024 * 1024
 # Once it has said too much, it is not heard for so long; one mark stands for all of that.
 SHUT_S = 1.0
+# But for its stack at a deadline, which comes behind what a pipe holds.
+STACK_BYTES = 128 * 1024
 # What a line costs besides its length.
 LINE_BYTES = 64
 # What reading and keeping the lines of one function may take of the gateway's time: a burst, then a share.
@@ -35,16 +37,24 @@ class Patience:
 class Flow:
     """`missing` counts the lines that were not let through since it was asked last."""
 
-    __slots__ = ("_left", "_shut_until_s", "_then_s", "missing")
+    __slots__ = ("_left", "_of_stack", "_shut_until_s", "_then_s", "missing")
 
     def __init__(self) -> None:
         self._left = float(BURST_BYTES)
         self._then_s = 0.0
         self._shut_until_s = 0.0
+        self._of_stack = 0
         self.missing = 0
 
-    def lets_through(self, size: int, now_s: float) -> bool:
-        """Whether a line of `size` bytes may be kept."""
+    def expect_stack(self) -> None:
+        """A stack comes, which is to be read however much has been said."""
+        self._of_stack = STACK_BYTES
+
+    def lets_through(self, size: int, now_s: float, *, stderr: bool = False) -> bool:
+        """Whether a line of `size` bytes may be kept. Stacks come on `stderr`."""
+        if stderr and self._of_stack > 0:
+            self._of_stack -= size + LINE_BYTES
+            return True
         if now_s < self._shut_until_s:
             self.missing += 1
             return False

@@ -426,6 +426,8 @@ class Call:
 
     def _cancel(self, *, deadline: bool = False) -> None:
         if self.instance is not None and self._ending is None:
+            if deadline:
+                self._service.log.expect_stack(self.route)
             self._ending = Ending(self, self.instance, self._stream, self.pool.loop, deadline=deadline)
 
     def _nonsense(self, what: str) -> None:

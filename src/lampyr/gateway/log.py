@@ -127,13 +127,21 @@ class Log:
         self, function: str, id: str | None, stream: str, level: str, line: bytes, masker: Masker | None
     ) -> None:
         """A line that a function wrote to stdout or stderr, unless it has written too much."""
-        flow = self._flows.get(function)
-        if flow is None:
-            flow = self._flows[function] = Flow()
-        if flow.lets_through(len(line), monotonic()):
+        flow = self._flow(function)
+        if flow.lets_through(len(line), monotonic(), stderr=stream == "stderr"):
             self._say(function, id, stream, level, self.sources.in_line(line), masker)
         elif flow.missing == 1:
             self._loop.call_later(SHUT_S, self._tell_missing, function, flow)
+
+    def expect_stack(self, function: str) -> None:
+        """Keep the stack that comes now, however much the function has written."""
+        self._flow(function).expect_stack()
+
+    def _flow(self, function: str) -> Flow:
+        flow = self._flows.get(function)
+        if flow is None:
+            flow = self._flows[function] = Flow()
+        return flow
 
     def _tell_missing(self, function: str, flow: Flow) -> None:
         count, flow.missing = flow.missing, 0

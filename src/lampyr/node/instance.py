@@ -183,10 +183,12 @@ class Instance:
     def print_stack(self) -> None:
         """Have the process write its Python stacks to its log, whatever it is doing (faulthandler)."""
         self._signal(STACK_SIGNAL)
+        self._signal(signal.SIGCONT)  # it may have been stopped
 
     def listen(self) -> None:
-        """From now on note whether it writes anything to its log."""
+        """From now on note whether it writes anything to its log, for which there is room."""
         for pipe in self.pipes:
+            pipe.drain()
             pipe.heard = False
 
     def has_spoken(self) -> bool:

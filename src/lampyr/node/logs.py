@@ -46,6 +46,8 @@ class LogPipe:
 
     def read(self) -> bool:
         """Pass on the lines that have arrived; False when there is nothing to read now."""
+        if self._reader < 0:  # the process has closed its end
+            return False
         began_s = monotonic()
         try:
             data = os.read(self._reader, READ_BYTES)
@@ -87,11 +89,15 @@ class LogPipe:
             self._sink(self._tail, True)
             self._tail = b""
 
-    def finish(self) -> None:
-        """The process has ended: pass on what is left in the pipe (as much as a pipe holds, 64 KiB), then close."""
+    def drain(self) -> None:
+        """Pass on what is in the pipe now, which is 64 KiB at most, whether there is patience for that or not."""
         for _ in range(9):
-            if self._reader < 0 or not self.read():
+            if not self.read():
                 break
+
+    def finish(self) -> None:
+        """The process has ended: pass on what is left in the pipe, then close."""
+        self.drain()
         self.close()
 
 
