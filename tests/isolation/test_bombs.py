@@ -82,6 +82,12 @@ def test_temporary_files_have_a_limit_and_go_with_the_instance(server: Server) -
     assert server.get("/attacker/escapes").status == 200
 
 
+@needs("room")
+def test_memory_with_a_name_goes_with_the_last_instance(server: Server) -> None:
+    assert explode(server, "named_memory").json() == {"error": "ENOSPC", "left": []}
+    assert explode(server, "named_memory").json() == {"error": "ENOSPC", "left": []}
+
+
 def test_descriptors_run_out_alone(server: Server) -> None:
     flood = explode(server, "descriptor_flood").json()
     assert flood["error"] == "EMFILE" and flood["made"] <= 4096

@@ -247,13 +247,20 @@ def test_the_servers_processes_and_the_users_files_and_sockets_are_out_of_reach(
         (top / "bus").chmod(0o600)
         os.chown(top / "bus", file.stat().st_uid, file.stat().st_gid)
         bus.listen()
-        asked = f"pid={gateway.pid}&file={file}&socket={top / 'bus'}&own={server.live / 'helper.py'}"
+        other = subprocess.Popen(["sleep", "60"], user=file.stat().st_uid, group=file.stat().st_gid)
+        asked = f"pid={gateway.pid}&process={other.pid}&file={file}&socket={top / 'bus'}"
+        asked += f"&own={server.live / 'helper.py'}"
         found = server.get(f"/attacker/neighbours?{asked}").json()
+        other.kill()
+        other.wait()
     (top / "bus").unlink()
     mode = found.pop("mode")
     assert file.stat().st_mode & 0o777 == 0o600, mode
-    if name != "ordinary container":  # there is a PID namespace, or a user id of its own: it means nobody else
-        found.pop("priority of the user")
+    times = found.pop("times")
+    assert file.stat().st_mtime > 1, times
+    if name != "ordinary container":  # there is a namespace, or a user id of its own: these mean nobody else
+        for one in ("priority of the user", "watch", "memory", "names of memory"):
+            found.pop(one)
     assert all(one.startswith("refused") for one in found.values()), found
     assert gateway.nice() == os.nice(0) and len(gateway.cpu_affinity() or ()) == os.cpu_count()
 

@@ -54,6 +54,17 @@ memory = 128
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+WATCH, SHMGET = (254, 29) if os.uname().machine == "x86_64" else (27, 194)
+
+
+def addressof(path):
+    KEPT.append(ctypes.create_string_buffer(path.encode()))
+    return ctypes.addressof(KEPT[-1])
+
+
+KEPT = []
+
+
 def attempt(step, *arguments):
     """What `step` returned, or the name of the error that kept it from doing anything."""
     try:
@@ -158,6 +169,7 @@ def neighbours(query):
     import resource
 
     pid, file, door = int(query.get("pid")), query.get("file"), query.get("socket")
+    watcher = LIBC.inotify_init()
 
     def connect():
         with socket.socket(socket.AF_UNIX) as sock:
@@ -173,6 +185,11 @@ def neighbours(query):
         "owner": attempt(os.chown, file, os.getuid(), os.getgid()),
         "attribute": attempt(os.setxattr, file, "user.x", b"x"),
         "mode": attempt(os.chmod, file, 0o777),
+        "times": attempt(os.utime, file, (1, 1)),
+        "watch": attempt(call, WATCH, watcher, addressof(os.path.dirname(file)), 0xFFF),
+        "score": attempt(write, f"/proc/{query.get('process')}/clear_refs"),
+        "memory": attempt(call, SHMGET, 0, 4096, 0o600),
+        "names of memory": attempt(os.listdir, "/dev/shm"),
         "socket": attempt(connect),
     }
 
@@ -374,6 +391,17 @@ def file_flood(query):
             made += 1
         except OSError as error:
             return {"made": made, "error": errno.errorcode[error.errno]}
+
+
+def named_memory(query):
+    """POSIX memory that nobody unlinks; and what earlier instances have left."""
+    left = os.listdir("/dev/shm")
+    with open("/dev/shm/flood", "wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(b"x" * (1 << 20))
+            except OSError as error:
+                return {"error": errno.errorcode[error.errno], "left": left}
 
 
 def descriptor_flood(query):

@@ -43,7 +43,7 @@ PROJECT = {
             return [kind]
     """,
     "app/api/fails/[how]/route.py": """
-        import os
+        import asyncio, os
         secret_plan = "do not tell"
 
         async def GET(req):
@@ -54,6 +54,13 @@ PROJECT = {
                 os._exit(3)
             if how == "none":
                 return None
+            if how == "fork":
+                if os.fork() == 0:
+                    raise ValueError("in the child")
+                await asyncio.sleep(0.2)
+            if how == "mute":
+                os.write(1, b"the last word")
+                os.close(1), os.close(2)
             if how == "late":
                 async def parts():
                     yield "first"
@@ -261,6 +268,15 @@ def test_a_failure_after_the_first_byte_cuts_the_connection(server: Server) -> N
         data = _read_all(sock)
     assert b"first" in data
     assert not data.endswith(b"0\r\n\r\n")
+
+
+def test_a_child_that_goes_on_with_its_parents_invocation_does_not_answer_for_it(server: Server) -> None:
+    assert [server.get("/api/fails/fork").body for _ in range(3)] == [b"fine"] * 3
+
+
+def test_a_process_that_has_closed_its_output_serves_on(server: Server) -> None:
+    assert server.get("/api/fails/mute").status == 200
+    assert [server.get("/api/fails/not").error for _ in range(3)] == [None] * 3
 
 
 def test_method_not_allowed_and_options(server: Server) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lampyr.runtime.image import Image
 
 ROOM_TMP = "/tmp"
+# Where a room's instances may leave files. In the second is memory that processes share by name (shm_overview(7)).
+PLACES = (ROOM_TMP, "/dev/shm")
 # Somebody waits for what a new child will answer. Where it has the same core, telling about it comes after that.
 ASIDE_MS = 3
 # A process that has not been told anything for so long has time to tidy up.
@@ -144,7 +146,7 @@ class TidyForker(Forker):
 
     def __init__(self, channel: Channel, image: Image | None = None) -> None:
         super().__init__(channel, image)
-        self._kept = {*os.listdir(ROOM_TMP)}  # what the import made is every instance's
+        self._kept = _entries()  # what the import made is every instance's
         self._folders: dict[int, str] = {}  # pid -> folder
         self._next = ""
 
@@ -161,8 +163,7 @@ class TidyForker(Forker):
         folder = self._folders.pop(self.children[pidfd], None)
         super().reap(pidfd)
         if folder is not None:  # not a sweeper
-            others = () if self._folders else (name for name in os.listdir(ROOM_TMP) if name not in self._kept)
-            self._sweep({folder, *(f"{ROOM_TMP}/{name}" for name in others)})
+            self._sweep({folder} if self._folders else {folder} | _entries() - self._kept)
 
     def _sweep(self, entries: set[str]) -> None:
         """Remove what has files in it in a process of its own, as there may be many; its memory is shared with ours."""
@@ -183,6 +184,10 @@ class TidyForker(Forker):
                 self._watch(pid)
             except OSError:
                 os.waitpid(pid, 0)
+
+
+def _entries() -> set[str]:
+    return {f"{place}/{name}" for place in PLACES for name in os.listdir(place)}
 
 
 def _removed(path: str) -> bool:

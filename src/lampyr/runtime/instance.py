@@ -88,6 +88,7 @@ class Instance:
     def serve(self, sock: socket.socket) -> NoReturn:
         """Be an instance until there is nothing left to do."""
         asyncio.set_event_loop(self.loop)  # not in a rehearsal: the user's code may have set one, or expect none
+        os.register_at_fork(after_in_child=sock.close)  # a child that goes on as if it were us must not answer for us
         self.open(sock)
         try:
             self.loop.run_forever()

@@ -186,12 +186,13 @@ def landlock(
     readable: Iterable[str],
     writable: Iterable[str],
     listable: Iterable[str] = (),
+    nameable: Iterable[str] = (),
     *,
     tcp: Iterable[int] | None = None,
 ) -> None:
     """Take away every right over files but reading and executing `readable` and using `writable`.
 
-    Of the folders in and below `listable` the names can be read.
+    Of the folders in and below `listable` the names can be read, and `nameable` is for who knows a name.
 
     Processes outside can no longer be signalled nor reached over abstract Unix sockets, where the kernel has that
     (version 6), and with `tcp` nobody over TCP but at these ports (version 4). Needs no_new_privs.
@@ -208,6 +209,7 @@ def landlock(
             (readable, _EXECUTE | _READ_FILE | _READ_FOLDER),
             (writable, every & ~_MAKE_DEVICES),
             (listable, _READ_FOLDER),
+            (nameable, every & ~_MAKE_DEVICES & ~_READ_FOLDER),
         ):
             for path in paths:
                 _allow(ruleset, path, rights)
@@ -283,6 +285,7 @@ REFUSED: dict[str, tuple[int, int]] = {
     "fsmount": (432, 432),
     "fspick": (433, 433),
     "mount_setattr": (442, 442),
+    "open_tree_attr": (467, 467),
     "process_madvise": (440, 440),
     "pidfd_getfd": (438, 438),
 }
@@ -314,11 +317,20 @@ _TO_ITSELF: dict[str, tuple[tuple[int, int], tuple[tuple[int, int], ...]]] = {
     "sched_setaffinity": ((203, 122), ((0, 0),)),
     "sched_setattr": ((314, 274), ((0, 0),)),
 }
-# What it may do to the files of that user: Landlock does not look at it. Modes are not changed, and nobody is told, as
-# on file systems that have none: programs that copy files want to set them.
-_MODES = ((90, -1), (91, 52), (268, 53), (452, 452))
+# What it may do to the files of that user: Landlock does not look at it. Modes and times are not changed, and nobody is
+# told, as on file systems that have none: programs that copy files want to set them.
+_MODES = ((90, -1), (91, 52), (268, 53), (452, 452), (132, -1), (235, -1), (261, -1), (280, 88))
 _OWNERS = ((92, -1), (93, 55), (94, -1), (260, 54))
-_ATTRIBUTES = ((188, 5), (189, 6), (190, 7), (463, 463), (197, 14), (198, 15), (199, 16), (466, 466))
+_ATTRIBUTES = ((188, 5), (189, 6), (190, 7), (463, 463), (197, 14), (198, 15), (199, 16), (466, 466), (469, 469))
+# Whose files are opened (inotify(7), fanotify(7)); memory, semaphores and queues that have a number or a name of their
+# own (sysvipc(7), mq_overview(7)): any process of that user reads and writes them.
+_WATCHES = ((254, 27), (300, 262))
+_SHARED = (
+    *((29, 194), (30, 196), (31, 195)),
+    *((64, 190), (65, 193), (66, 191), (220, 192)),
+    *((68, 186), (69, 189), (70, 188), (71, 187)),
+    *((240, 180), (241, 181)),
+)
 # TCP without connect(2), which Landlock does not see, and a port without bind(2).
 _SENDS = (((44, 206), 3), ((46, 211), 2), ((307, 269), 3))
 _FAST_OPEN = 0x20000000
@@ -387,7 +399,8 @@ def seccomp_filter(makes_rooms: bool, alike: bool, tcp_only: bool) -> Filter:
     if alike:
         for call, itself in _TO_ITSELF.values():
             rules += _only_itself(call[column], itself)
-        for calls, answer in ((_MODES, 0), (_OWNERS, _EPERM), (_ATTRIBUTES, _EOPNOTSUPP)):
+        hands_off = (*_OWNERS, *_WATCHES, *_SHARED)
+        for calls, answer in ((_MODES, 0), (hands_off, _EPERM), (_ATTRIBUTES, _EOPNOTSUPP)):
             rules += [step for call in calls for step in _when(call[column], [_error(answer)])]
     if tcp_only:
         for call, flags in _SENDS:

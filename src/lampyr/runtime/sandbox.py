@@ -382,16 +382,18 @@ def _landlock(spec: Mapping[str, Any], paths: list[str], means: Means) -> None:
     from lampyr.runtime import kernel
 
     listable: list[str] = []
+    nameable: list[str] = []
     if means.room:
-        readable, writable = ["/"], ["/tmp", "/dev/shm"]
+        readable, writable = ["/"], ["/tmp", "/dev/shm", "/proc"]
     else:
         listable = [spec["root"], *spec["project_paths"]]  # an import begins with a look at what is there
-        readable = [*paths, *(f"/dev/{name}" for name in ("zero", "random", "urandom", "shm"))]
-        writable = ["/dev/shm", *([spec["tmp"]] if spec.get("tmp") else [])]
+        readable = [*paths, "/proc", *(f"/dev/{name}" for name in ("zero", "random", "urandom"))]
+        writable = [spec["tmp"]] if spec.get("tmp") else []
+        nameable = ["/dev/shm"]  # what others of the user keep there has names that cannot be guessed
     tcp = None
     if spec.get("network") == "broker":
         tcp = [int(spec["broker"].rpartition(":")[2])] if spec.get("broker") else []
-    kernel.landlock(readable, [*writable, "/dev/null", "/dev/zero", "/dev/full", "/proc"], listable, tcp=tcp)
+    kernel.landlock(readable, [*writable, "/dev/null", "/dev/zero", "/dev/full"], listable, nameable, tcp=tcp)
 
 
 def limits(memory_mib: int, *, counted: bool) -> None:
