@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -92,6 +93,42 @@ def test_app_without_a_route_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     found = scan(tmp_path, config.load(tmp_path))
     assert not found.errors and "no functions" in told(found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "place", "line"),
+    [
+        ("app/main.py", "app = FastAPI()", "app", "from app.main import app"),
+        ("app/__init__.py", "api: FastAPI = fastapi.FastAPI(title='x')", "app", "from app import api as app"),
+        ("src/app/web/main.py", "app = Starlette(\n)", "src/app", "from app.web.main import app"),
+        ("main.py", "app = FastAPI()", "app", "from main import app"),
+        ("app.py", "application = Litestar([])", "app", "from app import application as app"),
+    ],
+)
+def test_an_application_that_no_route_file_exports_is_told_how(
+    tmp_path: Path, file: str, text: str, place: str, line: str
+) -> None:
+    """Who comes from uvicorn is one line away."""
+    files = {f"{place}/routers/items.py": "", file: f"from fastapi import FastAPI\n{text}\n"}
+    hint = f"make {place}/[[...path]]/route.py with this line: {line}"
+    found = project(tmp_path, files)
+    [warning] = found.warnings
+    assert (warning.file, warning.line) == (file, 2) and "application: no route.py exports it" in warning.message
+    assert warning.hint.endswith(hint)
+    if "/" not in file:
+        shutil.rmtree(tmp_path / "app")
+        with pytest.raises(ProjectError, match="is not a project") as caught:
+            scan(tmp_path, config.load(tmp_path))
+        assert caught.value.hint.endswith(hint)
+    assert not project(tmp_path, {f"{place}/[[...path]]/route.py": f"{line}\n"}).warnings
+
+
+@pytest.mark.parametrize(
+    "text", ["def make():\n    app = FastAPI()", "# app = FastAPI()", "app = MyFastAPI()", "x = 1"]
+)
+def test_what_is_no_application_is_not_taken_for_one(tmp_path: Path, text: str) -> None:
+    [warning] = project(tmp_path, {"app/main.py": text}).warnings
+    assert "no functions" in warning.message
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from lampyr.build import conflicts, folders, routefile
+from lampyr.build import conflicts, folders, routefile, strangers
 from lampyr.build.folders import ROUTE_FILE
 from lampyr.config import Config
 from lampyr.core.segments import RESERVED, public_name
@@ -34,6 +34,7 @@ def scan(root: Path, config: Config, home: Path | None = None) -> Project:
     public = root / "public" if (root / "public").is_dir() else None
     functions: dict[str, Function] = {}
     warnings: list[Problem] = []
+    others: list[Path] = []
     for found in sorted(folders.routes(app)):
         folder = app.joinpath(*found.parts)
         if found.problem:
@@ -42,6 +43,7 @@ def scan(root: Path, config: Config, home: Path | None = None) -> Project:
             (warnings if found.link else errors).append(problem)
             continue
         if found.other:
+            others.append(folder / found.other)
             if misnamed := _misnamed(root, folder / found.other):
                 warnings.append(misnamed)
             continue
@@ -57,7 +59,7 @@ def scan(root: Path, config: Config, home: Path | None = None) -> Project:
     if public is not None and (files := conflicts.never_served(public)):
         warnings.append(_never_served(files))
     if not functions:
-        warnings.append(_no_functions(relative(root, app)))
+        warnings.append(_no_functions(root, app, others))
     return Project(
         root=root,
         home=home or root,
@@ -87,6 +89,8 @@ def app_folder(root: Path) -> tuple[Path, list[Problem]]:
         raise ProjectError(message, "check the folder's permissions") from None
     if not found:
         looked = f"looked for {places[0].absolute()} and {places[1].absolute()}"
+        if stranger := strangers.first(sorted(root.glob("*.py")), root):
+            hint = _export(places[0], root, stranger)
         raise ProjectError(f"{root.absolute()} is not a project: {looked}", hint)
     if len(found) == 1:
         return found[0], []
@@ -117,9 +121,21 @@ def _misnamed(root: Path, file: Path) -> Problem | None:
     return Problem(file=name, line=None, message=message, hint=hint)
 
 
-def _no_functions(app: str) -> Problem:
-    message = f"{app}/ holds no {ROUTE_FILE}, so the project has no functions"
-    return Problem(file=app, line=None, message=message, hint=f"add {app}/api/hello/{ROUTE_FILE}")
+def _no_functions(root: Path, app: Path, others: list[Path]) -> Problem:
+    name = relative(root, app)
+    stranger = strangers.first(others, app.parent) or strangers.first(sorted(root.glob("*.py")), root)
+    if stranger is None:
+        message = f"{name}/ holds no {ROUTE_FILE}, so the project has no functions"
+        return Problem(file=name, line=None, message=message, hint=f"add {name}/api/hello/{ROUTE_FILE}")
+    message = f"nobody can call this {stranger.kind} application: no {ROUTE_FILE} exports it"
+    hint = _export(app, root, stranger)
+    return Problem(file=relative(root, stranger.file), line=stranger.line, message=message, hint=hint)
+
+
+def _export(app: Path, root: Path, stranger: strangers.Application) -> str:
+    file = app / "[[...path]]" / ROUTE_FILE
+    where = relative(root, stranger.file)
+    return f"to serve {where} unchanged, make {relative(root, file)} with this line: {stranger.imported}"
 
 
 def _conflicts(
