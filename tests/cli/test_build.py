@@ -302,7 +302,7 @@ def test_an_import_of_one_process_that_needs_too_much_memory_says_what_to_do(tmp
 
 
 def test_an_import_without_an_end_is_ended_and_the_next_one_has_the_processor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     spin = "import os\nos.fork()\nwhile True: pass\ndef GET(): ...\n"
     root = write(tmp_path, {"app/a/route.py": spin, "app/b/route.py": "def GET(): ...\n"}).resolve()
@@ -313,4 +313,5 @@ def test_an_import_without_an_end_is_ended_and_the_next_one_has_the_processor(
         found = report_of.make(root, tmp_path / "state", settings, None, {}, Progress(), limits.fence)
         assert [one.message for one in found.project.errors] == ["the import did not finish within 3 s"]
         assert found.loads.keys() == {"/b"}
+    assert 'app/a/route.py", line 3 in <module>' in capfd.readouterr().err  # faulthandler's stack
     assert all(map(ended, set(psutil.Process().children(recursive=True)) - before))

@@ -15,6 +15,14 @@ time.sleep(4)  # the line to be named
 def GET(): return "there"
 """
 LINE = 1 + IMPORTS.split("\n").index("time.sleep(4)  # the line to be named")
+HANGS = """
+import time
+time.sleep(20)
+time.sleep(1000)  # the line to be named
+
+
+def GET(): return "never"
+"""
 BUSY = """
 import time
 max_duration = 2
@@ -37,6 +45,16 @@ def test_a_call_whose_function_is_still_being_imported(serve: Serve) -> None:
     server.log(rf'/x \| +File ".*app/x/route\.py", line {LINE} in <module>')
     until(lambda: server.get("/x").body == b"there", "the import, which goes on")
     assert sum("in <module>" in line for line in server.lines) == 1  # one stack, however many have waited
+
+
+def test_an_import_that_never_ends_is_ended_and_the_log_says_where_it_stood(serve: Serve) -> None:
+    """It has the whole minute: where it stood when a call gave up, 10 s after its begin, is another line."""
+    server = serve({"app/x/route.py": HANGS}, command="dev")
+    assert server.get("/x").status == 504
+    server.log(r'/x \| +File ".*app/x/route\.py", line 3 in <module>')
+    until(lambda: any("line 4 in <module>" in line for line in server.lines), "the end of the import", 90)
+    until(lambda: server.get("/x").status == 500, "what came of it")
+    server.log(r"the import did not finish within 60 s\nhint: its stack above")
 
 
 def test_a_call_that_has_waited_for_a_busy_instance(serve: Serve) -> None:

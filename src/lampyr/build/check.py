@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,10 +20,13 @@ from lampyr.build.scan import relative
 from lampyr.config import Config
 from lampyr.core import endings
 from lampyr.runtime.channel import Channel, ChannelError
+from lampyr.runtime.stack import STACK_SIGNAL
 from lampyr.runtime.users import Users
 from lampyr.types import Function, Problem, Project
 
 IMPORT_TIMEOUT_S = 60.0
+# So long an import whose time is over may take to write where it stands.
+STACK_S = 0.5
 MAX_CHARS = 500  # of what a process says about itself
 # A process whose channel has closed is dead or about to be.
 EXIT_TIMEOUT_S = 5.0
@@ -97,8 +101,11 @@ def _import(base: Channel, what: dict[str, Any], env: dict[str, str], out: int, 
             facts["failed"]["hint"] = ": ".join(met)
         return facts
     except TimeoutError:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, STACK_SIGNAL)
+        time.sleep(STACK_S)
         message = f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s"
-        return {"failed": _failure(what, message, ": ".join(fence.met_at_import() or ()))}
+        return {"failed": _failure(what, message, ": ".join(fence.met_at_import() or (endings.ENDLESS,)))}
     except (OSError, ChannelError) as error:
         return {"failed": _failure(what, f"the import process ended: {error}")}
     finally:

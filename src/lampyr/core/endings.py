@@ -9,6 +9,8 @@ _HINTS = {
     "SIGTERM": "something has sent it SIGTERM, perhaps the function itself",
     "SIGSYS": "it made a system call that is closed to functions",
 }
+# Of an import that was ended because its time was over.
+ENDLESS = "its stack above says where it stood; what takes long or waits for somebody belongs in a handler"
 _FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT"})
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # After a failed import the next attempt waits this long, then twice as long, so that requests cannot burn a core.
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
+# So long an import whose time is over may take to write where it stands.
+STACK_S = 0.5
 # Where the system lacks something.
 MAKE_ROOM = "raise the limit of open files (`ulimit -n`) or of processes, or lower `max_instances`; it is tried again"
 # What importing packages for several functions may use.
@@ -276,8 +278,15 @@ class Snapshot:
         return False
 
     def _stuck(self) -> None:
+        self._shown = False  # where it stood at somebody's deadline was earlier
+        self.print_stack()
+        self._loop.call_later(STACK_S, self._end_stuck, self._process)
+
+    def _end_stuck(self, process: Offspring | None) -> None:
+        if self._process is not process or self.state != "importing":
+            return
         message = f"the import did not finish within {IMPORT_TIMEOUT_S:.0f} s"
-        self._fail({"line": None, "message": message, "traceback": message + "\n"})
+        self._fail_dead(message, endings.ENDLESS)
 
     def _gone(self) -> None:
         if self.state == "importing":
@@ -338,7 +347,7 @@ class Snapshot:
         return self._process.fork(order, fds, forked, ended)
 
     def print_stack(self) -> None:
-        """Have the import write to the log where it is, once: many may wait for it."""
+        """Have the import write to the log where it is, once for all who wait for it."""
         if self._process is not None and self._process.pidfd >= 0 and not self._shown:
             self._shown = True
             send_signal(self._process.pidfd, STACK_SIGNAL)
