@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import shutil
 import signal
 from collections.abc import Callable
+
+# By these names an import may put others in their place: gevent's would wait for children by themselves.
+from os import waitpid
+from select import POLLIN, poll
 from typing import TYPE_CHECKING, NoReturn
 
 from lampyr.runtime.channel import Channel, Message
@@ -33,10 +36,10 @@ class Forker:
         channel.may_lose = True
         self._image = image
         self.children: dict[int, int] = {}  # pidfd -> pid
-        self.poll = select.poll()
-        self.poll.register(channel.fileno(), select.POLLIN)
-        self._aside = select.poll()
-        self._aside.register(channel.fileno(), select.POLLIN)
+        self.poll = poll()
+        self.poll.register(channel.fileno(), POLLIN)
+        self._aside = poll()
+        self._aside.register(channel.fileno(), POLLIN)
 
     def next_request(self) -> tuple[Message, list[int]]:
         """Wait for a request, reaping meanwhile. When the peer has closed, end the children and this process."""
@@ -83,7 +86,7 @@ class Forker:
             pidfd = self._watch(pid)
         except OSError as error:
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            waitpid(pid, 0)
             self.tell({"unforked": str(error)})
         else:
             self.tell({"forked": pid}, (pidfd,))
@@ -91,14 +94,14 @@ class Forker:
     def _watch(self, pid: int) -> int:
         pidfd = os.pidfd_open(pid)
         self.children[pidfd] = pid
-        self.poll.register(pidfd, select.POLLIN)
+        self.poll.register(pidfd, POLLIN)
         return pidfd
 
     def reap(self, pidfd: int) -> None:
         pid = self.children.pop(pidfd)
         self.poll.unregister(pidfd)
         os.close(pidfd)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        status = os.waitstatus_to_exitcode(waitpid(pid, 0)[1])
         self.end_orphans()
         self.tell({"exited": pid, "status": status})
 
@@ -118,7 +121,7 @@ class Forker:
                 os.kill(-1, signal.SIGSTOP)  # a fork bomb is faster than we are; what is stopped does not fork
             for pid in strangers:
                 os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                waitpid(pid, 0)
         if rounds > 2 and os.getpid() == 1:
             for pid in known:
                 os.kill(pid, signal.SIGCONT)
@@ -129,7 +132,7 @@ class Forker:
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             for pid in pids:
-                os.waitpid(pid, 0)
+                waitpid(pid, 0)
         os._exit(0)
 
     def close(self) -> None:
@@ -183,7 +186,7 @@ class TidyForker(Forker):
             try:
                 self._watch(pid)
             except OSError:
-                os.waitpid(pid, 0)
+                waitpid(pid, 0)
 
 
 def _entries() -> set[str]:

@@ -153,7 +153,11 @@ class Instance:
             fields, body = wire.split_head(payload)
             invocation = Invocation(self, stream, fields, body, whole=kind == wire.REQUEST_WHOLE)
             self.running[stream] = invocation
-            invocation.task = self._starter.start(invocation.run())
+            if hasattr(asyncio, "_nest_patched"):
+                # A handler that runs the loop from within (nest_asyncio) must not do that from within `read`.
+                self.loop.call_soon(self._begin, invocation)
+            else:
+                self._begin(invocation)
             return
         if kind == wire.RETIRE:
             self.retiring = True
@@ -177,6 +181,9 @@ class Instance:
             if self._one_at_a_time and running.stack_told:
                 stack.hush()
                 self._hushed = True
+
+    def _begin(self, invocation: Invocation) -> None:
+        invocation.task = self._starter.start(invocation.run())
 
     def ended(self, stream: int) -> None:
         """An invocation is over, with everything it left to run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import io
 import os
@@ -18,6 +19,8 @@ from types import CodeType, FrameType
 from typing import Any
 
 from lampyr.runtime.reseed import instances_of
+
+_start_new_thread = _thread.start_new_thread
 
 Found = dict[str, Any]  # {"file", "line", "message", "hint"}; see types.Problem
 
@@ -101,6 +104,7 @@ class Leftovers:
         loops = [loop for loop in instances_of(asyncio.AbstractEventLoop) if not loop.is_closed()]
         return [
             *self._threads(),
+            *self._patched_threads(),
             *(self._processes()),
             *(self._loop(loop) for loop in loops),
             *self._open(loops),
@@ -119,6 +123,12 @@ class Leftovers:
         if native > 0 and not FORK_SAFE.search(_mapped()):
             message = f"the import starts {native} threads of a library outside Python; instances do not have them"
             yield self._found((self._file, None), message, f"do what starts them {RESTORE}")
+
+    def _patched_threads(self) -> Iterator[Found]:
+        if _thread.start_new_thread is not _start_new_thread:
+            who = _thread.start_new_thread.__module__.partition(".")[0]
+            message = f"the import has {who} patch threads; handlers without async, which run in one, may wait for ever"
+            yield self._found((self._file, None), message, "patch all else (thread=False), or use async handlers")
 
     def _processes(self) -> Iterator[Found]:
         for pid in children():

@@ -9,12 +9,12 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from socket import socket  # as it is before an import can put another one in its place (gevent)
 from typing import TYPE_CHECKING, Any, NoReturn
 
 # Some are named for their import alone, which has to come before the fork.
@@ -24,6 +24,7 @@ from lampyr.runtime.fork import fork, heed_hooks
 from lampyr.runtime.forker import ROOM_TMP, Forker, TidyForker
 from lampyr.runtime.holes import fill
 from lampyr.runtime.instance import Instance, bare_loop, leave
+from lampyr.runtime.loop import heed_patches
 from lampyr.runtime.parked import wait_to_be_wanted
 from lampyr.runtime.program import Program
 from lampyr.runtime.rehearsal import rehearse, rehearse_import
@@ -119,6 +120,7 @@ def function(
         known = len(sys.modules)
         started = time.perf_counter()
         program, warnings = _import(spec)
+        heed_patches()
         outgoing.name_invocations(spec.get("broker"))
         instance = Instance(program, loop)
     except BaseException as error:
@@ -185,7 +187,7 @@ def _import(spec: Message) -> tuple[Program, list[leftovers.Found]]:
 
 
 def _become_instance(instance: Instance, order: dict[str, Any], fds: list[int]) -> NoReturn:
-    sock = socket.socket(fileno=fds[0])
+    sock = socket(fileno=fds[0])
     # Whether nothing of the user's runs before the request is read, or could hold it up.
     prompt = instance.application is None and not context.hooks["after_restore"]
     if prompt and "parked" not in order:

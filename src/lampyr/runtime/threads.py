@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from functools import partial
+from queue import SimpleQueue  # as it is before an import can put another one in its place (gevent)
 from threading import Lock, get_ident
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,6 +18,10 @@ R = TypeVar("R")
 class Workers(ThreadPoolExecutor):
     """The loop's threads. A call in them belongs to the invocation that has asked for it, as with asyncio.to_thread;
     `run_in_executor` alone would lose that: whose lines it prints, and how deep its calls are (runtime/outgoing.py)."""
+
+    def __init__(self, count: int, name: str = "") -> None:
+        super().__init__(count, name)
+        self._work_queue = SimpleQueue()  # between threads that are threads, whatever has been patched
 
     def submit(self, call: Callable[P, R], /, *arguments: P.args, **keywords: P.kwargs) -> Future[R]:
         return super().submit(copy_context().run, partial(call, *arguments, **keywords))
