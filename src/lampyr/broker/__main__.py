@@ -24,6 +24,7 @@ from lampyr.broker.log import Log
 from lampyr.broker.outward import Outward, public_hosts
 from lampyr.gateway.http import Connection, Connections, Exchange
 from lampyr.gateway.ids import Ids
+from lampyr.node import descriptors
 from lampyr.runtime import sandbox
 from lampyr.runtime.channel import Channel, ChannelError, Message, unpack
 
@@ -129,6 +130,7 @@ class Broker:
 
 def main() -> None:
     sandbox.close_memory()
+    descriptors.make_room()
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     gc.set_threshold(50_000, 20, 50)

@@ -32,6 +32,7 @@ from lampyr.ledger.counters import Counters
 from lampyr.ledger.journal import Journal
 from lampyr.ledger.records import Scaled
 from lampyr.logs.writer import Writer
+from lampyr.node import descriptors
 from lampyr.node.pool import Pool
 from lampyr.node.shelf import MIB
 from lampyr.node.snapshots import Base
@@ -293,6 +294,7 @@ def _keep_count(journal: Journal, route: str, most: int) -> None:
 
 def main() -> None:
     sandbox.close_memory()
+    descriptors.make_room()
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     gc.set_threshold(50_000, 20, 50)
