@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from hostile import host_pid
-from serving import Answer, Server, ended, until
+from serving import Answer, Serve, Server, ended, until
 
 pytestmark = pytest.mark.alone
 
@@ -71,6 +71,43 @@ def test_processes_are_counted(server: Server) -> None:
 def test_threads_are_counted(server: Server) -> None:
     made = explode(server, "thread_bomb").json()
     assert 10 < made["made"] < 2048 and "thread" in made["error"]
+
+
+CROWDED = """
+import os, threading, time
+from lampyr import after
+
+rate_limit = "none"
+threading.stack_size(1 << 18)
+stay = threading.Event()
+
+
+def crowd():
+    time.sleep(1)  # when the import is over, it has a limit of its own no more
+    while True:
+        try:
+            threading.Thread(target=stay.wait, daemon=True).start()
+        except RuntimeError:
+            time.sleep(0.01)
+
+
+threading.Thread(target=crowd, daemon=True).start()
+
+
+def GET():
+    after(os._exit, 0)  # the next call needs a process of its own
+    return "here"
+"""
+
+
+@needs("pids")
+def test_who_is_refused_for_a_limit_of_its_function_is_not_sent_to_those_of_the_machine(serve: Serve) -> None:
+    server = serve({"app/crowded/route.py": CROWDED, "app/other/route.py": "def GET(): return 'other'"})
+    until(lambda: server.get("/crowded").status == 503, "the snapshot's group to be full")
+    server.log(
+        r"/crowded: no instance can be started: the function has reached the limit of \d+ .*\nhint: let an import"
+    )
+    assert server.get("/other").body == b"other"
 
 
 @needs("room")

@@ -199,7 +199,7 @@ def test_a_snapshot_that_cannot_fork(serve: Serve, limit: int) -> None:
     before = {one: bound(one, limit, low) for one in forkers(server)}
     check_throttled(server.get("/slow"))
     assert server.get("/warm").body == b"warm"
-    server.log(r"^lampyr: error: /slow: no instance can be started: .*\nhint: ")
+    server.log(r"^lampyr: error: /slow: no instance can be started: .*\nhint: raise the limit")
     for one, soft in before.items():
         bound(one, limit, soft)
     until(lambda: server.get("/slow").status == 200, "the function to be back")

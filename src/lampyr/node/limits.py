@@ -9,6 +9,7 @@ waits for the whole machine (an RCU grace period, 6 ms measured), so nobody who 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ from lampyr.node.processes import has_ended, pid_of
 MAX_TASKS = max(256, 4 * (os.cpu_count() or 1))
 # A snapshot shares its pages with all instances, and what an instance touches before it has moved counts here.
 IMPORT_SLACK_MIB, MOVING_MIB = 1024, 16
+
+# What fork says there.
+_NO_TASK = os.strerror(errno.EAGAIN)
 
 # A snapshot that comes back must not meet the group of the one before, which may still be on its way out.
 _numbers = count(1)
@@ -48,6 +52,7 @@ class Fence:
         self._pid = -1
         self._kills = 0
         self._refused = 0
+        self._unforked = 0
 
     def admit_snapshot(self, pidfd: int, then: Callable[[], None]) -> None:
         """Move the function's snapshot into its group, then go on: it has not run any of the user's code yet."""
@@ -85,6 +90,17 @@ class Fence:
             text = f"importing it needed more than the {MAX_TASKS} processes and threads that it may have"
             return text, "start processes and threads in a handler, and fewer"
         return None
+
+    def met_at_fork(self, lacked: str) -> tuple[str, str] | None:
+        """The limit because of which the snapshot `lacked` a process just now, and what to do about it."""
+        if _NO_TASK not in lacked:
+            return None
+        refused = self._snapshot.refused_tasks() if self._snapshot is not None else 0
+        if refused == self._unforked:
+            return None
+        self._unforked = refused
+        text = f"the function has reached the limit of {MAX_TASKS} processes and threads beside its instances"
+        return text, "let an import start fewer of them, and a handler wait for those that it starts"
 
     def imported(self) -> None:
         """The snapshot is ready: its children begin in its group."""

@@ -299,8 +299,10 @@ class Pool:
 
     def _scarce(self, lacked: str, instance: Instance | None = None) -> None:
         """The system lacks what an instance takes: who would wait for that alone may come again."""
-        self._scarcity.met(lacked, here=instance is None)
-        if instance is not None:
+        if instance is None:
+            self._scarcity.met(lacked, here=True)
+        else:
+            self._scarcity.met(*self.snapshot.fence.met_at_fork(lacked) or (lacked,), here=False)
             instance.reason = "it could not be started"
             self.died(instance)
         self._spare_the_system()

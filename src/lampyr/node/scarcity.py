@@ -25,7 +25,7 @@ class Scarcity:
         self.until_s = 0.0
         self.lasts = False
 
-    def met(self, lacked: str, *, here: bool) -> None:
+    def met(self, lacked: str, hint: str = MAKE_ROOM, *, here: bool) -> None:
         """The system has refused something: `here`, in the gateway, or to the function's snapshot.
 
         What is refused here is everybody's: where processes are parked, they go first. A snapshot may have met a limit
@@ -36,4 +36,4 @@ class Scarcity:
         self.until_s = now_s + (PAUSE_S if self.lasts else ROOM_AFTER_S)
         if self.lasts and now_s - self._told_s > TOLD_S:
             self._told_s = now_s
-            self._base.tell(f"error: no instance can be started: {lacked}\nhint: {MAKE_ROOM}", self._route)
+            self._base.tell(f"error: no instance can be started: {lacked}\nhint: {hint}", self._route)
