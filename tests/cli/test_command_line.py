@@ -8,6 +8,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,13 @@ def test_where_nothing_can_have_been_kept_it_says_so(name: str, project: Path, t
         assert lampyr(name, str(project), *more).returncode == 0, "a project of which nothing is kept yet"
     (tmp_path / ".lampyr").mkdir()
     assert lampyr(name, str(tmp_path)).returncode == 0, "what a server has kept is there without its project"
+
+
+def test_a_short_time_of_no_whole_hours_is_said_to_count_from_one(project: Path) -> None:
+    done = lampyr("usage", str(project), "--since", "90s")
+    assert done.returncode == 0 and "sums are kept by the hour: this counts from 20" in done.stderr
+    for whole in (time.strftime("%Y-%m-%d %H:00", time.gmtime()), "24h", "2020-01-01 12:30"):
+        assert "by the hour" not in lampyr("usage", str(project), "--since", whole).stderr
 
 
 def test_a_setting_that_is_wrong_names_file_and_line(project: Path) -> None:

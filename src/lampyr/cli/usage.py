@@ -14,7 +14,7 @@ import click
 
 from lampyr.cli import terminal
 from lampyr.cli.place import folder_argument, kept_in, project_in, state_option
-from lampyr.core.moments import SINCE
+from lampyr.core.moments import SINCE, moment
 from lampyr.errors import ConfigError
 from lampyr.ledger.usage import BY
 
@@ -27,6 +27,8 @@ NARROWEST_SPENT_COLUMNS = ("INVOCATIONS", "BUSY", "COST")
 WIDE = 80
 WIDE_SPENT = 120
 NARROW_SPENT = 76
+# Of a longer time the part of an hour before it is next to nothing.
+RECENT_S = 86_400
 
 
 @click.command(short_help="Show what the functions have used, and what it cost.")
@@ -49,9 +51,12 @@ def usage(folder: Path, by: str, since: str | None, state_dir: Path | None, as_j
 
     now_s = time.time()
     try:
-        since_hour = used.since_hour(since, now_s) if since is not None else 0
+        since_s = moment(since, now_s) if since is not None else 0.0
     except ValueError:
         raise click.BadParameter(f"{since!r} is not {SINCE}", param_hint="--since") from None
+    since_hour = int(since_s // 3600)
+    if 0 < now_s - since_s < RECENT_S and since_s % 3600:
+        terminal.note(f"lampyr: sums are kept by the hour: this counts from {used.hour(since_hour)}, not from {since}")
     if since_hour * 3600 > now_s:
         terminal.note(f"lampyr: {since} has yet to come, so nothing is counted")
     totals = store.totals(kept / "ledger", by, since_hour)

@@ -6,7 +6,6 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from lampyr.core.moments import moment
 from lampyr.ledger.tally import HOUR_MS, SUMS
 
 BY = ("function", "day", "hour", "provider", "model", "outcome")
@@ -42,11 +41,6 @@ def always_on(total: Mapping[str, float], hours: float, machine_per_hour: float 
         "usd": None if machine_per_hour is None else round(hours * machine_per_hour, 6),
         "busy_usd": None if machine_per_hour is None else round(busy_hours * machine_per_hour, 6),
     }
-
-
-def since_hour(text: str, now_s: float) -> int:
-    """The hour since 1970 that a moment is in, written as core/moments.py has it. Raises ValueError."""
-    return int(moment(text, now_s) // 3600)
 
 
 def hour(number: int) -> str:
