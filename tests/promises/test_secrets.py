@@ -89,6 +89,15 @@ def test_a_secret_in_a_traceback_is_masked(server: Server) -> None:
         assert KEY.encode() not in text and base64.b64encode(KEY.encode()) not in text
 
 
+def test_a_secret_in_the_traceback_of_an_import_is_masked(serve: Serve) -> None:
+    raises = "import os\nraise ValueError(os.environ['API_KEY'])\ndef GET(): ..."
+    server = serve({"app/x/route.py": raises, ".env.local": f"API_KEY={KEY}\n"}, command="dev")
+    told = server.get("/x").json()["error"]["traceback"]
+    assert told.endswith("ValueError: ***\n") and KEY not in told
+    server.log(r"ValueError: \*\*\*")
+    assert not [line for line in server.lines if KEY in line]
+
+
 def test_a_browser_sees_public_names_and_no_others(server: Server) -> None:
     answer = server.get("/_lampyr/env.js")
     assert answer.headers["content-type"].startswith("text/javascript")

@@ -201,10 +201,15 @@ class Call:
     def refused(self, code: str, failure: dict[str, object] | None = None) -> None:
         """There will be no instance for this call."""
         self.outcome = "throttled" if code == "FUNCTION_THROTTLED" else "error"
-        more = {"traceback": failure["traceback"]} if failure and self._service.shows_tracebacks else {}
+        more = {"traceback": self._import_failure(failure)} if failure and self._service.shows_tracebacks else {}
         headers = [(b"retry-after", b"1")] if code == "FUNCTION_THROTTLED" else []
         self._answer_error(code, None, *headers, **more)
         self._over()
+
+    def _import_failure(self, failure: dict[str, object]) -> str:
+        """What a failed import has said, for whoever develops it."""
+        hint = f"hint: {failure['hint']}\n" if failure.get("hint") else ""
+        return self._service.replies.text(f"{failure['traceback']}{hint}")
 
     def answer(self, head: bytes, body: bytes) -> None:
         """The whole response in one frame."""
