@@ -286,6 +286,31 @@ def test_importing_the_package_app_exports_no_application(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("folder", "source", "given"),
+    [
+        ("[id]", "async def PUT(id): ...", "request"),
+        ("[id]/x", "def PUT(\n  req, id: int = 0\n): ...", "context"),
+        ("[[...id]]", "def PUT(request, id): ...", "context"),
+    ],
+)
+def test_an_argument_that_is_called_like_a_parameter_of_the_url_is_a_warning(
+    tmp_path: Path, folder: str, source: str, given: str
+) -> None:
+    """Other frameworks would hand the parameter over there."""
+    found = project(tmp_path, {f"app/{folder}/route.py": source})
+    [warning] = found.warnings
+    assert not found.errors and warning.line == 1 + source[: source.index("id")].count("\n")
+    assert f'PUT is given the {given} as "id"' in warning.message and warning.hint.endswith('req.params["id"]')
+
+
+@pytest.mark.parametrize("source", ["def GET(req, ctx): ...", "def GET(request): id = 1", "@given\ndef GET(id): ..."])
+def test_other_arguments_are_no_warning(tmp_path: Path, source: str) -> None:
+    files = {f"app/{name}/route.py": source for name in ("a/[id]", "b/[request]", "c/[...ctx]", "d/(id)")}
+    warnings = project(tmp_path, files).warnings
+    assert not warnings, told(warnings)
+
+
+@pytest.mark.parametrize(
     ("source", "line", "message"),
     [
         ("\nGET = 5", 2, "GET is a value"),

@@ -24,9 +24,13 @@ class Finding(NamedTuple):
 
 @dataclass(slots=True)
 class Module:
-    """What a route file says about itself. `lines` are the lines of its settings."""
+    """What a route file says about itself. `lines` are the lines of its settings.
+
+    `handlers` are those methods that are written in it as functions.
+    """
 
     methods: tuple[str, ...] = ()
+    handlers: list[ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=list)
     asgi: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
@@ -157,6 +161,9 @@ def _read_exports(module: Module, bindings: list[_Binding]) -> None:
         exported[binding.name] = binding
     module.asgi = "app" in exported
     module.methods = tuple(method for method in METHODS if method in exported)
+    for method in module.methods:
+        if isinstance(node := exported[method].node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            module.handlers.append(node)
     if module.asgi and module.methods:
         message = f"the file exports both app and {', '.join(module.methods)}"
         hint = "keep the ASGI application or the handlers, or give one of them another name"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from tokenize import detect_encoding
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lampyr.build import conflicts, literals, metadata
 from lampyr.build.literals import Finding, Module
 from lampyr.config import Config
-from lampyr.core.segments import public_name
+from lampyr.core.segments import Kind, in_url, public_name
 from lampyr.settings import defaults
 from lampyr.types import Function, Metadata, Problem, Settings
 
@@ -32,6 +32,7 @@ def read(root: Path, file: Path, parts: tuple[str, ...], config: Config) -> Repo
     route = public_name(parts)
     module, own = _module(file)
     settings = _resolve(module, config, route)
+    module.warnings += _expected(module.handlers, parts)
     errors = [
         Problem(file=name, line=line, message=message, hint=hint) for line, message, hint in _sorted(module.errors)
     ]
@@ -51,6 +52,18 @@ def read(root: Path, file: Path, parts: tuple[str, ...], config: Config) -> Repo
         metadata=own,
     )
     return Report(function, errors, notes)
+
+
+def _expected(handlers: Iterable[ast.FunctionDef | ast.AsyncFunctionDef], parts: tuple[str, ...]) -> Iterator[Finding]:
+    """Arguments that are called like a parameter of the URL: other frameworks would hand it over there."""
+    params = {segment.text for segment in in_url(parts) if segment.kind is not Kind.STATIC}
+    for handler in handlers:
+        taken = [*handler.args.posonlyargs, *handler.args.args]
+        for argument, given, usual in zip(taken, ("request", "context"), ("req", "ctx"), strict=False):
+            if argument.arg in params and argument.arg not in (given, usual) and not handler.decorator_list:
+                message = f'{handler.name} is given the {given} as "{argument.arg}", not the parameter of the URL'
+                hint = f'def {handler.name}(req): ... req.params["{argument.arg}"]'
+                yield Finding(argument.lineno, message, hint)
 
 
 def _sorted(findings: Iterable[Finding]) -> list[Finding]:
