@@ -7,6 +7,21 @@ import sys
 
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY")
 _NAME = re.compile(r"cannot import name '(\w+)'")
+# What Python says of calls that are written as elsewhere, or half.
+_CALLS = (
+    (
+        re.compile(r"'coroutine' object (?!can't be awaited)"),
+        "an await is missing, as in body = await req.json(), which has to stand in an async def",
+    ),
+    (
+        re.compile(r"asyncio\.run\(\) cannot be called"),
+        "write await in its place: a handler that is an async def runs in an event loop already",
+    ),
+    (
+        re.compile(r"Response\.\w+\(\) got an unexpected keyword argument"),
+        'write Response(body, status=201, headers={"content-type": "..."}); json() takes status and headers, too',
+    ),
+)
 # What others call it. A name of theirs that is one of ours, otherwise written, is found without this list.
 _ELSEWHERE = {
     "BackgroundTask": "after(function, *arguments) runs it when the response has ended",
@@ -38,7 +53,15 @@ def cure(error: BaseException) -> str:
         return _not_ours(found[1])
     if isinstance(error, AttributeError) and error.name and error.obj is sys.modules["lampyr"]:
         return _not_ours(error.name)
-    return getattr(error, "lampyr_hint", "") or _key(error)
+    return getattr(error, "lampyr_hint", "") or _call(error) or _key(error)
+
+
+def _call(error: BaseException) -> str:
+    """For a call that Python itself has refused."""
+    if not isinstance(error, (AttributeError, RuntimeError, TypeError)):
+        return ""
+    text = str(error)
+    return next((hint for said, hint in _CALLS if said.search(text)), "")
 
 
 def _not_ours(name: str) -> str:
