@@ -153,6 +153,18 @@ def test_a_fork_bomb_after_the_response_ends_with_all_it_made(server: Server) ->
     assert server.get("/victim").status == 200 and server.get("/bomb/descriptors").status == 200
 
 
+@needs("room")
+def test_who_ends_with_a_long_lineage_does_not_stop_the_programs_of_other_instances(server: Server) -> None:
+    until(lambda: server.get("/bomb/descriptors").status == 200, "the bombs before to be gone")
+    answers: list[Answer] = []
+    asking = threading.Thread(target=lambda: answers.append(server.get("/bomb/child")))
+    asking.start()
+    for _ in range(3):
+        assert server.get("/bomb/lineage").error == "FUNCTION_CRASHED"
+    asking.join()
+    assert (answers[0].status, answers[0].body) == (200, b"done\n")
+
+
 def test_a_busy_function_leaves_time_to_others(server: Server) -> None:
     assert explode(server, "spin").status == 200
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -203,6 +204,16 @@ def test_retiring_lets_everything_finish(serve: Callable[..., Any]) -> None:
     gateway.frame(0, wire.RETIRE)
     assert gateway.answer(stream).text == "done"
     assert not gateway.read() and os.waitstatus_to_exitcode(gateway.end()) == 0
+
+
+def test_a_process_whose_output_is_nothing_leaves_all_the_same(serve: Callable[..., Any]) -> None:
+    async def handler() -> None:
+        sys.stdout = sys.stderr = None  # type: ignore[assignment]
+        sys.exit(3)
+
+    gateway = serve(GET=handler)
+    gateway.send()
+    assert not gateway.read() and os.waitstatus_to_exitcode(gateway.end()) == 3
 
 
 def test_stop_iteration_in_a_thread_is_a_failure(serve: Callable[..., Any]) -> None:

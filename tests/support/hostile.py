@@ -440,6 +440,25 @@ def leave(query):
     os._exit(0)
 
 
+def lineage(query):
+    """A child of a child of a child..., each of which waits, as a build has them; and then an end."""
+    reader, writer = os.pipe()
+    for _ in range(20):
+        if os.fork():
+            break
+    else:
+        os.write(writer, b"x")
+    if os.getppid() == 1:
+        os.read(reader, 1)
+        os._exit(1)
+    time.sleep(60)
+
+
+def child(query):
+    """A program that takes a while."""
+    return subprocess.run(["sh", "-c", "sleep 1; sleep 1; echo done"], capture_output=True, text=True).stdout
+
+
 def daemon(query):
     """A child three sessions away that would still be there later."""
     if (pid := os.fork()) == 0:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 # By these names an import may put others in their place: gevent's would wait for children by themselves.
 from os import waitpid
@@ -123,8 +124,7 @@ class Forker:
                 os.kill(pid, signal.SIGKILL)
                 waitpid(pid, 0)
         if rounds > 2 and os.getpid() == 1:
-            for pid in known:
-                os.kill(pid, signal.SIGCONT)
+            os.kill(-1, signal.SIGCONT)  # other instances, and what they have started
 
     def end(self) -> NoReturn:
         """End with everything below: what a child leaves behind comes to us. The first process of a room takes all."""
@@ -180,7 +180,8 @@ class TidyForker(Forker):
                 if os.path.isdir(entry) and not os.path.islink(entry):
                     shutil.rmtree(entry, ignore_errors=True)
                 else:
-                    os.unlink(entry)
+                    with suppress(OSError):
+                        os.unlink(entry)
             os._exit(0)
         if pid > 0:
             try:

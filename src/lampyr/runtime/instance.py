@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -193,7 +194,7 @@ class Instance:
 
     def leave(self, status: int, trace: str) -> NoReturn:
         """A handler has called `sys.exit`."""
-        sys.stderr.write(trace)
+        print(trace, end="", file=sys.stderr)
         leave(status)
 
     def hold(self, frame: bytes) -> None:
@@ -285,10 +286,8 @@ def _own(loop: Any) -> None:
 def leave(status: int) -> NoReturn:
     """End this process at once, keeping what was printed."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(Exception):  # it may be anything, None too
             stream.flush()
-        except (OSError, ValueError):
-            pass
     os._exit(status)
 
 
