@@ -68,6 +68,12 @@ PROJECT = {
                 return parts()
             return "fine"
     """,
+    "app/api/silent/route.py": """
+        import sys
+        sys.stdout = sys.stderr = None
+
+        def GET(): return "fine"
+    """,
     "app/api/slow/[how]/route.py": """
         import asyncio, os, subprocess, time
         max_duration = 1
@@ -277,6 +283,10 @@ def test_a_child_that_goes_on_with_its_parents_invocation_does_not_answer_for_it
 def test_a_process_that_has_closed_its_output_serves_on(server: Server) -> None:
     assert server.get("/api/fails/mute").status == 200
     assert [server.get("/api/fails/not").error for _ in range(3)] == [None] * 3
+
+
+def test_an_import_may_leave_nothing_to_print_to(server: Server) -> None:
+    assert server.get("/api/silent").body == b"fine"
 
 
 def test_method_not_allowed_and_options(server: Server) -> None:

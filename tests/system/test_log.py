@@ -136,6 +136,7 @@ def test_tracebacks_of_after_are_the_users(serve: Serve) -> None:
 
 
 NONSENSE = {
+    "digits": ("def GET(): return {'a': 10**5000}\n", "GET returned dict, in which an int has more digits than"),
     "nan": ("def GET(): return {'a': float('nan')}\n", "GET returned dict, in which NaN or Infinity cannot"),
     "circle": (
         "def GET():\n    a = []\n    a.append(a)\n    return a\n",

@@ -96,8 +96,12 @@ def fault(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, RecursionError):
         return "something holds itself, or is nested too deeply for JSON"
-    # The words are CPython's, which has no class for it, and since 3.12 the value stands at their end.
-    return "NaN or Infinity cannot be written as JSON" if str(error).startswith("Out of range float") else None
+    # The words are CPython's, which has no classes for these, and since 3.12 the value stands at their end.
+    if str(error).startswith("Out of range float"):
+        return "NaN or Infinity cannot be written as JSON"
+    if str(error).startswith("Exceeds the limit"):
+        return "an int has more digits than Python writes (sys.set_int_max_str_digits)"
+    return None
 
 
 def encode(value: Any) -> bytes:

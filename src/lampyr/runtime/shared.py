@@ -59,7 +59,8 @@ def shared(
     reseed.find(())  # the generators of the packages; what is found is found for all that are forked from here
     gc.freeze()
     filled = holes.fill()  # noqa: F841  as long as this process lives
-    sys.stdout.flush()  # or every function would print again what an import did not end with a newline
+    if sys.stdout is not None:  # it may have been replaced
+        sys.stdout.flush()  # or every function would print again what an import did not end with a newline
     os.environ.clear()  # each function is told its own
     image = taken()
     if of_base is not None:

@@ -179,7 +179,8 @@ def _import(spec: Message) -> tuple[Program, list[leftovers.Found]]:
     if app is not None:
         frameworks.rehearse()
     gc.collect()
-    sys.stdout.flush()  # or every instance would print again what the import did not end with a newline
+    if sys.stdout is not None:  # it may have been replaced
+        sys.stdout.flush()  # or every instance would print again what the import did not end with a newline
     warnings = left.found(reseed.find(left.seeded()))
     if threading.active_count() > 1:
         reseed.renewals[:0] = leftovers.unlock_writers()
