@@ -322,8 +322,8 @@ _TO_ITSELF: dict[str, tuple[tuple[int, int], tuple[tuple[int, int], ...]]] = {
 _MODES = ((90, -1), (91, 52), (268, 53), (452, 452), (132, -1), (235, -1), (261, -1), (280, 88))
 _OWNERS = ((92, -1), (93, 55), (94, -1), (260, 54))
 _ATTRIBUTES = ((188, 5), (189, 6), (190, 7), (463, 463), (197, 14), (198, 15), (199, 16), (466, 466), (469, 469))
-# Whose files are opened (inotify(7), fanotify(7)); memory, semaphores and queues that have a number or a name of their
-# own (sysvipc(7), mq_overview(7)): any process of that user reads and writes them.
+# Whose files are opened (inotify(7), fanotify(7)). Where there is no IPC namespace: memory, semaphores and queues that
+# have a number or a name (sysvipc(7), mq_overview(7)), which outlive all limits, and any process of that user reads.
 _WATCHES = ((254, 27), (300, 262))
 _SHARED = (
     *((29, 194), (30, 196), (31, 195)),
@@ -375,17 +375,18 @@ def _only_itself(number: int, itself: tuple[tuple[int, int], ...]) -> list[Instr
     return _when(number, [*steps, *_DONE])
 
 
-def seccomp(*, makes_rooms: bool = False, alike: bool = False, tcp_only: bool = False) -> None:
+def seccomp(*, makes_rooms: bool = False, roomless: bool = False, alike: bool = False, tcp_only: bool = False) -> None:
     """Have the filter of `seccomp_filter` decide about our calls from now on. Needs no_new_privs."""
-    _install(seccomp_filter(makes_rooms, alike, tcp_only))
+    _install(seccomp_filter(makes_rooms, roomless, alike, tcp_only))
 
 
 @cache
-def seccomp_filter(makes_rooms: bool, alike: bool, tcp_only: bool) -> Filter:
+def seccomp_filter(makes_rooms: bool, roomless: bool, alike: bool, tcp_only: bool) -> Filter:
     """Refuse the calls of REFUSED with EPERM from now on, in this process and all it starts.
 
-    `makes_rooms`: but those that are needed to make a room for somebody else. `alike`: others have our user id, and
-    nothing else keeps their processes, files and sockets from us. `tcp_only`: no network but what Landlock judges.
+    `makes_rooms`: but those that are needed to make a room for somebody else. `roomless`: there are no namespaces.
+    `alike`: others have our user id, too, and nothing else keeps their processes, files and sockets from us.
+    `tcp_only`: no network but what Landlock judges.
 
     clone3 answers ENOSYS, which makes libc fall back to clone, whose flags a filter can see.
     """
@@ -396,11 +397,12 @@ def seccomp_filter(makes_rooms: bool, alike: bool, tcp_only: bool) -> Filter:
     rules += _sockets(_SOCKETPAIR[column], unix=True, tcp_only=tcp_only)
     linger = [_argument(1), (_EQUAL, 0, 3, _OF_SOCKETS), _argument(2), (_EQUAL, 0, 1, _LINGER), _error(0), *_DONE]
     rules += _when(_SET_OPTION[column], linger)
+    if roomless:
+        rules += [step for call in (*_WATCHES, *_SHARED) for step in _when(call[column], [_error(_EPERM)])]
     if alike:
         for call, itself in _TO_ITSELF.values():
             rules += _only_itself(call[column], itself)
-        hands_off = (*_OWNERS, *_WATCHES, *_SHARED)
-        for calls, answer in ((_MODES, 0), (hands_off, _EPERM), (_ATTRIBUTES, _EOPNOTSUPP)):
+        for calls, answer in ((_MODES, 0), (_OWNERS, _EPERM), (_ATTRIBUTES, _EOPNOTSUPP)):
             rules += [step for call in calls for step in _when(call[column], [_error(answer)])]
     if tcp_only:
         for call, flags in _SENDS:

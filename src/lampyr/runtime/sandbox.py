@@ -256,7 +256,7 @@ def prepare(means: Means) -> None:
         from lampyr.runtime import kernel
 
         for tcp_only in (False, True):
-            kernel.seccomp_filter(False, not means.room, tcp_only)
+            kernel.seccomp_filter(False, not means.room, not (means.room or means.users), tcp_only)
 
 
 def enter(spec: Mapping[str, Any], means: Means) -> socket.socket | None:
@@ -293,7 +293,8 @@ def enter(spec: Mapping[str, Any], means: Means) -> socket.socket | None:
         _landlock(spec, paths, means)
     if means.seccomp:
         broker_only = spec.get("network") == "broker" and not (means.room and means.network)
-        kernel.seccomp(alike=not means.room and os.geteuid() == server, tcp_only=broker_only)
+        alike = not means.room and os.geteuid() == server
+        kernel.seccomp(roomless=not means.room, alike=alike, tcp_only=broker_only)
     return hatch
 
 
