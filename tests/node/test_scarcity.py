@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lampyr.node import scarcity
 from lampyr.node.scarcity import Scarcity
 
@@ -33,9 +35,23 @@ def test_what_is_parked_makes_room_in_the_gateway() -> None:
     assert len(base.said) == 1
 
 
-def test_a_snapshot_that_cannot_fork_takes_nothing_from_other_functions() -> None:
-    """It may be at a limit of its own, as with a fork bomb, or say so for no reason."""
+def test_a_snapshot_that_cannot_fork_takes_nothing_from_other_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be at a limit of its own, or say so for no reason. What a fork bomb has left is gone soon."""
     base = Base()
     of_function = Scarcity(base, "/a")  # type: ignore[arg-type]
+    now_s = 100.0
+    monkeypatch.setattr(scarcity, "monotonic", lambda: now_s)
+    of_function.met("no process", here=False)
+    assert base.parked and not of_function.lasts and not base.said
+    while of_function.until_s < 100.0 + scarcity.PAUSE_S:
+        now_s = of_function.until_s
+        of_function.met("no process", here=False)
+    now_s = of_function.until_s
     of_function.met("no process", here=False)
     assert base.parked and of_function.lasts and len(base.said) == 1
+    now_s = of_function.until_s
+    of_function.met("no process", here=False)
+    assert of_function.lasts
+    now_s += 10.0
+    of_function.met("no process", here=False)
+    assert not of_function.lasts
