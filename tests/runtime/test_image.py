@@ -175,6 +175,24 @@ def test_other_memory_at_the_same_place_is_left_alone(built: Path) -> None:
     assert told(built, program) is True
 
 
+def test_a_file_of_the_functions_own_that_is_called_alike_is_left_alone(built: Path) -> None:
+    """Its pages may hold what the image holds at that place, and then are no nearer to being the image's."""
+    program = """
+    image = images.taken()
+
+    def work():
+        theirs = os.memfd_create("lampyr")
+        os.truncate(theirs, 16 * 4096)
+        memory = mmap.mmap(theirs, 16 * 4096, flags=mmap.MAP_PRIVATE)
+        memory[:] = os.pread(image._file, len(memory), 0)
+        image.give_back()
+        return [any(memory), memory[:] == os.pread(image._file, len(memory), 0)]
+
+    in_child(work)
+    """
+    assert told(built, program) == [True, True]
+
+
 def test_memory_that_is_more_than_its_content_stays_what_it_is(built: Path) -> None:
     """Random generators of C libraries know a fork by memory that is wiped in the child (MADV_WIPEONFORK)."""
     program = """
@@ -242,7 +260,7 @@ def test_of_what_was_made_after_the_first_image_only_pythons_memory_is_moved(bui
         other, at_other = anonymous(4)
         other[:] = b"x" * len(other)
         grows = bytearray(b"x" * 2**20)
-        objects = [float(number) for number in range(200_000)]
+        objects = [float(number) for number in range(1_000_000)]  # some find room in what was there before
         image = images.taken()
         pid = os.fork()
         if pid == 0:
