@@ -121,13 +121,18 @@ def read(folder: Path, position: Position) -> Iterator[tuple[list[Record], Posit
         position = Position()  # somebody has emptied the folder
     for segment in [number for number in found_numbers if number >= position.segment]:
         offset = position.offset if segment == position.segment else 0
-        with open(folder / name(segment), "rb", buffering=0) as file:
-            while True:
-                found, length = records.read(os.pread(file.fileno(), READ_BYTES, offset))
-                if not found:
-                    break
-                offset += length
-                yield found, Position(segment, offset)
+        while True:
+            found, length = records.read(_portion(folder / name(segment), offset))
+            if not found:
+                break
+            offset += length
+            yield found, Position(segment, offset)
+
+
+def _portion(file: Path, offset: int) -> bytes:
+    """Opened for each: where `read` is compiled and its caller stops early, nothing would close the file."""
+    with open(file, "rb", buffering=0) as opened:
+        return os.pread(opened.fileno(), READ_BYTES, offset)
 
 
 def forget(folder: Path, position: Position) -> None:
