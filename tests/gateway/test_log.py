@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import inside
 import pytest
 from serving import until
 
 from lampyr.core.masking import Masker
+from lampyr.gateway.call import Call
 from lampyr.gateway.log import AT_ONCE, SHOWN, Log
 from lampyr.gateway.terminal import MAX_WAITING_LINES, Terminal
 from lampyr.logs import files, reading
@@ -42,6 +43,15 @@ class Place:
         self.folder = folder
         self.log.masker = MASKER
         self.log.keep(Writer(folder, 1 << 20, 30, lambda told: pytest.fail(told)))
+        pool = inside.pool(self.loop, folder, max_duration=None)
+        self._services = {masker: inside.service(pool, self.log, masker, folder) for masker in (MASKER, OTHER)}
+
+    def call(self, path: str = "/x", masker: Masker = MASKER, **more: Any) -> Call:
+        """One that has ended."""
+        call = inside.call(self._services[masker], path)
+        for name, value in {"status": 200, **more}.items():
+            setattr(call, name, value)
+        return call
 
     def shown(self) -> str:
         self.log.close()
@@ -63,16 +73,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.close()
 
 
-def call(path: str = "/x", **more: Any) -> Any:
-    exchange = SimpleNamespace(method="GET", target=path, started=0.0, id="i" * 24)
-    facts = {"outcome": "ok", "status": 200, "cold": False, "responded_s": 0.0, "masker": MASKER, **more}
-    return SimpleNamespace(exchange=exchange, route="/x", id=exchange.id, **facts)
-
-
 def test_lines_are_what_line_json_makes(place: Place) -> None:
     log = place.log
     log.output("/x", "i", "stdout", "warning", 'é "\x1b\u202e\ud7ff'.encode() + b"\xff\x00\x7f", None)
-    log.failure(call(), "Traceback\n  File\nError: x\n")
+    log.failure(place.call(), "Traceback\n  File\nError: x\n")
     log.platform("warning: it\nhint: that", "/x", "i")
     place.shown()
     for text in place.kept("/x"):
@@ -83,10 +87,10 @@ def test_lines_are_what_line_json_makes(place: Place) -> None:
 
 
 def test_access_lines_are_kept_as_facts_and_read_as_lines(place: Place) -> None:
-    place.log.access(call('/a"b\\c?q=1'), 1.25)
-    place.log.access(call(status=0, outcome="client_closed", responded_s=1.5, cold=True), 2.0)
+    place.log.access(place.call('/a"b\\c?q=1'), 1.25)
+    place.log.access(place.call(status=0, outcome="client_closed", responded_s=1.5, cold=True), 2.0)
     place.log.output("/x", "j", "stdout", "info", b"said between", None)
-    place.log.access(call(status=500, outcome="error"), time.monotonic())
+    place.log.access(place.call(status=500, outcome="error"), time.monotonic())
     shown = place.shown().splitlines()
     kept = [json.loads(text) for text in place.kept("/x")]
     assert [[row[2:4] for row in one.get("served", [])] for one in kept] == [
@@ -112,9 +116,9 @@ def test_access_lines_are_kept_as_facts_and_read_as_lines(place: Place) -> None:
 
 def test_of_thousands_of_requests_a_second_the_terminal_shows_how_many(place: Place) -> None:
     for number in range(3 * SHOWN):
-        place.log.access(call(f"/{number}"), 1.0)
+        place.log.access(place.call(f"/{number}"), 1.0)
     place.log.flush()
-    place.log.access(call("/last"), 1.0)
+    place.log.access(place.call("/last"), 1.0)
     *first, more, last = place.shown().splitlines()
     assert [one.split()[1] for one in first] == [f"/{number}" for number in range(SHOWN)]
     assert more == f"lampyr: {2 * SHOWN} more requests, which `lampyr logs` shows"
@@ -125,15 +129,15 @@ def test_of_thousands_of_requests_a_second_the_terminal_shows_how_many(place: Pl
 @pytest.mark.parametrize("before", range(3))
 @pytest.mark.parametrize("count", [1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE])
 def test_a_secret_is_masked_wherever_it_stands_in_a_batch(place: Place, before: int, count: int) -> None:
-    log, other = place.log, OTHER
+    log = place.log
     for number in range(count):
         if before:
-            log.access(call("/x", masker=other if number % 2 else log.masker), 1.0)
-        log.access(call(f"/{SECRET}/{number}"), 1.0)
+            log.access(place.call("/x", OTHER if number % 2 else MASKER), 1.0)
+        log.access(place.call(f"/{SECRET}/{number}"), 1.0)
         log.output("/x", None, "stdout", "info", f"{number} {SECRET}{SECRET} {number}".encode(), log.masker)
-        log.output("/y", None, "stdout", "info", b"another secret of another deployment", other)
+        log.output("/y", None, "stdout", "info", b"another secret of another deployment", OTHER)
         log.platform(f"error: {SECRET}", "/x" if before == 2 else None)
-        log.failure(call(), f"one\n{SECRET}\nthree")
+        log.failure(place.call(), f"one\n{SECRET}\nthree")
     shown = place.shown()
     kept = b"".join(place.kept("/x") + place.kept("/y"))
     assert SECRET not in shown and SECRET.encode() not in kept and b"another secret" not in kept

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lampyr.node.alarm import CLOCK_S
 
-if TYPE_CHECKING:
-    from lampyr.gateway.call import Call
+
+class Dated(Protocol):
+    """What has a deadline: a call."""
+
+    def expire(self) -> None: ...
 
 
 class Deadlines:
@@ -23,17 +26,17 @@ class Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop, limit_s: float | None) -> None:
         self._loop = loop
         self.limit_s = limit_s
-        self._due_s: dict[Call, float] = {}  # the eldest first
+        self._due_s: dict[Dated, float] = {}  # the eldest first
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, call: Call) -> None:
+    def add(self, call: Dated) -> None:
         """It begins now, and is told to `expire` after the limit."""
         if self.limit_s is not None:
             self._due_s[call] = monotonic() + self.limit_s
             if self._timer is None:
                 self._timer = self._loop.call_later(self.limit_s + CLOCK_S, self._expire)
 
-    def drop(self, call: Call) -> None:
+    def drop(self, call: Dated) -> None:
         """It has no deadline any more."""
         self._due_s.pop(call, None)
 
