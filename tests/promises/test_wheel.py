@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
 # Tests of modules that are compiled, in one process; what they replace are no compiled classes (see support/inside.py).
 COMPILED = [
+    "tests/core/test_events.py",
     "tests/core/test_masking.py",
     "tests/core/test_routing.py",
     "tests/gateway",

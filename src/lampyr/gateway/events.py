@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Final
 
+from lampyr.core.events import Tail
 from lampyr.gateway.answers import Headers, described
-
-_EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")  # WHATWG HTML 9.2.5
 
 
 class Events:
@@ -17,15 +15,15 @@ class Events:
 
     def __init__(self, *, parts: bool) -> None:
         self._parts = parts
-        self._tail = b"\n\n"
+        self._tail = Tail()
 
     def passed(self, data: bytes) -> None:
         """This was sent."""
-        self._tail = (self._tail + data[-4:])[-4:]
+        self._tail.passed(data)
 
     def error(self, code: str, message: str | None, id: str, more: dict[str, object]) -> bytes:
         """Says why it is cut. Nothing within an event: what is there of that would be taken for all of it."""
-        if not self._tail.endswith(_EVENT_ENDS):
+        if not self._tail.between:
             return b""
         error = described(code, message, id, more)
         if self._parts:  # as runtime/ui.py has it

@@ -12,6 +12,7 @@ from inspect import isawaitable
 from typing import Any, ClassVar
 
 from lampyr.core.codes import CODES
+from lampyr.core.events import Tail
 from lampyr.runtime import json_text, stack
 from lampyr.runtime.response import TEXT, Response, encode_text
 
@@ -198,16 +199,16 @@ class RawEvents(Raw):
     plain: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self._tail = b"\n\n"
+        self._tail = Tail()
 
     def encode(self, chunk: Any) -> bytes:
         data = super().encode(chunk)
-        self._tail = (self._tail + data[-4:])[-4:]
+        self._tail.passed(data)
         return data
 
     @property
     def between_events(self) -> bool:
-        return self._tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
+        return self._tail.between
 
     def failure(self, id: str) -> bytes:
         return (b"" if self.between_events else b"\n\n") + Encoder.failure(self, id)
