@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from lampyr.core.admission import Rate, client
-from lampyr.gateway import answers
+from lampyr.gateway import answers, timing
 from lampyr.gateway.budgets import Allowance, Allowances
 from lampyr.gateway.exchange import Lines, joined
 from lampyr.types import Settings
@@ -39,7 +39,7 @@ class Refusal:
     def __init__(self, outcome: str, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
         """In the values of `headers`, %d are the seconds."""
         self.outcome = outcome
-        self.status, all_headers, body = answers.error(code, message, _ID, *headers, answers.NO_TIMING)
+        self.status, all_headers, body = answers.error(code, message, _ID, *headers, timing.NONE)
         self._head = joined(self.status, all_headers)
         self._before, _, self._after = body.rpartition(_ID.encode())
         self._seconds = 0  # those in `_lines`: mostly it is the same client that comes again and again

@@ -9,10 +9,6 @@ from lampyr.core.codes import CODES
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, Headers, bytes]
 
-# What an answer says about time when no function was involved.
-NO_TIMING = (b"server-timing", b"queue;dur=0, init;dur=0;desc=warm")
-
-
 # An encoder of its own each time costs as much as what it writes.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

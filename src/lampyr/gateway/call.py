@@ -7,7 +7,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from lampyr.gateway import answers
+from lampyr.gateway import answers, timing
 from lampyr.gateway.ending import Ending
 from lampyr.node.instance import CRASHED, OUT_OF_MEMORY
 from lampyr.node.watch import BLOCKED, REPLACED_AFTER_S
@@ -226,7 +226,7 @@ class Call:
         self.bytes_out = len(body)
         now_s = self._closed_s = monotonic()
         self._service.book.close(self, now_s)
-        self.exchange.answer_with(lines, b"\r\nserver-timing: " + self._timing(now_s), body)
+        self.exchange.answer_with(lines, timing.line(self, now_s), body)
         self.open = False
         if not self._has_after:
             self._over()
@@ -257,7 +257,7 @@ class Call:
         """Send the head of a streamed response; False where it cannot be sent."""
         try:
             status, headers, self._streamed = self._service.replies.streamed(self.exchange, fields)
-            headers.append((b"server-timing", self._timing(monotonic(), whole=False)))
+            headers.append(timing.header(self))
             self.status = status
             self.exchange.start(status, headers)
         except ValueError as error:
@@ -488,7 +488,7 @@ class Call:
         self.open = False
         status, all_headers, body = answers.error(code, message, self.id, *headers, **more)
         self.status = status
-        all_headers.append((b"server-timing", self._timing(monotonic(), whole=False)))
+        all_headers.append(timing.header(self))
         self.bytes_out = len(body)
         self.close_row()
         self.exchange.answer(status, all_headers, body)
@@ -501,21 +501,5 @@ class Call:
         self.exchange.write(last)
         self.exchange.cut()
 
-    # --- small print
-
     def _elapsed_ms(self) -> float:
         return round((monotonic() - self.exchange.started) * 1000, 1)
-
-    def _timing(self, now_s: float, *, whole: bool = True) -> bytes:
-        """The value of server-timing (SPEC 3): how long the handler took is known where its response is `whole`."""
-        began_s, started_s = self.begun_s, self.exchange.started
-        if whole and not self.cold and began_s >= started_s:
-            queue_ms, exec_ms = (began_s - started_s) * 1000, (now_s - began_s) * 1000
-            return b"queue;dur=%.2f, init;dur=0.00;desc=warm, exec;dur=%.2f" % (queue_ms, exec_ms)
-        init_ms = self.instance.init_ms if self.cold and self.instance is not None else 0.0
-        queue_ms = max(((began_s or now_s) - started_s) * 1000 - init_ms, 0.0)
-        # Who never came to an instance has waited for an import or a start, unless there are some that serve.
-        at_work = began_s or any(one.served or one.running for one in self.pool.instances.values())
-        state = b"warm" if at_work and not self.cold else b"cold"
-        text = b"queue;dur=%.2f, init;dur=%.2f;desc=%s" % (queue_ms, init_ms, state)
-        return text + b", exec;dur=%.2f" % ((now_s - began_s) * 1000) if whole else text

@@ -8,7 +8,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from lampyr.gateway import answers, head, tcp
+from lampyr.gateway import answers, head, tcp, timing
 from lampyr.gateway.chunks import Chunks
 from lampyr.gateway.connections import LINGER_S, Connections
 from lampyr.gateway.exchange import Exchange, Receiver
@@ -218,7 +218,7 @@ class Connection(asyncio.Protocol):
             self.due_s = inf if exchange.complete else now + self.registry.body_timeout_s
         self._exchange = exchange
         if exchange.target == "*":
-            exchange.answer(204, [_ALLOW, answers.NO_TIMING], b"")
+            exchange.answer(204, [_ALLOW, timing.NONE], b"")
             return
         self._serve(exchange)
 
@@ -399,7 +399,7 @@ class Connection(asyncio.Protocol):
         method = exchange.method if exchange is not None else "HEAD" if self._buffer[:5] == b"HEAD " else "GET"
         id = exchange.id if exchange is not None else self._new_id()
         retry = [(b"retry-after", b"1")] if code == "FUNCTION_THROTTLED" else []
-        status, headers, body = answers.error(code, message, id, *retry, answers.NO_TIMING)
+        status, headers, body = answers.error(code, message, id, *retry, timing.NONE)
         self._tell_refusal(status, exchange, id)
         refusal = head.Head(method, "", [], "", False, False, 0, False, b"", b"")
         Exchange(self, refusal, id, 0.0).answer(status, headers, body)

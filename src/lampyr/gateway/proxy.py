@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lampyr.core.depth import MAX_DEPTH
 from lampyr.core.routing import Match, Missing, Moved, Refused
-from lampyr.gateway import answers, static
+from lampyr.gateway import answers, static, timing
 from lampyr.gateway.call import Call
 from lampyr.gateway.head import names_a_host
 from lampyr.gateway.loops import Loops
@@ -98,7 +98,7 @@ class Proxy:
         status, headers, body = answer
         if status >= 400 and self.site is not None:
             self.site.log.refused(exchange, status, route)
-        headers.append(answers.NO_TIMING)
+        headers.append(timing.NONE)
         exchange.answer(status, headers, body)
 
     # --- functions
@@ -158,7 +158,7 @@ class Proxy:
         status, headers, body = answers.error("FUNCTION_INVOCATION_FAILED", None, exchange.id, **more)
         site.services[route].book.refused(exchange.id, "error", status, len(body))
         site.log.not_let_in(exchange, status, route, "error")
-        exchange.answer(status, [*headers, answers.NO_TIMING], body)
+        exchange.answer(status, [*headers, timing.NONE], body)
 
     def _not_allowed(self, exchange: Exchange, methods: tuple[str, ...]) -> answers.Answer:
         allowed = {*methods, "OPTIONS", *(("HEAD",) if "GET" in methods else ())}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lampyr.core.segments import RESERVED
-from lampyr.gateway import answers, conditional, media_types
+from lampyr.gateway import answers, conditional, media_types, timing
 from lampyr.gateway.answers import Headers
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _serve_open(exchange: Exchange, file: File, fd: int) -> bool:
     headers += [(b"content-type", file.content_type), (b"accept-ranges", b"bytes")]
     if end - start <= PIECE_BYTES and exchange.method == "GET":
         return _send_small(exchange, (status, headers), fd, start, end - start)
-    headers.append(answers.NO_TIMING)
+    headers.append(timing.NONE)
     exchange.start(status, headers, end - start)
     if exchange.method == "HEAD":
         exchange.end()
@@ -189,7 +189,7 @@ def refusal(exchange: Exchange) -> answers.Answer:
 
 def _send(exchange: Exchange, answer: answers.Answer) -> None:
     status, headers, body = answer
-    exchange.answer(status, [*headers, answers.NO_TIMING], body)
+    exchange.answer(status, [*headers, timing.NONE], body)
 
 
 class Sending:
