@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -41,19 +40,13 @@ def main() -> None:
 
 def _measure(server: servers.Server, what: str, path: str, headers: list[str], connections: int) -> None:
     before = server.cpu_s()
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", *headers]
-    out = subprocess.run(
-        ["taskset", "-c", str(servers.CLIENT_CORE), *command, f"http://127.0.0.1:{server.port}{path}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    out = servers.wrk(server, path, connections, SECONDS, "--latency", *headers)
     cpu_s = server.cpu_s() - before
-    requests = int(re.search(r"(\d+) requests in", out)[1])  # type: ignore[index]
-    refused = int(re.search(r"Non-2xx or 3xx responses: (\d+)", out)[1])  # type: ignore[index]
+    requests = int(servers.figure(r"(\d+) requests in", out))
+    refused = int(servers.figure(r"Non-2xx or 3xx responses: (\d+)", out))
     if requests - refused > 1:
         raise RuntimeError(f"{what}: {requests - refused} were let in:\n{out}")
-    p50, p99 = (_ms(re.search(rf"^ +{part}%\s+(\S+)", out, re.M)[1]) for part in (50, 99))  # type: ignore[index]
+    p50, p99 = (_ms(servers.figure(rf"^ +{part}%\s+(\S+)", out)) for part in (50, 99))
     print(
         f"{what:12} {connections:6} {requests / SECONDS:10.0f} {cpu_s / requests * 1e6:8.1f} {p50:8.2f} {p99:8.2f}",
         flush=True,

@@ -103,6 +103,21 @@ def uvicorn() -> Iterator[Server]:
         process.wait(30)
 
 
+def wrk(server: Server, path: str, connections: int, seconds: int, *options: str) -> str:
+    """What wrk says of that load, from the other core."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *options, f"http://127.0.0.1:{server.port}{path}"]
+    pinned = ["taskset", "-c", str(CLIENT_CORE), *command]
+    return subprocess.run(pinned, capture_output=True, text=True, check=True).stdout
+
+
+def figure(pattern: str, out: str) -> str:
+    """What `pattern` finds of it."""
+    found = re.search(pattern, out, re.M)
+    if found is None:
+        raise RuntimeError(f"wrk has not said {pattern!r}:\n{out}")
+    return found[1]
+
+
 def _settle(server: Server) -> None:
     """Wait until the functions are imported that nobody has called yet: that takes the same core."""
     before, quiet = server.cpu_s(), 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import statistics
-import subprocess
 import tempfile
 
 import servers
@@ -24,18 +22,12 @@ def measure(server: servers.Server, path: str, connections: int) -> tuple[float,
         script.write(SCRIPT)
         script.flush()
         before = server.cpu_s()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "-s", script.name]
-        out = subprocess.run(
-            ["taskset", "-c", str(servers.CLIENT_CORE), *command, f"http://127.0.0.1:{server.port}{path}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        out = servers.wrk(server, path, connections, SECONDS, "-s", script.name)
         after = server.cpu_s()
     if "Non-2xx" in out or "Socket errors" in out:
         raise RuntimeError(f"{server.name} {path} did not answer properly:\n{out}")
-    requests = int(re.search(r"(\d+) requests in", out)[1])  # type: ignore[index]
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])  # type: ignore[index]
+    requests = int(servers.figure(r"(\d+) requests in", out))
+    rate = float(servers.figure(r"Requests/sec:\s+([\d.]+)", out))
     return rate, (after - before) / requests * 1e6
 
 
