@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 from serving import WHO, Answer, Serve, Server, ended, until, write
 
-from lampyr.control import door
-
 MARKS = """
     import asyncio
     import os
@@ -223,7 +221,7 @@ def test_min_instances_are_there_before_anybody_calls_and_stay(server: Server) -
 
 
 def instances(server: Server, route: str) -> list[dict[str, Any]]:
-    listed = door.ask(server.root / ".lampyr", "ps")["functions"]
+    listed = server.rows()
     return [one for row in listed if row["function"] == route for one in row["instances"]]
 
 
@@ -331,7 +329,7 @@ def test_nothing_of_an_old_deployment_stays_once_those_who_waited_for_it_are_ser
 
 def queue(server: Server) -> tuple[int, int]:
     """How many requests are served, and how many wait."""
-    (row,) = door.ask(server.root / ".lampyr", "ps")["functions"]
+    (row,) = server.rows()
     return sum(one["in_flight"] for one in row["instances"]), row["waiting"]
 
 

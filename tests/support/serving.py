@@ -21,6 +21,8 @@ from typing import Any
 
 import psutil
 
+from lampyr.control import door
+
 READY_WITHIN_S = 60.0
 # How long a test waits for what should come soon: for a machine with one core, which somebody else has.
 WITHIN_S = 40.0
@@ -117,6 +119,11 @@ class Server:
         found: re.Match[str] = until(
             lambda: re.search(pattern, "\n".join(self.lines), re.M), f"log line {pattern!r}", within_s, self.lines[-20:]
         )
+        return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What `lampyr ps` knows, a row a function."""
+        found: list[dict[str, Any]] = door.ask(self.root / ".lampyr", "ps")["functions"]
         return found
 
     def processes(self) -> list[psutil.Process]:

@@ -15,8 +15,6 @@ import psutil
 import pytest
 from serving import WHO, Serve, Server, command_lines, running, until
 
-from lampyr.control import door
-
 PROJECT = {
     "app/api/hello/route.py": """
         import os
@@ -382,7 +380,7 @@ def test_scale_to_zero_and_back(server: Server) -> None:
 
 def instances(server: Server, route: str) -> list[dict[str, Any]]:
     """A function's: where the machine is slow there is a spare one."""
-    listed = door.ask(server.root / ".lampyr", "ps")["functions"]
+    listed = server.rows()
     return [one for row in listed if row["function"] == route for one in row["instances"]]
 
 

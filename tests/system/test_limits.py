@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from serving import Server, until, write
-
-from lampyr.control import door
 
 # Each is the body of an `async def`, but for those in SYNC. `# here` marks the line that the log has to name.
 ASYNC = {
@@ -181,21 +178,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("limits") / "project"
     write(root, FILES)
     server = Server(root, "start")
-    until(lambda: all(one["snapshot"] == "ready" for one in functions(server)), "every function to be imported", 60)
+    until(lambda: all(one["snapshot"] == "ready" for one in server.rows()), "every function to be imported", 60)
     yield server
     server.stop()
-
-
-def functions(server: Server) -> list[dict[str, Any]]:
-    """What `lampyr ps` lists."""
-    listed: list[dict[str, Any]] = door.ask(server.root / ".lampyr", "ps")["functions"]
-    return listed
 
 
 def ready(server: Server, name: str) -> set[int]:
     """Have an instance there, so that the limit is all the handler's; the processes that may stay."""
     assert server.request("POST", f"/{name}").body == b"fine"
-    own = {one["pid"] for it in functions(server) if it["function"] == f"/{name}" for one in it["instances"]}
+    own = {one["pid"] for it in server.rows() if it["function"] == f"/{name}" for one in it["instances"]}
     assert own
     return {one.pid for one in server.processes()} - own
 

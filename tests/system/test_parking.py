@@ -14,8 +14,6 @@ import psutil
 import pytest
 from serving import WHO, Answer, Serve, Server, ended, running, until, who_of
 
-from lampyr.control import door
-
 PLAIN = f"""
     import os, random, uuid
     idle_timeout = 0.05
@@ -119,7 +117,7 @@ LOOPS = """
 
 
 def row(server: Server, route: str) -> dict[str, Any]:
-    rows = door.ask(server.root / ".lampyr", "ps")["functions"]
+    rows = server.rows()
     return next(one for one in rows if one["function"] == route)
 
 

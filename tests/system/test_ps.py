@@ -48,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def ps(server: Server) -> dict[str, Any]:
     """The functions by route, as `--json` has them."""
-    listed = door.ask(server.root / ".lampyr", "ps")["functions"]
+    listed = server.rows()
     return {one["function"]: one for one in listed}
 
 
@@ -184,10 +184,10 @@ def test_what_an_earlier_deployment_has_to_finish_is_shown_as_its(serve: Serve) 
         old = ps(server)["/one"]["deployment"]
         server.write("app/one/route.py", "def GET(): return 'new'\n")
         assert server.get("/one").body == b"new"
-        rows = door.ask(server.root / ".lampyr", "ps")["functions"]
+        rows = server.rows()
         states = {row["deployment"]: [one["state"] for one in row["instances"] if one["in_flight"]] for row in rows}
         assert len(states) == 2 and states[old] == ["retiring"]
-    until(lambda: len(door.ask(server.root / ".lampyr", "ps")["functions"]) == 1, "the old deployment to be gone")
+    until(lambda: len(server.rows()) == 1, "the old deployment to be gone")
 
 
 def test_people_get_a_table(server: Server) -> None:

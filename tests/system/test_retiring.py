@@ -11,7 +11,6 @@ import psutil
 import pytest
 from serving import Serve, Server, until
 
-from lampyr.control import door
 from lampyr.node import hierarchy
 
 needs_groups = pytest.mark.skipif("memory" not in hierarchy.find()[0], reason="no control group for memory here")
@@ -38,15 +37,12 @@ class Replaced:
         for count, query in enumerate(queries, 1):
             self.calls.append(ask(self.server, f"/held?{query}"))
             until(lambda count=count: self._running() == count, "the call to begin")
-        self.pids = [one["pid"] for row in self._rows() for one in row["instances"] if one["in_flight"]]
+        self.pids = [one["pid"] for row in self.server.rows() for one in row["instances"] if one["in_flight"]]
         self.server.write("app/held/route.py", "def GET(): return 'new'\n")
         assert self.server.get("/held").body == b"new"
 
-    def _rows(self) -> list[dict[str, list[dict[str, int]]]]:
-        return list(door.ask(self.server.root / ".lampyr", "ps")["functions"])
-
     def _running(self) -> int:
-        return sum(one["in_flight"] for row in self._rows() for one in row["instances"])
+        return sum(one["in_flight"] for row in self.server.rows() for one in row["instances"])
 
     def go(self, name: str) -> None:
         (self.server.root / "app/held" / name).touch()
@@ -118,13 +114,12 @@ def test_a_replaced_function_that_nobody_waits_for_any_more_is_gone(serve: Serve
         command="dev",
     )
     waiting = ask(server, "/slow")
-    ps = lambda: door.ask(server.root / ".lampyr", "ps")["functions"]  # noqa: E731
     server.log("begun")
     server.write("app/slow/route.py", "def GET(): return 'new'\n")
-    assert server.get("/slow").body == b"new" and len(ps()) == 2
+    assert server.get("/slow").body == b"new" and len(server.rows()) == 2
     waiting.close()
     (server.root / "app/slow/go").touch()
-    until(lambda: len(ps()) == 1, "the old one to be gone")
+    until(lambda: len(server.rows()) == 1, "the old one to be gone")
 
 
 @needs_groups
@@ -165,8 +160,7 @@ def test_one_that_died_in_a_call_did_not_end_because_it_was_told_to_leave(serve:
         command="dev",
     )
     call = ask(server, "/held")
-    rows = lambda: door.ask(server.root / ".lampyr", "ps")["functions"]  # noqa: E731
-    until(lambda: sum(one["in_flight"] for row in rows() for one in row["instances"]) == 1, "the call to begin")
+    until(lambda: sum(one["in_flight"] for row in server.rows() for one in row["instances"]) == 1, "the call to begin")
     server.write("app/held/route.py", "def GET(): return 'new'\n")
     assert server.get("/held").body == b"new"
     (server.root / "app/held/go").touch()

@@ -7,12 +7,9 @@ import os
 import re
 import signal
 from collections import Counter
-from typing import Any
 
 import pytest
 from serving import WHO, Serve, Server, ended, settled, until
-
-from lampyr.control import door
 
 PROJECT = {
     "app/gate/route.py": f"""
@@ -84,7 +81,7 @@ def at_rest(server: Server) -> int:
     """The number of processes, once every function is imported and those that were needed for that have left."""
 
     def imported() -> bool:
-        rows = ps(server)
+        rows = server.rows()
         kept = {row["function"]: len(row["instances"]) for row in rows if row["instances"]}
         return kept == {"/kept": 2} and all(row["snapshot"] == "ready" for row in rows)
 
@@ -92,14 +89,9 @@ def at_rest(server: Server) -> int:
     return int(settled(lambda: processes(server)))
 
 
-def ps(server: Server) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = door.ask(server.root / ".lampyr", "ps")["functions"]
-    return listed
-
-
 def states(server: Server, route: str) -> list[str]:
     """Those of a function's instances."""
-    return sorted(one["state"] for row in ps(server) if row["function"] == route for one in row["instances"])
+    return sorted(one["state"] for row in server.rows() if row["function"] == route for one in row["instances"])
 
 
 @pytest.mark.alone

@@ -17,7 +17,6 @@ import psutil
 import pytest
 from serving import Answer, Serve, Server, settled, until
 
-from lampyr.control import door
 from lampyr.runtime import sandbox
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes can be set on Linux only")
@@ -125,7 +124,7 @@ def test_a_gateway_without_descriptors_for_an_import(serve: Serve, spare: int) -
 
 def listed(server: Server, route: str) -> dict[str, Any]:
     """What `lampyr ps` says of it."""
-    rows: list[dict[str, Any]] = door.ask(server.root / ".lampyr", "ps")["functions"]
+    rows = server.rows()
     return next(row for row in rows if row["function"] == route)
 
 

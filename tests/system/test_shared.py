@@ -78,7 +78,6 @@ MOST_OWN_KIB = 4.5 * 1024
 @needs_rooms
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look")
 def test_a_snapshot_without_instances_has_little_memory_of_its_own(serve: Serve) -> None:
-    pytest.importorskip("openai")
     route = "import openai\nasync def GET(req):\n    return openai.__version__\n"
     server = serve({f"app/{name}/route.py": route for name in "abc"})
     shared = until(lambda: sharer(server), "a shared snapshot")
