@@ -242,7 +242,7 @@ def url() -> Kind:
 
     def read(value: object) -> str:
         parts = urlsplit(_matching(re.compile(r"[!-~]+"), value))
-        parts.port  # noqa: B018 - raises ValueError where it is not a number
+        _ = parts.port  # raises ValueError where it is not a number
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ValueError
         if "?" in _str(value) or "#" in _str(value):

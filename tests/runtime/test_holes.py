@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 SCATTERED = """
 import gc, sys
 from lampyr.runtime.holes import fill
@@ -29,7 +27,6 @@ def run(code: str, **env: str) -> list[int]:
     return [int(number) for number in done.stdout.split()]
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="how CPython allocates")
 def test_what_is_made_after_holes_were_filled_lies_together() -> None:
     among_the_scattered, filled_bytes = run(SCATTERED)
     assert among_the_scattered <= 2  # something of that size may have been let go of since

@@ -208,7 +208,7 @@ def test_retiring_lets_everything_finish(serve: Callable[..., Any]) -> None:
 
 def test_a_process_whose_output_is_nothing_leaves_all_the_same(serve: Callable[..., Any]) -> None:
     async def handler() -> None:
-        sys.stdout = sys.stderr = None  # type: ignore[assignment]
+        sys.stdout = sys.stderr = None
         sys.exit(3)
 
     gateway = serve(GET=handler)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import pydantic
 import pytest
 
@@ -167,7 +168,6 @@ def test_returned(serve: Callable[..., Any], kind: str, value: Any, fields: Head
 
 
 def test_msgspec_models(serve: Callable[..., Any]) -> None:
-    msgspec = pytest.importorskip("msgspec")
     struct = msgspec.defstruct("S", [("a", int)])
     gateway = serve(GET=lambda: struct(a=1), POST=lambda: [struct(a=2)])
     assert gateway.call().json() == {"a": 1} and gateway.call("POST").json() == [{"a": 2}]

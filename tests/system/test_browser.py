@@ -93,8 +93,8 @@ def ask(browser: Chrome, question: str) -> None:
 
 def lit(browser: Chrome) -> None:
     """Wait until the answer has begun."""
-    begun = lambda _: "lit" in browser.execute_script("return window.states")  # noqa: E731
-    WebDriverWait(browser, ANSWER_WITHIN_S, 0.02).until(begun, "never lit")
+    waiting = WebDriverWait(browser, ANSWER_WITHIN_S, 0.02)
+    waiting.until(lambda _: "lit" in browser.execute_script("return window.states"), "never lit")
 
 
 def dark(browser: Chrome) -> None:

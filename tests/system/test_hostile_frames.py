@@ -236,7 +236,7 @@ def test_a_snapshot_that_lies_about_its_children(serve: Serve, lie: str, runtime
         """,
         },
         command="dev",
-    )  # fmt: skip  (`start` would refuse it)
+    )  # `start` would refuse it
     for query in ("", "?block", ""):
         assert server.get(f"/api/liar{query}").status in (200, 502, 504)
         assert server.get("/api/well").body == b"well"
