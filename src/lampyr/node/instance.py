@@ -45,6 +45,7 @@ class Instance:
         "_pool",
         "_recent",
         "_streams",
+        "_tells_stack",
         "asked_s",
         "blocked",
         "caller",
@@ -96,6 +97,7 @@ class Instance:
         self.forked_s = monotonic()  # uvloop's own clock has whole milliseconds
         self.asked_s = 0.0  # since when its loop owes a sign of life (node/watch.py)
         self.blocked = False  # it owes that for long
+        self._tells_stack = False  # was asked to, and what comes now is that
         self.silent = False  # it has not answered since the last look
         self.shunned = 0  # reasons why it gets no more requests for now
         self.first_bytes = 0  # of memory, after its first requests
@@ -182,6 +184,7 @@ class Instance:
 
     def print_stack(self) -> None:
         """Have the process write its Python stacks to its log, whatever it is doing (faulthandler)."""
+        self._tells_stack = True
         self._signal(STACK_SIGNAL)
         self._signal(signal.SIGCONT)  # it may have been stopped
 
@@ -337,6 +340,7 @@ class Instance:
         """The caller is finished with its stream."""
         if self.running.pop(stream, None) is not None:
             self._deaf.discard(stream)
+            self._tells_stack = False
             self._pool.freed(self)
             if self._deaf:
                 self._end_if_deaf()
@@ -378,7 +382,7 @@ class Instance:
             return said
         # With one request at a time the last caller wrote it; with several nobody can know from outside.
         if self._pool.concurrency > 1:
-            return self.only_id() if self.blocked else None
+            return self.only_id() if self.blocked or self._tells_stack else None
         return self.caller.id if self.caller is not None else None
 
     def only_id(self) -> str | None:

@@ -51,6 +51,14 @@ ROUTES = {
                 pass
             return "in time"
     """,
+    "blocks": """
+        max_duration = 1
+
+        async def GET(req):
+            while req.query.get("long"):
+                pass
+            return "in time"
+    """,
 }
 
 
@@ -83,7 +91,7 @@ def test_a_function_that_goes_wrong(place: Place, how: str, status: int, code: s
     assert place.ask("/wrong/not").body == b"fine"
 
 
-@pytest.mark.parametrize("path", ["/waits", "/spins"])
+@pytest.mark.parametrize("path", ["/waits", "/spins", "/blocks"])
 def test_a_deadline(place: Place, path: str) -> None:
     until(lambda: place.ask(path).status == 200, "an instance")  # the first start of all may take longer than a second
     reply = place.ask(f"{path}?long=1")
