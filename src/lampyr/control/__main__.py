@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import select
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from lampyr.control.card import Weights, card
 from lampyr.control.door import Door, Reply
 from lampyr.control.fetch import Fetch
 from lampyr.control.gateway import Gateway
+from lampyr.control.loop import Loop
 from lampyr.control.otel import Exporter
 from lampyr.control.problems import Problems
 from lampyr.control.registry import Registry
@@ -54,13 +54,14 @@ class Control:
         self.mode = str(told["mode"])
         self.development = self.mode == "development"
         self.shows_tracebacks = self.development and bool(told["loopback"])
-        self._gateway = Gateway()
+        self._loop = Loop()
+        self._gateway = Gateway(self._loop, self._hear_gateway)
         self.serving: Release | None = None
         self._saves = Saves(self.root)
         self._weights = Weights()
         self._problems = Problems(self._gateway.say)
-        self._sealed = Sealed()
-        self._broker = Broker()
+        self._sealed = Sealed(self._loop, self._hear_vault)
+        self._broker = Broker(self._loop, self._hear_broker)
         self._thresholds = Thresholds(Counters(Path(told["ledger"]) / "budgets", lambda line: None))
         self._webhook = Webhook()
         self._releases: Releases | None = None
@@ -81,34 +82,13 @@ class Control:
         self._brokers_at: str | None = told["broker"]
 
     def run(self) -> None:
-        poll = select.poll()
-        poll.register(self.supervisor.fileno(), select.POLLIN)
-        poll.register(self._door.fileno(), select.POLLIN)
-        self._hear_supervisor(poll)  # what came along with the first message
+        self._loop.hear(self.supervisor.fileno(), self._hear_supervisor)
+        self._loop.hear(self._door.fileno(), self._door.turn)
+        self._hear_supervisor()  # what came along with the first message
         while True:
-            vault = self._sealed.channel.fileno() if self._sealed.channel else -1
             looks = self.development and self._gateway.there
             watches_ms = self._watch()
-            fetch = self._fetch
-            if fetch is not None:
-                poll.register(fetch.fileno(), select.POLLIN)
-            ready = poll.poll(LOOK_EVERY_S * 1000 if looks else watches_ms)
-            if fetch is not None:
-                poll.unregister(fetch.fileno())
-            for fd, _ in ready:
-                if fd == self.supervisor.fileno():
-                    self._hear_supervisor(poll)
-                elif fd == self._gateway.fileno():
-                    self._hear_gateway(poll, fd)
-                elif fd == vault:
-                    self._hear_vault(poll, fd)
-                elif fd == self._broker.fileno():
-                    self._hear_broker(poll, fd)
-                elif fd == self._door.fileno():
-                    self._door.turn()
-                elif fetch is not None and fetch is self._fetch and fd == fetch.fileno():
-                    self._have_fetched(fetch)
-            if not ready and looks:
+            if not self._loop.turn(LOOK_EVERY_S * 1000 if looks else watches_ms) and looks:
                 self.freshen()
 
     def _watch(self) -> float | None:
@@ -126,17 +106,17 @@ class Control:
         if url is not None:  # the gateway knows the secrets, and takes them out of what leaves the machine
             self._gateway.ask({"mask": json.dumps(notice.event())}, partial(self._webhook.tell, url))
 
-    def _hear_supervisor(self, poll: select.poll) -> None:
+    def _hear_supervisor(self) -> None:
         messages, alive = self.supervisor.drain()
         for message, fds in messages:
             if "vault" in message:
-                self._meet_vault(poll, Channel.from_fd(fds[0]))
+                self._meet_vault(Channel.from_fd(fds[0]))
             elif "console" in message:
                 self._door.welcome(socket.socket(fileno=fds[0]))
             elif "broker" in message:
-                self._meet_broker(poll, Channel.from_fd(fds[0]))
+                self._broker.connect(Channel.from_fd(fds[0]))
             elif "gateway" in message:
-                self._meet_gateway(poll, Channel.from_fd(fds[0]))
+                self._meet_gateway(Channel.from_fd(fds[0]))
             elif "finish" in message:
                 self._bookkeeper.finish()
                 os._exit(0)
@@ -144,46 +124,28 @@ class Control:
             self._stop_fetching()
             os._exit(0)
 
-    def _meet_vault(self, poll: select.poll, vault: Channel) -> None:
+    def _meet_vault(self, vault: Channel) -> None:
         """There is a vault process, perhaps in place of one that has died: what it says may be news."""
-        if self._sealed.channel is not None:
-            poll.unregister(self._sealed.channel.fileno())
         self._sealed.connect(vault)
-        poll.register(vault.fileno(), select.POLLIN)
         if self.serving is not None:
             self._renew()
         elif self._gateway.there:
             self.freshen()
 
-    def _hear_vault(self, poll: select.poll, fd: int) -> None:
-        news = self._sealed.heard()
-        if self._sealed.channel is None:
-            poll.unregister(fd)
-        if news and self.serving is not None:
+    def _hear_vault(self) -> None:
+        if self._sealed.heard() and self.serving is not None:
             self._renew()
 
-    def _meet_broker(self, poll: select.poll, broker: Channel) -> None:
-        """There is a broker process, perhaps in place of one that has died."""
-        if self._broker.fileno() >= 0:
-            poll.unregister(self._broker.fileno())
-        self._broker.connect(broker)
-        poll.register(broker.fileno(), select.POLLIN)
-
-    def _hear_broker(self, poll: select.poll, fd: int) -> None:
+    def _hear_broker(self) -> None:
         for message in self._broker.heard():
             if "said" in message:
                 self._gateway.send({"kept": message["said"], "function": message["function"]})
-        if self._broker.fileno() < 0:
-            poll.unregister(fd)
 
-    def _meet_gateway(self, poll: select.poll, gateway: Channel) -> None:
+    def _meet_gateway(self, gateway: Channel) -> None:
         """There is a gateway, perhaps in place of one that has died: it gets what is deployed."""
-        if self._gateway.there:
-            poll.unregister(self._gateway.fileno())
         self._held = 0
         self._broker.shut_hatches()  # with the snapshots of the one before
         self._gateway.connect(gateway)
-        poll.register(gateway.fileno(), select.POLLIN)
         if self.serving is not None:
             self._deploy(self.serving)
         if self._releases is not None and (self.serving is not None or self._releases.busy):
@@ -192,11 +154,9 @@ class Control:
             self.freshen()
         self._gateway.ask_again()
 
-    def _hear_gateway(self, poll: select.poll, fd: int) -> None:
+    def _hear_gateway(self) -> None:
         for message, fds in self._gateway.heard():
             self._act(message, fds)
-        if not self._gateway.there:
-            poll.unregister(fd)
 
     def _act(self, message: Message, fds: list[int]) -> None:
         if "check" in message:
@@ -307,16 +267,20 @@ class Control:
         if self._fetch is None or self._fetch.missing.keys() != supply.missing.keys():
             self._stop_fetching()
             self._fetch = Fetch(supply.missing, self._state_dir, self._way)
+            self._loop.hear(self._fetch.fileno(), self._have_fetched)
         return True
 
     def _stop_fetching(self) -> None:
         if self._fetch is not None:
+            self._loop.forget(self._fetch.fileno())
             self._fetch.stop()
             self._fetch = None
 
-    def _have_fetched(self, fetch: Fetch) -> None:
+    def _have_fetched(self) -> None:
+        assert self._fetch is not None
+        self._loop.forget(self._fetch.fileno())
+        self._supplier.failed.update(self._fetch.end())
         self._fetch = None
-        self._supplier.failed.update(fetch.end())
         self.freshen()
         if self._fetch is None:
             self._gateway.send({"checked": self._held})

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 
+from lampyr.control.loop import Loop
 from lampyr.runtime.channel import Channel, ChannelError, Message, parcel
 
 
 class Broker:
     """Says again to a broker that takes the place of a dead one what the one before knew. All of it goes unread."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: Loop, told: Callable[[], None]) -> None:
+        """`told` when there is something to hear."""
+        self._loop = loop
+        self._told = told
         self._channel: Channel | None = None
         self._said: dict[tuple[str, str], int] = {}
         self._hatches: dict[int, tuple[str, int]] = {}
 
     def connect(self, channel: Channel) -> None:
         """There is a broker process, perhaps in place of one that has died."""
-        if self._channel is not None:
-            self._channel.close()
+        self._close()
         self._channel = channel
+        self._loop.hear(channel.fileno(), self._told)
         for (what, about), told in self._said.items():
             self._send({what: about}, told)
         for number, (route, fd) in self._hatches.items():
             self._send({"hatch": number, "function": route}, fd)
-
-    def fileno(self) -> int:
-        """Of the channel; -1 while there is no broker."""
-        return self._channel.fileno() if self._channel is not None else -1
 
     def heard(self) -> list[Message]:
         """What the broker has said; its end is seen here too."""
@@ -38,8 +39,7 @@ class Broker:
         except (ChannelError, OSError):
             messages, alive = [], False
         if not alive:
-            self._channel.close()
-            self._channel = None
+            self._close()
         return [message for message, _ in messages]
 
     def tell(self, what: str, told: int, about: str = "") -> None:
@@ -67,6 +67,12 @@ class Broker:
         """There is another gateway, and none of them is left."""
         for number, (route, _) in list(self._hatches.items()):
             self.hatch(number, route, None)
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._loop.forget(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
 
     def _send(self, message: Message, *fds: int) -> None:
         if self._channel is not None:

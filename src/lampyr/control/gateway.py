@@ -7,13 +7,17 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from lampyr.control.loop import Loop
 from lampyr.runtime.channel import Channel, Message, unpack
 
 
 class Gateway:
     """Asks a gateway that takes the place of a dead one again what that has not answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: Loop, told: Callable[[], None]) -> None:
+        """`told` when there is something to hear."""
+        self._loop = loop
+        self._told = told
         self._channel: Channel | None = None
         # What it has yet to answer, and what is done with the answer.
         self._questions: dict[int, tuple[Message, Callable[[Any], None]]] = {}
@@ -27,10 +31,7 @@ class Gateway:
         """There is a gateway, perhaps in place of one that has died."""
         self._close()
         self._channel = channel
-
-    def fileno(self) -> int:
-        """Of the channel; -1 while there is no gateway."""
-        return self._channel.fileno() if self._channel is not None else -1
+        self._loop.hear(channel.fileno(), self._told)
 
     def heard(self) -> list[tuple[Message, list[int]]]:
         """What the gateway has said of its own accord; answers go to who has asked, and its end is seen here too."""
@@ -72,5 +73,6 @@ class Gateway:
 
     def _close(self) -> None:
         if self._channel is not None:
+            self._loop.forget(self._channel.fileno())
             self._channel.close()
             self._channel = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lampyr.build.handout import Common
+from lampyr.control.loop import Loop
 from lampyr.errors import VaultError
 from lampyr.runtime.channel import Channel, ChannelError, Message
 from lampyr.types import Project
@@ -33,21 +35,25 @@ class Handed:
 class Sealed:
     """Our end of the channel to the vault process."""
 
-    def __init__(self) -> None:
-        self.channel: Channel | None = None
+    def __init__(self, loop: Loop, told: Callable[[], None]) -> None:
+        """`told` when there is something to hear."""
+        self._loop = loop
+        self._told = told
+        self._channel: Channel | None = None
         self._asked = 0
         self._news = False
 
     def connect(self, channel: Channel) -> None:
         """There is a vault process, perhaps in place of one that has died."""
-        self.close()
-        self.channel = channel
+        self._close()
+        self._channel = channel
+        self._loop.hear(channel.fileno(), self._told)
 
-    def close(self) -> None:
-        """Forget the process."""
-        if self.channel is not None:
-            self.channel.close()
-            self.channel = None
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._loop.forget(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
 
     def ask(self, project: Project, environment: str) -> Handed:
         """What its functions get, as the .env files and that environment of the vault are now.
@@ -73,37 +79,37 @@ class Sealed:
     def pass_on(self, visitor: int) -> None:
         """Have the vault process speak with a visitor itself. Raises Unreachable."""
         try:
-            if self.channel is not None:
-                self.channel.send({"visitor": True}, (visitor,))
+            if self._channel is not None:
+                self._channel.send({"visitor": True}, (visitor,))
                 return
         except OSError:
             pass
         raise Unreachable
 
     def _answer(self, question: Message) -> tuple[Message, list[int]]:
-        if self.channel is None:
+        if self._channel is None:
             raise Unreachable
         try:
-            self.channel.sock.settimeout(PATIENCE_S)
-            self.channel.send(question)
-            while (received := self.channel.receive()) is not None:
+            self._channel.sock.settimeout(PATIENCE_S)
+            self._channel.send(question)
+            while (received := self._channel.receive()) is not None:
                 if received[0].get("answer") == question["ask"]:
-                    self.channel.sock.settimeout(None)
+                    self._channel.sock.settimeout(None)
                     return received
                 self._news = True
         except (OSError, ChannelError):
             pass
-        self.close()
+        self._close()
         raise Unreachable
 
     def heard(self) -> bool:
         """Whether the vault has changed since it was asked. Called when there is something to read."""
-        assert self.channel is not None
+        assert self._channel is not None
         try:
-            messages, alive = self.channel.drain()
+            messages, alive = self._channel.drain()
         except ChannelError:
             messages, alive = [], False
         if not alive:
-            self.close()
+            self._close()
         news, self._news = bool(messages) or self._news, False
         return news
